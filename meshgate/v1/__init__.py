@@ -1,0 +1,1 @@
+"""Generated stubs of the public contract (protos/meshgate/v1). Never edited: `make proto` writes them."""
