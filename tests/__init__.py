@@ -1,0 +1,1 @@
+"""Meshgate's tests."""
