@@ -1,0 +1,1 @@
+"""What every Meshgate process needs to speak gRPC: one concern a file."""

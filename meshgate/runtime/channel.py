@@ -1,0 +1,66 @@
+"""Channel options: what every Meshgate connection agrees on about sizes, keepalive and retries."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import grpc
+
+MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
+MAX_METADATA_BYTES: Final = 16 * 1024
+
+Options = tuple[tuple[str, Any], ...]
+
+_RETRY: Final = {
+    "methodConfig": [
+        {
+            "name": [{}],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "2s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ],
+    "retryThrottling": {"maxTokens": 20, "tokenRatio": 0.2},
+}
+
+
+def mesh_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> Options:
+    """Options of the gateway's channels to services. No retries: the caller's own are enough, and never multiply."""
+    return (
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.enable_retries", 0),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.min_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+    )
+
+
+def client_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> Options:
+    """Options of a caller's channel: gRPC's own retries, of UNAVAILABLE alone and throttled, obeying pushback."""
+    return (
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.enable_retries", 1),
+        ("grpc.service_config", json.dumps(_RETRY)),
+    )
+
+
+def open_channel(
+    target: str, credentials: grpc.ChannelCredentials | None, options: Options | None = None
+) -> grpc.aio.Channel:
+    """An asyncio channel to another part of the mesh. Without credentials it is in the clear: tests only."""
+    chosen = mesh_options() if options is None else options
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options=chosen)
+    return grpc.aio.secure_channel(target, credentials, options=chosen)

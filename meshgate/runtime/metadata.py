@@ -1,0 +1,48 @@
+"""The names of the gRPC metadata that Meshgate reads and writes.
+
+Callers send `authorization` alone. The others travel between the gateway and a service; each believes them because
+mutual TLS proves who sent them. The gateway makes its own metadata for a service and relays none of the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple, Protocol
+
+AUTHORIZATION: Final = "authorization"
+REQUEST_ID: Final = "x-meshgate-request-id"
+TENANT: Final = "x-meshgate-tenant"
+TOKEN_CAP: Final = "x-meshgate-token-cap"  # noqa: S105 - a name, not a secret
+"""The most tokens, input and output of all candidates together, that a call may take."""
+USAGE: Final = "x-meshgate-usage"
+"""What a call took, in a service's trailers: `input,output` tokens."""
+
+Metadata = Iterable[tuple[str, str | bytes]]
+
+
+class Usage(NamedTuple):
+    """Tokens taken by a call."""
+
+    input_tokens: int
+    output_tokens: int
+
+
+class Trailing(Protocol):
+    """The part of a servicer context that takes trailers."""
+
+    def set_trailing_metadata(self, trailing_metadata: Any) -> None: ...
+
+
+def report_usage(context: Trailing, input_tokens: int, output_tokens: int = 0) -> None:
+    """Puts what a call took into its trailers, where the gateway reads it without parsing the reply."""
+    context.set_trailing_metadata(((USAGE, f"{input_tokens},{output_tokens}"),))
+
+
+def usage_of(trailers: Metadata | None) -> Usage:
+    """What a service reported. A service that reports nothing, or nonsense, took nothing we know of."""
+    for key, value in trailers or ():
+        if key == USAGE and isinstance(value, str):
+            made, _, output = value.partition(",")
+            if made.isdecimal() and output.isdecimal():
+                return Usage(int(made), int(output))
+    return Usage(0, 0)

@@ -1,0 +1,40 @@
+"""The `python -m ...` of every process: read the configuration, run, and say in one line why it could not."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+
+from meshgate.runtime import config, log
+
+_log = logging.getLogger(__name__)
+
+
+def arguments(name: str) -> argparse.ArgumentParser:
+    """The flags that every process has."""
+    parser = argparse.ArgumentParser(prog=f"python -m {name}")
+    parser.add_argument("--config", type=Path, required=True, help="TOML file")
+    parser.add_argument("--listen", metavar="HOST:PORT", help="overrides the configuration's listen address")
+    return parser
+
+
+def run(name: str, main: Callable[[], Coroutine[None, None, int]]) -> int:
+    """Runs `main` with logging set up; a ConfigError is one line and exit status 2."""
+    log.configure(name)
+    try:
+        return asyncio.run(main())
+    except config.ConfigError as error:
+        for line in str(error).splitlines():
+            _log.error(line)
+        return 2
+    except KeyboardInterrupt:
+        return 0
+    except Exception:
+        _log.exception("stopped by an error")
+        return 1
+    finally:
+        sys.stderr.flush()

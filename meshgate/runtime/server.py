@@ -1,0 +1,146 @@
+"""How a Meshgate service lives: listen, load, serve, drain, leave.
+
+It listens before its model is loaded, so that health says NOT_SERVING instead of nothing at all; it says NOT_SERVING
+again before it drains, so that balancers turn away first. A failed model ends the process: a supervisor starts a clean
+one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from pydantic import Field
+
+from meshgate.runtime import channel, interceptor, tls
+from meshgate.runtime.config import ConfigError, Strict
+
+_log = logging.getLogger(__name__)
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class ServerConfig(Strict):
+    """Where a process listens, as whom, and for whom."""
+
+    listen: str = "127.0.0.1:0"
+    """host:port."""
+    tls: tls.TlsConfig
+    peers: Mapping[str, Sequence[str]] = Field(default_factory=dict)
+    """Method pattern to the SPIFFE IDs that may call it; what is not named nobody may call."""
+    max_message_bytes: int = Field(channel.MAX_MESSAGE_BYTES, ge=1024, le=256 * 1024 * 1024)
+    drain_seconds: float = Field(20.0, ge=0, le=600)
+    start_seconds: float = Field(900.0, gt=0, le=7200)
+    """How long loading may take."""
+
+
+class Application(Protocol):
+    """What a service gives to `serve`."""
+
+    name: str
+    failed: asyncio.Event
+    """Set when the model can't go on: the process ends, with exit status 1."""
+
+    async def start(self) -> None:
+        """Loads and warms up. Health says SERVING once it returns."""
+
+    def register(self, server: grpc.aio.Server) -> Sequence[str]:
+        """Adds the servicers and returns their full service names."""
+
+    async def stop(self, grace: float) -> None:
+        """Lets what runs finish for at most `grace` seconds, then cancels it; leaves no task and no thread."""
+
+
+def server_options(max_message_bytes: int) -> channel.Options:
+    """gRPC options of every Meshgate server: bounded messages and metadata, pings tolerated, connections recycled."""
+    return (
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_metadata_size", channel.MAX_METADATA_BYTES),
+        ("grpc.so_reuseport", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.max_ping_strikes", 5),
+        ("grpc.keepalive_permit_without_calls", 1),
+    )
+
+
+class Server:
+    """One gRPC server around one application. `port` is the bound one once `start` returns."""
+
+    def __init__(self, config: ServerConfig, application: Application) -> None:
+        self.port = 0
+        self._config = config
+        self._application = application
+        self._ready = False
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stub lacks aio
+        self._names: Sequence[str] = ()
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self) -> None:
+        """Listens, then loads the application. Raises ConfigError for a busy port or unreadable certificates."""
+        await self._listen()
+        await asyncio.wait_for(self._application.start(), self._config.start_seconds)
+        self._ready = True
+        await self._announce(SERVING)
+        _log.info("serving", extra={"listen": self._config.listen, "port": self.port})
+
+    async def stop(self) -> None:
+        """Turns health off, drains, and closes."""
+        self._ready = False
+        await self._health.enter_graceful_shutdown()
+        if self._server is not None:
+            grace = self._config.drain_seconds
+            await asyncio.gather(self._server.stop(grace), self._application.stop(grace))
+
+    async def _listen(self) -> None:
+        guard = interceptor.Guard(interceptor.PeerPolicy(self._config.peers), lambda: self._ready)
+        server = grpc.aio.server(interceptors=(guard,), options=server_options(self._config.max_message_bytes))
+        self._names = self._application.register(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        await self._announce(NOT_SERVING)
+        self.port = bind(server, self._config.listen, self._config.tls)
+        await server.start()
+        self._server = server
+
+    async def _announce(self, state: Any) -> None:
+        for name in ("", *self._names):
+            await self._health.set(name, state)
+
+
+def bind(server: grpc.aio.Server, listen: str, config: tls.TlsConfig) -> int:
+    """Binds to `listen` with TLS and returns the port. Raises ConfigError, saying which address or which file."""
+    try:
+        return server.add_secure_port(listen, tls.server_credentials(config))
+    except OSError as error:
+        raise ConfigError(f"tls: {error.filename}: {error.strerror}") from error
+    except RuntimeError as error:
+        raise ConfigError(f"listen: can't bind to {listen}: is another process using the port?") from error
+
+
+async def serve(config: ServerConfig, application: Application) -> int:
+    """Runs until SIGTERM or SIGINT, or until the application fails. Returns the exit status."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    server = Server(config, application)
+    waits = {asyncio.ensure_future(event.wait()) for event in (stopping, application.failed)}
+    starting = asyncio.ensure_future(server.start())
+    try:
+        await asyncio.wait({starting, *waits}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (starting, *waits):
+            task.cancel()
+        await asyncio.gather(starting, *waits, return_exceptions=True)
+        _log.info("draining", extra={"failed": application.failed.is_set()})
+        await server.stop()
+    return 1 if application.failed.is_set() else 0
