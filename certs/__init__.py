@@ -1,0 +1,10 @@
+"""The development CA: short-lived SPIFFE leaf certificates for every part of a mesh on one machine.
+
+Not for production: the CA's key lies next to what it signs. certs/README.md says what to use there.
+"""
+
+from __future__ import annotations
+
+from certs.authority import NAMES, TRUST_DOMAIN, ensure
+
+__all__ = ["NAMES", "TRUST_DOMAIN", "ensure"]
