@@ -166,7 +166,7 @@ class SealedBody(_message.Message):
     reply_key: _builtins.bytes
     """Random, 32 bytes: the secret from which the keys of segments and replies are derived."""
     message: _builtins.bytes
-    """The serialised request of the method: of a unary or server-streaming call. Empty where the client streams."""
+    """The serialised request of the method; where the client streams, its first."""
     def __init__(
         self,
         *,
@@ -190,11 +190,11 @@ class Segment(_message.Message):
     CIPHERTEXT_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     ciphertext: _builtins.bytes
-    """AES-256-GCM ciphertext and tag of one serialised message; its nonce is a counter, so order is authenticated."""
-    last: _builtins.bool
-    """Whether it is the last of its direction; authenticated, so that truncation is an error. A last segment of a stream
-    may be empty of any message.
+    """AES-256-GCM ciphertext and tag. Sealed is 0x01 and one serialised message, or 0x00 alone for no message, in a last
+    segment only. The nonce is a counter, so order is authenticated.
     """
+    last: _builtins.bool
+    """Whether it is the last of its direction; authenticated, so that truncation is an error."""
     def __init__(
         self,
         *,
@@ -303,7 +303,7 @@ class CallStreamRequest(_message.Message):
 
     @_builtins.property
     def segment(self) -> Global___Segment:
-        """A streamed request message, of methods whose client streams."""
+        """A later request message, of methods whose client streams."""
 
     def __init__(
         self,

@@ -67,8 +67,8 @@ class SealedServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CallStream(self, request_iterator, context):
-        """CallStream makes a sealed streaming call. The first request message carries the envelope and the first request
-        segment where there is one; each later one a segment. Each response is a segment.
+        """CallStream makes a sealed streaming call. The first request message carries the envelope; each later one, of methods
+        whose client streams, a segment, and the last segment says so. Each response is a segment; likewise.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,8 +41,8 @@ class SealedServiceStub:
     Call: _grpc.UnaryUnaryMultiCallable[_sealed_pb2.CallRequest, _sealed_pb2.CallResponse]
     """Call makes a sealed unary call."""
     CallStream: _grpc.StreamStreamMultiCallable[_sealed_pb2.CallStreamRequest, _sealed_pb2.CallStreamResponse]
-    """CallStream makes a sealed streaming call. The first request message carries the envelope and the first request
-    segment where there is one; each later one a segment. Each response is a segment.
+    """CallStream makes a sealed streaming call. The first request message carries the envelope; each later one, of methods
+    whose client streams, a segment, and the last segment says so. Each response is a segment; likewise.
     """
 
 @_typing.type_check_only
@@ -58,8 +58,8 @@ class SealedServiceAsyncStub(SealedServiceStub):
     Call: _aio.UnaryUnaryMultiCallable[_sealed_pb2.CallRequest, _sealed_pb2.CallResponse]  # type: ignore[assignment]
     """Call makes a sealed unary call."""
     CallStream: _aio.StreamStreamMultiCallable[_sealed_pb2.CallStreamRequest, _sealed_pb2.CallStreamResponse]  # type: ignore[assignment]
-    """CallStream makes a sealed streaming call. The first request message carries the envelope and the first request
-    segment where there is one; each later one a segment. Each response is a segment.
+    """CallStream makes a sealed streaming call. The first request message carries the envelope; each later one, of methods
+    whose client streams, a segment, and the last segment says so. Each response is a segment; likewise.
     """
 
 class SealedServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -84,8 +84,8 @@ class SealedServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_sealed_pb2.CallStreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_sealed_pb2.CallStreamResponse], _abc.AsyncIterator[_sealed_pb2.CallStreamResponse]]:
-        """CallStream makes a sealed streaming call. The first request message carries the envelope and the first request
-        segment where there is one; each later one a segment. Each response is a segment.
+        """CallStream makes a sealed streaming call. The first request message carries the envelope; each later one, of methods
+        whose client streams, a segment, and the last segment says so. Each response is a segment; likewise.
         """
 
 def add_SealedServiceServicer_to_server(servicer: SealedServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

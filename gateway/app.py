@@ -1,0 +1,101 @@
+"""The gateway put together, and its life: audit first, then backends, then the door; and the same backwards."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from gateway.audit import AuditLog
+from gateway.authentication import Authenticator
+from gateway.authorisation import Policy
+from gateway.backend import Backend
+from gateway.catalogue import Catalogue
+from gateway.config import EdgeConfig, GatewayConfig
+from gateway.envelope import Opener
+from gateway.journal import Journal
+from gateway.limits import Limits
+from gateway.local import Local
+from gateway.pipeline import Forwarder, Pipeline
+from gateway.routes import GATEWAY, PUBLIC_ROUTES, SERVICES
+from gateway.server import Edge
+from meshgate.runtime import channel, server
+from meshgate.runtime.server import NOT_SERVING, SERVING
+
+_log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """One gateway. `port` is the bound one once `start` returns."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self.port = 0
+        self._config = config
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stub lacks aio
+        self._backends = {name: Backend(name, section, config.mesh) for name, section in config.backends.items()}
+        self._catalogue = Catalogue(self._backends, self._announce)
+        self._audit = AuditLog(config.audit)
+        self._journal = Journal(self._audit)
+        self._pipeline = self._build()
+        self._server: grpc.aio.Server | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    def _build(self) -> Pipeline:
+        policy = Policy(self._config.policy)
+        opener = Opener(self._config.sealing)
+        local: Forwarder = Local(self._catalogue, policy, opener.published)
+        return Pipeline(
+            journal=self._journal,
+            authenticator=Authenticator(self._config.issuers),
+            policy=policy,
+            catalogue=self._catalogue,
+            limits=Limits(self._config.limits),
+            opener=opener,
+            forwarders={GATEWAY: local, **self._backends},
+        )
+
+    async def start(self) -> None:
+        """Serves from here on. Raises ConfigError for a busy port, unreadable certificates or a broken audit log."""
+        await self._audit.start()
+        edge = self._config.server
+        made = grpc.aio.server(options=_options(edge))
+        made.add_generic_rpc_handlers((Edge(self._pipeline),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, made)
+        if edge.reflection:
+            names = sorted({route.service for route in PUBLIC_ROUTES.values()})
+            reflection.enable_server_reflection(names, made)
+        for name in SERVICES:
+            await self._announce(name, False)
+        self.port = server.bind(made, edge.listen, edge.tls)
+        await made.start()
+        self._server = made
+        self._watch = asyncio.create_task(self._catalogue.watch())
+        await self._health.set("", SERVING)
+        _log.info("serving", extra={"listen": edge.listen, "port": self.port})
+
+    async def stop(self) -> None:
+        """Says NOT_SERVING, lets calls finish for the configured time, and leaves nothing behind."""
+        await self._health.enter_graceful_shutdown()
+        if self._server is not None:
+            await self._server.stop(self._config.server.drain_seconds)
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        await self._journal.drain()
+        await asyncio.gather(*(backend.close() for backend in self._backends.values()))
+        await self._audit.stop()
+
+    async def _announce(self, backend: str, serving: bool) -> None:
+        await self._health.set(SERVICES[backend], SERVING if serving else NOT_SERVING)
+
+
+def _options(edge: EdgeConfig) -> channel.Options:
+    return (
+        *server.server_options(edge.max_message_bytes),
+        ("grpc.max_concurrent_streams", edge.max_streams_per_connection),
+        ("grpc.max_connection_age_ms", edge.max_connection_age_seconds * 1000),
+        ("grpc.max_connection_age_grace_ms", int(edge.drain_seconds * 1000)),
+    )

@@ -1,0 +1,22 @@
+"""The audit log: who asked what, when, from where, and what came of it; never the content.
+
+Theory. Each record is one line of canonical JSON whose hash covers the record and the hash of the line before, so that
+no line can be changed, dropped, moved or added without breaking every later hash (`chain.py`). Anyone who can write the
+files could compute new hashes to the end, so now and then the latest hash is signed (`checkpoint.py`): what a
+checkpoint covers can't be changed without the signing key, and a log that is shorter than its last checkpoint was cut.
+What came after the last checkpoint, at most some seconds of it, is covered by the chain alone, and whoever can delete
+the newest checkpoints with the records they cover shortens the log unseen, unless a checkpoint was kept elsewhere: each
+one is also written to the process log, which a collector takes away.
+
+A record is on disk before its caller is told (`writer.py`): one thread takes all that wait, writes, syncs once and
+wakes them. `ledger.py` is what that thread does; `verify.py` is what an auditor does, offline.
+"""
+
+from __future__ import annotations
+
+from gateway.audit.config import AuditConfig
+from gateway.audit.digest import ContentMac
+from gateway.audit.record import AuditRecord
+from gateway.audit.writer import AuditLog
+
+__all__ = ["AuditConfig", "AuditLog", "AuditRecord", "ContentMac"]

@@ -1,0 +1,129 @@
+"""What a log is found to be when it is opened: where it stands, and what a crash left unfinished.
+
+A crash, at whatever byte, leaves whole lines and at most a part of one at the end, which no caller was told of. That
+part is moved to a `.torn` file and named in the next record. Anything else that is wrong was not a crash: the log is
+then left as it is, for `meshgate audit verify`, and the gateway does not start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from gateway import keyfile
+from gateway.audit import chain, segments
+from gateway.audit.chain import Broken, Link
+from gateway.audit.checkpoint import Checkpoint, check
+from gateway.audit.disk import OWNER_ONLY, AppendFile, Disk
+
+
+@dataclass(frozen=True, slots=True)
+class Torn:
+    """The unfinished end of a segment, and where it is now."""
+
+    file: str
+    size: int
+    sha256: str
+
+    def fields(self) -> dict[str, Any]:
+        """For the record that says so."""
+        return {"torn_bytes": self.size, "torn_file": self.file, "torn_sha256": self.sha256}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where a log stands."""
+
+    last: Link
+    segment: int
+    """The number of the segment to go on with; it may not exist yet or be empty."""
+    writer: str
+    """Empty for a new log."""
+    torn: Torn | None
+
+
+def recover(directory: Path, disk: Disk, covered: Checkpoint | None) -> Found:
+    """Looks at the last segment, all of it, and moves an unfinished line aside. Raises OSError and Broken.
+
+    `covered` is the last checkpoint: a log that does not reach it was cut.
+    """
+    found = segments.listed(directory)
+    number = found[-1][0] if found else 1
+    torn = _move_torn(found[-1][1], disk) if found else None
+    whole = [path for _, path in found if path.stat().st_size]
+    if not whole:
+        last, writer = chain.ORIGIN, ""
+    else:
+        last, writer = _follow(whole[-1], covered)
+    if covered is not None and covered.link.seq > last.seq:
+        raise Broken(last.seq + 1, f"missing: the last checkpoint covers the log as far as record {covered.link.seq}")
+    return Found(last, number, writer, torn)
+
+
+def checkpoints(path: Path, disk: Disk, key: Ed25519PublicKey) -> tuple[AppendFile, Checkpoint | None]:
+    """The file of checkpoints, cut to whole lines, and the last of them. Raises OSError and Broken."""
+    file = AppendFile(path, disk)
+    torn = segments.torn_from(path)
+    if torn is not None:
+        file.cut(torn)
+    last = None
+    for line in segments.lines(path):
+        last = line
+    return file, None if last is None else check(last, key)
+
+
+def _move_torn(path: Path, disk: Disk) -> Torn | None:
+    start = segments.torn_from(path)
+    if start is None:
+        return None
+    with path.open("rb") as file:
+        file.seek(start)
+        rest = file.read()
+    digest = hashlib.sha256(rest).hexdigest()
+    aside = path.with_name(f"{path.stem}-{start}-{digest[:8]}.torn")
+    keyfile.replace(aside, rest, mode=OWNER_ONLY)
+    segment = AppendFile(path, disk)
+    try:
+        segment.cut(start)
+    finally:
+        segment.close()
+    return Torn(aside.name, len(rest), digest)
+
+
+def _follow(path: Path, covered: Checkpoint | None) -> tuple[Link, str]:
+    """Where the segment ends, and whose it is. Raises Broken, also where it contradicts the checkpoint."""
+    stripped = _stripped(path)
+    first = next(stripped)
+    start, writer = _start(first)
+    last = start
+    for last in chain.follow(_chained(first, stripped), start):
+        if covered is not None and last.seq == covered.link.seq and last.hash != covered.link.hash:
+            raise Broken(last.seq, "not what its checkpoint was signed for")
+    return last, writer
+
+
+def _start(first: bytes) -> tuple[Link, str]:
+    """What a segment says, in its first record, that it continues."""
+    try:
+        line = json.loads(first)
+        record, seq = line["record"], int(line["seq"])
+        if record["event"] == "genesis":
+            return chain.ORIGIN, str(record["writer"])
+        return Link(seq - 1, bytes.fromhex(record["previous"])), str(record["writer"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise Broken(0, "the last segment does not begin with a record of where it goes on") from None
+
+
+def _stripped(path: Path) -> Iterator[bytes]:
+    return (line.removesuffix(b"\n") for line in segments.lines(path))
+
+
+def _chained(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from rest

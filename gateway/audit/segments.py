@@ -1,0 +1,45 @@
+"""The files of a log: segments in order, `audit-00000001.jsonl` and on, and how their lines are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+_NAME: Final = re.compile(r"audit-(\d{8})\.jsonl")
+_MAX_LINE: Final = 64 * 1024
+
+
+def name(number: int) -> str:
+    """The file name of a segment, numbered from 1."""
+    return f"audit-{number:08d}.jsonl"
+
+
+def listed(directory: Path) -> list[tuple[int, Path]]:
+    """The segments in `directory` by number. Raises OSError."""
+    found = ((_NAME.fullmatch(path.name), path) for path in directory.iterdir())
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """The lines with their newlines; the last may lack one, and an overlong one comes in pieces. Raises OSError."""
+    with path.open("rb") as file:
+        while line := file.readline(_MAX_LINE):
+            yield line
+
+
+def torn_from(path: Path) -> int | None:
+    """Where a last line without a newline begins, or None: what a crash in the middle of a write leaves."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        end = size
+        while end > 0:
+            start = max(0, end - _MAX_LINE)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                after = start + newline + 1
+                return after if after < size else None
+            end = start
+    return 0 if size else None

@@ -1,0 +1,110 @@
+"""What the claims of a token with a good signature must say, and the Principal they make. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from typing import Any, Final
+
+from gateway.authentication import refusal
+from gateway.authentication.config import IssuerConfig
+from gateway.principal import Principal
+
+_TENANT: Final = re.compile(r"[A-Za-z0-9][!-~]{0,127}", re.ASCII)
+_MAX_SUBJECT: Final = 256
+_MAX_DATE: Final = 2**53
+
+
+def principal(claims: dict[str, Any], issuer: IssuerConfig, token: bytes, now: float) -> Principal:
+    """The caller that `claims` name. `now` is in seconds since the Unix epoch. Raises Unauthenticated.
+
+    RFC 7519, section 4.1: a token is refused from `exp` on, and until `nbf` and `iat`, each with the issuer's leeway.
+    """
+    expires_at = _times(claims, issuer.leeway_seconds, now)
+    return Principal(
+        tenant=_tenant(claims, issuer.tenant_claim),
+        subject=_subject(claims),
+        scopes=_scopes(claims),
+        token_id_hash=hashlib.sha256(_token_id(claims, token)).hexdigest()[:16],
+        expires_at=expires_at,
+        issuer=issuer.issuer,
+        confirmation=_confirmation(claims),
+    )
+
+
+def audiences(claims: dict[str, Any]) -> list[str]:
+    """The `aud` claim: one string or a list of them. Raises Unauthenticated (TOKEN_AUDIENCE)."""
+    found = claims.get("aud")
+    if isinstance(found, str):
+        return [found]
+    if isinstance(found, list) and all(isinstance(item, str) for item in found):
+        return found
+    raise refusal.audience()
+
+
+def _times(claims: dict[str, Any], leeway: float, now: float) -> int:
+    expires_at = _date(claims, "exp")
+    if expires_at is None:
+        raise refusal.claim("exp", "present")
+    if now >= expires_at + leeway:
+        raise refusal.expired()
+    for name in ("nbf", "iat"):
+        begins = _date(claims, name)
+        if begins is not None and begins > now + leeway:
+            raise refusal.not_yet_valid()
+    return math.floor(expires_at)
+
+
+def _date(claims: dict[str, Any], name: str) -> float | None:
+    """A NumericDate: a number, never a string, true or null."""
+    if name not in claims:
+        return None
+    value = claims[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_DATE:
+        raise refusal.claim(name, f"a number from 0 to {_MAX_DATE}")
+    return value
+
+
+def _tenant(claims: dict[str, Any], name: str) -> str:
+    value = claims.get(name)
+    if not isinstance(value, str) or _TENANT.fullmatch(value) is None:
+        raise refusal.claim("of the tenant", "1 to 128 printable ASCII characters that begin with a letter or digit")
+    return value
+
+
+def _subject(claims: dict[str, Any]) -> str:
+    value = claims.get("sub")
+    # A surrogate is not printable, so what passes the first two can be encoded.
+    if not isinstance(value, str) or not value.isprintable() or not 1 <= len(value.encode()) <= _MAX_SUBJECT:
+        raise refusal.claim("sub", f"printable text of 1 to {_MAX_SUBJECT} bytes")
+    return value
+
+
+def _scopes(claims: dict[str, Any]) -> frozenset[str]:
+    """`scope` (RFC 8693: words separated by spaces), else `scp` (a list, or such a string). Neither is no scope."""
+    value = claims.get("scope", claims.get("scp", ""))
+    if isinstance(value, str):
+        return frozenset(value.split())
+    if "scope" not in claims and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return frozenset(value)
+    raise refusal.claim("scope", "words separated by spaces, or scp a list of words")
+
+
+def _token_id(claims: dict[str, Any], token: bytes) -> bytes:
+    if "jti" not in claims:
+        return token
+    value = claims["jti"]
+    if not isinstance(value, str) or not value.isprintable() or not value:
+        raise refusal.claim("jti", "printable text")
+    return value.encode()
+
+
+def _confirmation(claims: dict[str, Any]) -> str | None:
+    """The certificate a token is bound to. A bond of a kind we can't check is refused, not ignored (RFC 7800)."""
+    if "cnf" not in claims:
+        return None
+    bond = claims["cnf"]
+    if not isinstance(bond, dict) or set(bond) != {"x5t#S256"} or not isinstance(bond["x5t#S256"], str):
+        raise refusal.claim("cnf", "a certificate's x5t#S256 alone")
+    return bond["x5t#S256"]

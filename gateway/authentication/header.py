@@ -1,0 +1,94 @@
+"""Reads a compact JWS (RFC 7515) as far as may be read before its signature is checked.
+
+Nothing here is believed yet: it serves to find the issuer's entry and the key. The bytes of the payload are decoded
+and parsed once, here, and the same object is used after the signature has been checked over the same bytes, so that
+two parsers can't come to two opinions.
+"""
+
+from __future__ import annotations
+
+import binascii
+import json
+import re
+from base64 import urlsafe_b64decode
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from gateway.authentication import refusal
+
+MAX_TOKEN_BYTES: Final = 8 * 1024
+"""A longer token is refused unread."""
+
+_COMPACT: Final = re.compile(r"([A-Za-z0-9_-]{1,2048})\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{1,2048})", re.ASCII)
+_FORBIDDEN: Final = frozenset({"crit", "b64", "jku", "jwk", "x5u", "x5c", "zip"})
+"""Parameters that would change how a token is read or bring a key along (RFC 8725, section 3.10)."""
+_TYPES: Final = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
+_MAX_KID: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Unverified:
+    """A token's parts. The claims are only what the token says of itself until the signature is checked."""
+
+    algorithm: str
+    kid: str | None
+    claims: dict[str, Any]
+
+
+def read(token: str) -> Unverified:
+    """Splits and parses a token. Raises Unauthenticated (TOKEN_MALFORMED, TOKEN_ALGORITHM)."""
+    parts = _COMPACT.fullmatch(token)
+    if parts is None:
+        raise refusal.malformed("not three base64url parts")
+    header = _object(parts[1], "header")
+    claims = _object(parts[2], "payload")
+    if not _FORBIDDEN.isdisjoint(header):
+        raise refusal.malformed("its header has a parameter that is not allowed")
+    return Unverified(_algorithm(header), _kid(header), _typed(header, claims))
+
+
+def _algorithm(header: dict[str, Any]) -> str:
+    algorithm = header.get("alg")
+    if not isinstance(algorithm, str):
+        raise refusal.algorithm()
+    return algorithm
+
+
+def _kid(header: dict[str, Any]) -> str | None:
+    if "kid" not in header:
+        return None
+    kid = header["kid"]
+    if not isinstance(kid, str) or not 1 <= len(kid) <= _MAX_KID:
+        raise refusal.malformed(f"kid must be a string of 1 to {_MAX_KID} characters")
+    return kid
+
+
+def _typed(header: dict[str, Any], claims: dict[str, Any]) -> dict[str, Any]:
+    """The claims, where `typ` says that they are a JWT's (RFC 8725, section 3.11) or says nothing."""
+    typ = header.get("typ", "JWT")
+    if not isinstance(typ, str) or typ.lower() not in _TYPES:
+        raise refusal.malformed("typ must be JWT or at+jwt")
+    return claims
+
+
+def _object(segment: str, name: str) -> dict[str, Any]:
+    try:
+        decoded = urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
+        value = json.loads(decoded.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_not_json)
+    except (ValueError, RecursionError, binascii.Error):
+        raise refusal.malformed(f"its {name} is not base64url of a JSON object") from None
+    if not isinstance(value, dict):
+        raise refusal.malformed(f"its {name} is not base64url of a JSON object")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names are unique: of two `sub` claims, parsers differ on which one counts."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name is repeated")
+    return found
+
+
+def _not_json(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")

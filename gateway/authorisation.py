@@ -1,0 +1,124 @@
+"""Who may do what: one table, scopes to methods and tenants to models. What is not in it is denied.
+
+Compiled once to sets, so that a check is a lookup or two. Sealed calls are held to the method inside.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, Field
+
+from gateway.principal import Principal
+from meshgate import errors
+from meshgate.runtime.config import Strict
+
+_PATTERN: Final = re.compile(r"/[A-Za-z0-9_.]+/(\*|[A-Za-z0-9_]+)", re.ASCII)
+
+DEFAULT_SCOPES: Final[Mapping[str, tuple[str, ...]]] = {
+    "generate": ("/meshgate.v1.GenerationService/*",),
+    "embed": ("/meshgate.v1.EmbeddingService/*",),
+    "classify": ("/meshgate.v1.ClassificationService/*",),
+    "models": ("/meshgate.v1.ModelService/ListModels",),
+}
+
+OPEN_METHODS: Final = frozenset({"/meshgate.v1.KeyService/ListSealingKeys"})
+"""What anyone who is authenticated may call: public keys, which sealing needs before anything else."""
+
+EVERYONE: Final = "*"
+"""In the table of tenants: those without an entry of their own. In a list of models: all of them."""
+
+
+def _pattern(value: str) -> str:
+    if _PATTERN.fullmatch(value) is None:
+        raise ValueError(f"{value!r} is neither /package.Service/Method nor /package.Service/*")
+    return value
+
+
+class TenantPolicy(Strict):
+    """What a tenant may use."""
+
+    models: tuple[str, ...] = ()
+    """Names as ListModels gives them, or "*"."""
+    sealed: Literal["optional", "required"] = "optional"
+    """Whether calls in the clear are refused."""
+
+
+class PolicyConfig(Strict):
+    """The table."""
+
+    scopes: Mapping[str, tuple[Annotated[str, AfterValidator(_pattern)], ...]] = Field(default=DEFAULT_SCOPES)
+    """Scope to methods, each `/package.Service/Method` or `/package.Service/*`."""
+    tenants: Mapping[str, TenantPolicy] = Field(default_factory=dict)
+    """Tenant to what it may use; "*" is every tenant without an entry of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Grant:
+    models: frozenset[str]
+    every_model: bool
+    sealed_only: bool
+
+
+_NOTHING: Final = _Grant(frozenset(), every_model=False, sealed_only=False)
+
+
+class Policy:
+    """The table, ready for use."""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        self._by_service, self._by_method = _compile(config.scopes)
+        self._tenants = {name: _grant(tenant) for name, tenant in config.tenants.items()}
+        self._otherwise = self._tenants.get(EVERYONE, _NOTHING)
+
+    def authorise_method(self, principal: Principal, method: str) -> None:
+        """Raises PermissionDenied (SCOPE_MISSING) unless a scope of the principal covers `/package.Service/Method`."""
+        allowing = self._by_method.get(method)
+        if allowing is None:
+            allowing = self._by_service.get(method.rpartition("/")[0], frozenset())
+        if allowing.isdisjoint(principal.scopes) and method not in OPEN_METHODS:
+            raise errors.PermissionDenied("the token has no scope for this method", reason="SCOPE_MISSING")
+
+    def authorise_model(self, principal: Principal, model: str) -> None:
+        """Raises PermissionDenied (MODEL_NOT_ALLOWED) unless the tenant may use `model`, a resolved name."""
+        if not self.visible(principal, model):
+            raise errors.PermissionDenied("this tenant may not use this model", reason="MODEL_NOT_ALLOWED")
+
+    def authorise_plain(self, principal: Principal) -> None:
+        """Raises PermissionDenied (SEALED_REQUIRED) where the tenant's calls must be sealed."""
+        if self._tenants.get(principal.tenant, self._otherwise).sealed_only:
+            raise errors.PermissionDenied("this tenant's calls must be sealed", reason="SEALED_REQUIRED")
+
+    def visible(self, principal: Principal, model: str) -> bool:
+        """Whether the tenant may use, and so may see, `model`."""
+        grant = self._tenants.get(principal.tenant, self._otherwise)
+        return grant.every_model or model in grant.models
+
+
+def _compile(
+    scopes: Mapping[str, tuple[str, ...]],
+) -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]]]:
+    """The scopes that cover each whole service, and each single method with those of its service included."""
+    services: dict[str, set[str]] = {}
+    methods: dict[str, set[str]] = {}
+    for scope, patterns in scopes.items():
+        for pattern in patterns:
+            service, _, method = pattern.rpartition("/")
+            if method == "*":
+                services.setdefault(service, set()).add(scope)
+            else:
+                methods.setdefault(pattern, set()).add(scope)
+    for pattern, names in methods.items():
+        names |= services.get(pattern.rpartition("/")[0], set())
+    return _frozen(services), _frozen(methods)
+
+
+def _frozen(table: Mapping[str, set[str]]) -> dict[str, frozenset[str]]:
+    return {key: frozenset(names) for key, names in table.items()}
+
+
+def _grant(tenant: TenantPolicy) -> _Grant:
+    return _Grant(frozenset(tenant.models), EVERYONE in tenant.models, tenant.sealed == "required")

@@ -1,0 +1,171 @@
+"""One service as the gateway sees it: a mutual-TLS channel on which messages travel as the bytes they came in."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import grpc
+from pydantic import Field
+
+from gateway.call import Call, Requests
+from gateway.routes import Route
+from meshgate import errors
+from meshgate.runtime import channel, metadata, status, tls
+from meshgate.runtime.config import Strict
+
+_log = logging.getLogger(__name__)
+
+_HOP_SECONDS: Final = 0.02
+"""Kept from the caller's deadline at each hop, so that there is time left to say that it passed."""
+
+Unseal = Callable[[bytes | None], bytes | None]
+
+
+class BackendConfig(Strict):
+    """Where a service is."""
+
+    target: str = Field(min_length=1)
+    """A gRPC name: host:port, dns:///name:port, or a list."""
+    longest_call_seconds: float = Field(600.0, gt=0, le=86_400)
+    """The deadline of calls whose caller set none."""
+
+
+class Backend:
+    """Forwards calls to one service. Errors it raises are MeshErrors, and never name the service's address."""
+
+    def __init__(self, name: str, config: BackendConfig, credentials: tls.TlsConfig | None) -> None:
+        """`credentials` None is in the clear: tests only."""
+        self.name = name
+        self._config = config
+        self._tls = credentials
+        self._identity = tls.Identity(credentials) if credentials else None
+        self._channel: Any = self._open()  # the stubs ask for serialisers; bytes need none
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._identity is None or self._tls is None:
+            return channel.open_channel(self._config.target, None)
+        self._identity.changed()
+        return channel.open_channel(self._config.target, tls.channel_credentials(self._tls))
+
+    async def refresh(self, grace: float) -> None:
+        """Moves to a new channel when the certificates changed; calls on the old one get `grace` seconds to end."""
+        if self._identity is not None and self._identity.changed():
+            old, self._channel = self._channel, self._open()
+            _log.info("certificates changed", extra={"backend": self.name})
+            await old.close(grace)
+
+    async def close(self) -> None:
+        """Closes the channel and cancels what is on it."""
+        await self._channel.close(None)
+
+    def stub(self, make: Callable[[grpc.aio.Channel], Any]) -> Any:
+        """A generated stub on the present channel."""
+        return make(self._channel)
+
+    async def forward(self, call: Call, route: Route, first: bytes, rest: Requests, unseal: Unseal) -> Messages:
+        """Yields the service's replies to `first` and, where the method streams, to `rest` through `unseal`.
+
+        Leaving the iterator cancels the service's work. Usage is booked on `call` at the end.
+        """
+        sent = _metadata(call)
+        longest = self._config.longest_call_seconds
+        timeout = min(call.remaining(_HOP_SECONDS) or longest, longest)
+        with _renamed(self.name):
+            if not route.server_streams:
+                unary = self._channel.unary_unary(route.path)(first, timeout=timeout, metadata=sent)
+                yield await unary
+                await _book(call, unary)
+                return
+            async for reply in self._stream(call, route, (first, rest, unseal), sent, timeout):
+                yield reply
+
+    async def _stream(
+        self, call: Call, route: Route, source: tuple[bytes, Requests, Unseal], sent: Any, timeout: float
+    ) -> Messages:
+        first, rest, unseal = source
+        pump: asyncio.Task[None] | None = None
+        if route.client_streams:
+            stream: Any = self._channel.stream_stream(route.path)(timeout=timeout, metadata=sent)
+            pump = asyncio.create_task(_pump(stream, first, rest, unseal))
+        else:
+            stream = self._channel.unary_stream(route.path)(first, timeout=timeout, metadata=sent)
+        try:
+            while (reply := await _read(stream, pump)) is not channel.EOF:
+                yield reply
+            await _book(call, stream)
+        finally:
+            stream.cancel()
+            if pump is not None:
+                pump.cancel()
+                await asyncio.gather(pump, return_exceptions=True)
+
+
+Messages = AsyncIterator[bytes]
+
+
+async def _read(stream: Any, pump: asyncio.Task[None] | None) -> Any:
+    """The next reply; if the caller's side failed, that failure, which is why the stream was cancelled."""
+    try:
+        return await stream.read()
+    except (asyncio.CancelledError, grpc.aio.AioRpcError):
+        if pump is not None and pump.done() and not pump.cancelled() and (cause := pump.exception()):
+            raise cause from None
+        raise
+
+
+async def _pump(stream: Any, first: bytes, rest: Requests, unseal: Unseal) -> None:
+    """Sends what the caller sends, no faster than the service takes it."""
+    try:
+        message: bytes | None = first
+        while message is not None:
+            await stream.write(message)
+            message = unseal(await rest.read())
+        await stream.done_writing()
+    except asyncio.InvalidStateError:
+        return  # the service ended first; the reader learns why
+    except BaseException:
+        stream.cancel()
+        raise
+
+
+def _metadata(call: Call) -> tuple[tuple[str, str], ...]:
+    tenant = call.principal.tenant if call.principal else ""
+    sent = ((metadata.REQUEST_ID, call.request_id), (metadata.TENANT, tenant))
+    return (*sent, (metadata.TOKEN_CAP, str(call.tokens_reserved))) if call.tokens_reserved else sent
+
+
+async def _book(call: Call, finished: Any) -> None:
+    call.input_tokens, call.output_tokens = metadata.usage_of(await _trailers(finished.trailing_metadata()))
+
+
+async def _trailers(trailers: Awaitable[Any]) -> list[tuple[str, str | bytes]]:
+    return list(await trailers)
+
+
+@contextmanager
+def _renamed(name: str) -> Iterator[None]:
+    """Turns a failed call to a service into what the caller may know of it."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise _rename(error, name) from error
+
+
+def _rename(error: grpc.aio.AioRpcError, name: str) -> errors.MeshError:
+    if status.has_details(error):
+        return status.from_rpc_error(error)
+    match error.code():
+        case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
+            return errors.Unavailable(f"the {name} service is not there", reason="BACKEND_UNAVAILABLE", retry_after=1.0)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return errors.DeadlineExceeded("the deadline passed")
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return errors.InvalidArgument("the message is too large", reason="MESSAGE_TOO_LARGE")
+        case grpc.StatusCode.UNIMPLEMENTED:
+            return errors.Unimplemented(f"the {name} service lacks this method", reason="METHOD_UNKNOWN")
+    _log.error("service failed", extra={"backend": name, "code": error.code().name})
+    return errors.Internal("internal error")

@@ -1,0 +1,68 @@
+"""What the gateway knows of one call: filled stage by stage, read by the audit."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gateway.principal import Principal
+from meshgate import errors
+
+
+class Requests(Protocol):
+    """What the caller sends, message by message."""
+
+    async def read(self) -> bytes | None:
+        """The next message, or None when the caller has sent all."""
+
+
+class Replies(Protocol):
+    """What the caller gets."""
+
+    async def send(self, reply: bytes) -> None:
+        """Sends one message; waits while the caller reads slowly."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One call, from its first byte to its last."""
+
+    method: str
+    """As called: for a sealed call SealedService's method."""
+    peer: str
+    authorization: str | None
+    deadline: float | None
+    """On time.monotonic's clock, or None where the caller set none."""
+    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    principal: Principal | None = None
+    admitted: bool = False
+    """Whether policy let it through."""
+    target: str = ""
+    """The method that does the work: `method`, or the one inside the envelope."""
+    model: str = ""
+    sealing_key_id: str = ""
+    tokens_reserved: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    stages: dict[str, int] = field(default_factory=dict)
+    """Stage to microseconds."""
+    _mark: int = field(default_factory=time.perf_counter_ns)
+
+    def mark(self, stage: str) -> None:
+        """Books the time since the last mark under `stage`."""
+        now = time.perf_counter_ns()
+        self.stages[stage] = self.stages.get(stage, 0) + (now - self._mark) // 1000
+        self._mark = now
+
+    def remaining(self, reserve: float = 0.0) -> float | None:
+        """Seconds until the caller's deadline less `reserve`, or None. Raises DeadlineExceeded when none are left."""
+        if self.deadline is None:
+            return None
+        left = self.deadline - time.monotonic() - reserve
+        if left <= 0:
+            raise errors.DeadlineExceeded("the deadline passed")
+        return left

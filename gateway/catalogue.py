@@ -1,0 +1,88 @@
+"""Which models the services have: asked of them, kept, and asked again, so that names resolve without a round trip."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final
+
+import grpc
+
+from gateway.backend import Backend
+from meshgate import errors
+from meshgate.v1 import models_pb2, models_pb2_grpc
+
+_log = logging.getLogger(__name__)
+
+_ASK_SECONDS: Final = 5.0
+_AGAIN_SECONDS: Final = 10.0
+_SOON_SECONDS: Final = 0.5
+_GRACE_SECONDS: Final = 60.0
+
+Changed = Callable[[str, bool], Awaitable[None]]
+_ZERO_SHOT: Final = models_pb2.CAPABILITY_ZERO_SHOT
+
+
+class Catalogue:
+    """The models of every backend. `watch` keeps it fresh; the rest only read."""
+
+    def __init__(self, backends: Mapping[str, Backend], changed: Changed) -> None:
+        """`changed(backend, serving)` is told when a service comes or goes."""
+        self._backends = backends
+        self._changed = changed
+        self._models: dict[str, tuple[models_pb2.Model, ...]] = {}
+        self._names: dict[tuple[str, str], str] = {}
+
+    def resolve(self, backend: str, name: str, *, zero_shot: bool = False) -> str:
+        """The model's own name for a name, an alias, or nothing (the default). An unknown name stays as it is: whether
+        the caller may even know that it does not exist is the policy's to say.
+
+        Raises Unavailable (BACKEND_UNAVAILABLE) when the service has not been reached yet.
+        """
+        if backend not in self._models:
+            raise errors.Unavailable(
+                f"the {backend} service is not there", reason="BACKEND_UNAVAILABLE", retry_after=_SOON_SECONDS
+            )
+        if not name and zero_shot:
+            return next((m.name for m in self._models[backend] if _ZERO_SHOT in m.capabilities), name)
+        return self._names.get((backend, name), name)
+
+    def models(self) -> list[models_pb2.Model]:
+        """All models, in the order of name."""
+        return sorted((model for models in self._models.values() for model in models), key=lambda model: model.name)
+
+    async def watch(self) -> None:
+        """Asks every service again and again, each at its own pace, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for backend in self._backends.values():
+                group.create_task(self._watch(backend))
+
+    async def _watch(self, backend: Backend) -> None:
+        serving = False
+        while True:
+            reached = await self._ask(backend)
+            if reached != serving:
+                serving = reached
+                _log.info("backend", extra={"backend": backend.name, "serving": serving})
+                await self._changed(backend.name, serving)
+            await backend.refresh(_GRACE_SECONDS)
+            await asyncio.sleep(_AGAIN_SECONDS if serving else _SOON_SECONDS)
+
+    async def _ask(self, backend: Backend) -> bool:
+        """Takes over the service's list; a service that does not answer keeps the one it had."""
+        stub = backend.stub(models_pb2_grpc.ModelServiceStub)
+        try:
+            reply = await stub.ListModels(models_pb2.ListModelsRequest(), timeout=_ASK_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            _log.debug("service did not list its models", extra={"backend": backend.name, "code": error.code().name})
+            return False
+        self._take(backend.name, reply.models)
+        return True
+
+    def _take(self, backend: str, models: Iterable[models_pb2.Model]) -> None:
+        self._models[backend] = tuple(models)
+        self._names = {key: name for key, name in self._names.items() if key[0] != backend}
+        for model in self._models[backend]:
+            for name in (model.name, *model.aliases, *([""] if model.default else [])):
+                self._names[backend, name] = model.name

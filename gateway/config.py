@@ -1,0 +1,64 @@
+"""The gateway's configuration: one section a stage, each owned by its stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from gateway.audit import AuditConfig
+from gateway.authentication import IssuerConfig
+from gateway.authorisation import PolicyConfig
+from gateway.backend import BackendConfig
+from gateway.envelope import SealingConfig
+from gateway.limits import LimitsConfig
+from gateway.routes import SERVICES
+from meshgate.runtime import channel, tls
+from meshgate.runtime.config import ConfigError, Strict
+
+
+class EdgeConfig(Strict):
+    """Where callers reach the gateway, and what one of them may do to it."""
+
+    listen: str = "127.0.0.1:8443"
+    """host:port."""
+    tls: tls.TlsConfig
+    max_message_bytes: int = Field(channel.MAX_MESSAGE_BYTES, ge=1024, le=256 * 1024 * 1024)
+    max_streams_per_connection: int = Field(1000, ge=1)
+    max_connection_age_seconds: int = Field(3600, ge=10)
+    """So that callers come back through the balancer now and then."""
+    drain_seconds: float = Field(20.0, ge=0, le=600)
+    reflection: bool = False
+    """Whether grpc.reflection is served; it tells anyone the contract."""
+
+
+class GatewayConfig(Strict):
+    """All of it."""
+
+    server: EdgeConfig
+    mesh: tls.TlsConfig
+    """As whom the gateway speaks to services."""
+    backends: Mapping[str, BackendConfig]
+    issuers: tuple[IssuerConfig, ...] = Field(min_length=1)
+    policy: PolicyConfig
+    limits: LimitsConfig
+    audit: AuditConfig
+    sealing: SealingConfig
+
+    @model_validator(mode="after")
+    def _known_backends(self) -> Self:
+        if unknown := set(self.backends) - set(SERVICES):
+            raise ValueError(f"backends: unknown: {', '.join(sorted(unknown))}; known: {', '.join(SERVICES)}")
+        return self
+
+    def with_overrides(self, listen: str | None, targets: Mapping[str, str]) -> GatewayConfig:
+        """The same with another address to listen on and other places of backends."""
+        if unknown := set(targets) - set(self.backends):
+            raise ConfigError(f"--backend: unknown: {', '.join(sorted(unknown))}")
+        server = self.server.model_copy(update={"listen": listen or self.server.listen})
+        moved = {
+            name: backend.model_copy(update={"target": targets.get(name, backend.target)})
+            for name, backend in self.backends.items()
+        }
+        return self.model_copy(update={"server": server, "backends": moved})

@@ -1,0 +1,101 @@
+"""The development issuer: makes a signing key and mints tokens with it, so that one machine needs no identity provider.
+
+In production tokens come from your own issuer and this key does not exist.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import time
+import uuid
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from gateway import keyfile
+
+ISSUER: Final = "https://meshgate.local/dev"
+AUDIENCE: Final = "meshgate"
+SCOPES: Final = ("generate", "embed", "classify", "models")
+"""What a development token may do unless it is told otherwise."""
+_SHORT: Final = 15 * 60
+
+
+def ensure_key(home: Path) -> None:
+    """Makes keys/issuer-key.pem (ES256, owner-only) and keys/jwks.json under `home` where they are missing.
+
+    A JWK Set that lacks the key is written anew. Raises OSError.
+    """
+    public = _public_jwk(_signing_key(home))
+    path = home / "keys" / "jwks.json"
+    if not path.exists() or public not in json.loads(path.read_bytes()).get("keys", []):
+        keyfile.replace(path, json.dumps({"keys": [public]}, indent=2).encode())
+
+
+def mint(
+    home: Path,
+    *,
+    tenant: str,
+    subject: str,
+    scopes: Iterable[str],
+    ttl: int,
+    audience: str = AUDIENCE,
+    issuer: str = ISSUER,
+) -> str:
+    """A signed token, good for `ttl` seconds from now. The key is made where it is missing. Raises OSError."""
+    ensure_key(home)
+    key = _signing_key(home)
+    now = int(time.time())
+    claims = {
+        "iss": issuer,
+        "aud": audience,
+        "sub": subject,
+        "tenant": tenant,
+        "scope": " ".join(scopes),
+        "iat": now,
+        "exp": now + ttl,
+        "jti": uuid.uuid4().hex,
+    }
+    return jwt.encode(claims, key, algorithm="ES256", headers={"kid": _public_jwk(key)["kid"], "typ": "at+jwt"})
+
+
+def development_token(home: Path) -> str:
+    """A short-lived token of tenant `dev` with every ordinary scope, for the CLI on the machine that has the key."""
+    return mint(home, tenant="dev", subject="developer", scopes=SCOPES, ttl=_SHORT)
+
+
+def _signing_key(home: Path) -> ec.EllipticCurvePrivateKey:
+    pem = keyfile.obtain(home / "keys" / "issuer-key.pem", _new_key)
+    key = serialization.load_pem_private_key(pem, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError("issuer-key.pem is not an EC private key")
+    return key
+
+
+def _new_key() -> bytes:
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _public_jwk(key: ec.EllipticCurvePrivateKey) -> dict[str, Any]:
+    """The public half, named by its thumbprint (RFC 7638): SHA-256 of the required members in order, without spaces."""
+    numbers = key.public_key().public_numbers()
+    required = {
+        "crv": "P-256",
+        "kty": "EC",
+        "x": _base64url(numbers.x.to_bytes(32, "big")),
+        "y": _base64url(numbers.y.to_bytes(32, "big")),
+    }
+    thumbprint = hashlib.sha256(json.dumps(required, separators=(",", ":"), sort_keys=True).encode()).digest()
+    return {**required, "alg": "ES256", "use": "sig", "kid": _base64url(thumbprint)}
+
+
+def _base64url(value: bytes) -> str:
+    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()

@@ -1,0 +1,111 @@
+"""The audit stage: every call that begins leaves a record of how it ended, before its caller hears of it.
+
+A call that the pipeline admits leaves one more at that moment, so that a crash in the middle leaves its trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from gateway.audit import AuditLog, AuditRecord
+from gateway.call import Call
+from meshgate import errors
+from meshgate.runtime import status
+
+_log = logging.getLogger(__name__)
+
+_DRAIN_SECONDS: Final = 10.0
+_OK: Final = "OK"
+
+
+class Journal:
+    """Writes the records of calls."""
+
+    def __init__(self, log: AuditLog) -> None:
+        self._log = log
+        self._pending: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def around(self, call: Call) -> AsyncIterator[None]:
+        """Runs a call and commits its last record, whichever way it ends, before that end goes on.
+
+        Raises what the call raised, or Unavailable (AUDIT_UNAVAILABLE) in place of anything, where the record can't be
+        written: an answer that nobody could account for is not given.
+        """
+        try:
+            yield
+        except errors.MeshError as error:
+            await self._commit(self._ended(call, status.grpc_code(error).name, error.reason))
+            raise
+        except TimeoutError:
+            await self._commit(self._ended(call, "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"))
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            self._leave(self._ended(call, "CANCELLED", "CANCELLED"))
+            raise
+        except Exception:
+            await self._commit(self._ended(call, "INTERNAL", "INTERNAL"))
+            raise
+        await self._commit(self._ended(call, _OK, ""))
+
+    def admitted(self, call: Call) -> None:
+        """Records that a call may go on, without waiting: its last record comes later in the same order."""
+        call.admitted = True
+        self._leave(_record(call, "admitted", decision="allow"))
+
+    async def drain(self) -> None:
+        """Waits, within bounds, for records that nobody waits for."""
+        if self._pending:
+            await asyncio.wait(self._pending, timeout=_DRAIN_SECONDS)
+
+    def _ended(self, call: Call, code: str, reason: str) -> AuditRecord:
+        call.mark("end")
+        event, decision = ("ended", "allow") if call.admitted else ("refused", "deny")
+        return _record(call, event, decision=decision, reason=reason, status=code)
+
+    async def _commit(self, record: AuditRecord) -> None:
+        """Waits for the disk even where the caller leaves meanwhile; the record is written either way."""
+        await self._log.commit(record)
+
+    def _leave(self, record: AuditRecord) -> None:
+        """Commits a record that nobody waits for."""
+        task = asyncio.create_task(self._commit(record))
+        self._pending.add(task)
+        task.add_done_callback(self._left)
+
+    def _left(self, task: asyncio.Task[None]) -> None:
+        self._pending.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("an audit record could not be written")
+
+
+def _record(call: Call, event: str, *, decision: str, reason: str = "", status: str = "") -> AuditRecord:
+    principal = call.principal
+    return AuditRecord(
+        time=time.time_ns() // 1000,
+        request_id=call.request_id,
+        event=event,
+        decision=decision,
+        reason=reason,
+        status=status,
+        tenant=principal.tenant if principal else "",
+        subject=principal.subject if principal else "",
+        token_id=principal.token_id_hash if principal else "",
+        issuer=principal.issuer if principal else "",
+        peer=call.peer,
+        method=call.method,
+        target=call.target if call.target != call.method else "",
+        model=call.model,
+        sealing_key_id=call.sealing_key_id,
+        stages_us=dict(call.stages),
+        bytes_in=call.bytes_in,
+        bytes_out=call.bytes_out,
+        tokens_reserved=call.tokens_reserved,
+        input_tokens=call.input_tokens,
+        output_tokens=call.output_tokens,
+    )

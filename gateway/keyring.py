@@ -1,0 +1,113 @@
+"""The gateway's sealing keys: kept in files, one a key, renewed with overlap, published by KeyService.
+
+A key is published for the first part of its life and accepted for all of it, so that a caller who fetched it just
+before its successor came can still use it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from gateway import keyfile
+from meshgate.runtime.config import ConfigError
+from meshgate.sealing import SUITES, RecipientKey, Suite
+from meshgate.v1 import sealed_pb2
+
+_log = logging.getLogger(__name__)
+
+_DAY_MS: Final = 24 * 3600 * 1000
+_LIFE_MS: Final = 30 * _DAY_MS
+_OVERLAP_MS: Final = 10 * _DAY_MS
+
+
+@dataclass(frozen=True)
+class DatedKey:
+    """A key and when it may be used, in milliseconds since the Unix epoch."""
+
+    key: RecipientKey
+    not_before_ms: int
+    not_after_ms: int
+
+    def published(self, now_ms: int) -> bool:
+        """Whether callers should still begin to use it."""
+        return self.not_before_ms <= now_ms < self.not_after_ms - _OVERLAP_MS
+
+    def accepted(self, now_ms: int) -> bool:
+        """Whether what is sealed to it is opened."""
+        return self.not_before_ms <= now_ms < self.not_after_ms
+
+
+class Keyring:
+    """The keys in force. Makes those that are missing."""
+
+    def __init__(self, directory: Path, now_ms: Callable[[], int]) -> None:
+        """Reads `directory`, made when missing. Raises ConfigError for a file that is no key."""
+        self._directory = directory
+        self._now_ms = now_ms
+        try:
+            self._keys = {dated.key.public.key_id: dated for dated in _load(directory)}
+            self.renew()
+        except OSError as error:
+            raise ConfigError(f"sealing.keys: {error.strerror}") from error
+
+    def renew(self) -> None:
+        """Makes a key for each suite that has none to publish. Raises OSError."""
+        now = self._now_ms()
+        published = {dated.key.public.suite for dated in self._keys.values() if dated.published(now)}
+        for suite in SUITES:
+            if suite not in published:
+                dated = DatedKey(RecipientKey.generate(suite), now, now + _LIFE_MS)
+                _save(self._directory, dated)
+                self._keys[dated.key.public.key_id] = dated
+                _log.info("new sealing key", extra={"key_id": dated.key.public.key_id, "suite": suite})
+
+    def find(self, key_id: str) -> RecipientKey | None:
+        """The key of an id, if it is accepted now."""
+        dated = self._keys.get(key_id)
+        return dated.key if dated is not None and dated.accepted(self._now_ms()) else None
+
+    def published(self) -> list[sealed_pb2.SealingKey]:
+        """What KeyService lists: the preferred suite first, within it the newest."""
+        now = self._now_ms()
+        current = [dated for dated in self._keys.values() if dated.published(now)]
+        current.sort(key=lambda dated: (SUITES.index(dated.key.public.suite), -dated.not_before_ms))
+        return [_message(dated) for dated in current]
+
+
+def _message(dated: DatedKey) -> sealed_pb2.SealingKey:
+    public = dated.key.public
+    return sealed_pb2.SealingKey(
+        key_id=public.key_id,
+        suite=public.suite,
+        public_key=public.data,
+        fingerprint=public.fingerprint,
+        not_before_unix_ms=dated.not_before_ms,
+        not_after_unix_ms=dated.not_after_ms,
+        recipient=sealed_pb2.SEALING_RECIPIENT_GATEWAY,
+    )
+
+
+def _load(directory: Path) -> Iterable[DatedKey]:
+    for path in sorted(directory.glob("*.json")):
+        try:
+            stored = json.loads(path.read_bytes())
+            suite: Suite = stored["suite"]
+            key = RecipientKey(suite, bytes.fromhex(stored["secret"]))
+            yield DatedKey(key, int(stored["not_before_ms"]), int(stored["not_after_ms"]))
+        except (ValueError, KeyError, TypeError):
+            raise ConfigError(f"sealing.keys: {path.name} is not a sealing key") from None
+
+
+def _save(directory: Path, dated: DatedKey) -> None:
+    stored = {
+        "suite": int(dated.key.public.suite),
+        "secret": dated.key.to_bytes().hex(),
+        "not_before_ms": dated.not_before_ms,
+        "not_after_ms": dated.not_after_ms,
+    }
+    keyfile.replace(directory / f"{dated.key.public.key_id}.json", json.dumps(stored).encode(), mode=0o600)

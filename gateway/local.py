@@ -1,0 +1,57 @@
+"""The services that the gateway answers by itself: ModelService and KeyService. They pass the pipeline like any."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from gateway import intent
+from gateway.authorisation import Policy
+from gateway.backend import Unseal
+from gateway.call import Call, Requests
+from gateway.catalogue import Catalogue
+from gateway.principal import Principal
+from gateway.routes import Route
+from meshgate import errors
+from meshgate.v1 import models_pb2, sealed_pb2
+
+Keys = Callable[[], list[sealed_pb2.SealingKey]]
+
+
+class Local:
+    """Answers unary calls from what the gateway knows."""
+
+    def __init__(self, catalogue: Catalogue, policy: Policy, keys: Keys) -> None:
+        self._catalogue = catalogue
+        self._policy = policy
+        self._keys = keys
+
+    async def forward(
+        self, call: Call, route: Route, first: bytes, rest: Requests, unseal: Unseal
+    ) -> AsyncIterator[bytes]:
+        """Yields the one reply."""
+        request: Any = intent.parse(route.request_type, first)
+        principal = call.principal
+        assert principal is not None, "authenticated before"  # noqa: S101 - the pipeline's order
+        if isinstance(request, models_pb2.ListModelsRequest):
+            yield self._models(request, principal).SerializeToString()
+        else:
+            yield self._sealing_keys(request).SerializeToString()
+
+    def _models(self, request: models_pb2.ListModelsRequest, principal: Principal) -> models_pb2.ListModelsResponse:
+        wanted = request.capability
+        if wanted not in models_pb2.Capability.values():
+            raise errors.InvalidArgument.of("capability", "not a capability that this gateway knows")
+        shown = [
+            model
+            for model in self._catalogue.models()
+            if self._policy.visible(principal, model.name) and (not wanted or wanted in model.capabilities)
+        ]
+        return models_pb2.ListModelsResponse(models=shown)
+
+    def _sealing_keys(self, request: sealed_pb2.ListSealingKeysRequest) -> sealed_pb2.ListSealingKeysResponse:
+        wanted = request.recipient
+        if wanted not in sealed_pb2.SealingRecipient.values():
+            raise errors.InvalidArgument.of("recipient", "not a recipient that this gateway knows")
+        keys = [key for key in self._keys() if not wanted or key.recipient == wanted]
+        return sealed_pb2.ListSealingKeysResponse(keys=keys)

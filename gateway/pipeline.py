@@ -1,0 +1,122 @@
+"""The product, top to bottom: what happens to one call.
+
+    audit opens -> authenticate -> authorise -> reserve -> open seal (or relay) -> forward -> seal replies -> settle
+    -> audit closes
+
+Each stage is its own file and can refuse by raising a MeshError. A unary call is a stream of one message: nothing here
+asks for the arity. The caller's final status leaves only after `journal.around` has its record on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from gateway import intent
+from gateway.authentication import Authenticator
+from gateway.authorisation import Policy
+from gateway.backend import Unseal
+from gateway.call import Call, Replies, Requests
+from gateway.catalogue import Catalogue
+from gateway.envelope import Exchange, Opener
+from gateway.intent import Intent
+from gateway.journal import Journal
+from gateway.limits import Limits, Reservation
+from gateway.principal import Principal
+from gateway.routes import LOCAL_ROUTES, MODEL_ROUTES, PUBLIC_ROUTES, Route
+from meshgate import errors
+
+
+class Forwarder(Protocol):
+    """What answers a route: a service, or the gateway itself."""
+
+    def forward(
+        self, call: Call, route: Route, first: bytes, rest: Requests, unseal: Unseal
+    ) -> AsyncIterator[bytes]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The stages, in the order of their use."""
+
+    journal: Journal
+    authenticator: Authenticator
+    policy: Policy
+    catalogue: Catalogue
+    limits: Limits
+    opener: Opener
+    forwarders: Mapping[str, Forwarder]
+
+    async def run(self, call: Call, requests: Requests, replies: Replies) -> None:
+        """Serves one call. Raises MeshError when it is refused or fails, CancelledError when the caller left."""
+        async with self.journal.around(call):
+            principal = self._authenticate(call)
+            wanted = await self._read(call, requests)
+            self._authorise(call, principal, wanted)
+            reservation = await self._reserve(call, principal, wanted)
+            try:
+                exchange = self._open(call, principal, wanted)
+                self.journal.admitted(call)
+                await self._forward(call, exchange, requests, replies)
+            finally:
+                self.limits.settle(reservation, call.input_tokens + call.output_tokens)
+
+    def _authenticate(self, call: Call) -> Principal:
+        call.principal = self.authenticator.authenticate(call.authorization)
+        call.mark("authenticate")
+        return call.principal
+
+    async def _read(self, call: Call, requests: Requests) -> Intent:
+        """The first message, and what it asks for. Authentication comes before, so that only callers we know wait."""
+        route = PUBLIC_ROUTES.get(call.method)
+        if route is None:
+            raise errors.Unimplemented("no such method", reason="METHOD_UNKNOWN")
+        async with asyncio.timeout(call.remaining()):
+            first = await requests.read()
+        if first is None:
+            raise errors.InvalidArgument("the stream ended before its first message", reason="MALFORMED")
+        wanted = intent.read(route, first)
+        call.target = wanted.route.path
+        call.mark("read")
+        return wanted
+
+    def _authorise(self, call: Call, principal: Principal, wanted: Intent) -> None:
+        self.policy.authorise_method(principal, wanted.route.path)
+        if wanted.envelope is None and wanted.route.path not in LOCAL_ROUTES:
+            self.policy.authorise_plain(principal)
+        self._authorise_model(call, principal, wanted)
+        call.mark("authorise")
+
+    def _authorise_model(self, call: Call, principal: Principal, wanted: Intent) -> None:
+        if wanted.route.path in MODEL_ROUTES:
+            call.model = self.catalogue.resolve(wanted.route.backend, wanted.model, zero_shot=wanted.zero_shot)
+            self.policy.authorise_model(principal, call.model)
+
+    async def _reserve(self, call: Call, principal: Principal, wanted: Intent) -> Reservation:
+        reservation = await self.limits.reserve(principal, wanted.route.path)
+        call.mark("reserve")
+        return reservation
+
+    def _open(self, call: Call, principal: Principal, wanted: Intent) -> Exchange:
+        """From here on the request is in the clear. What was inside an envelope is held to the policy as well."""
+        exchange = self.opener.open(call, principal, wanted)
+        if exchange.inner is not wanted:
+            self._authorise_model(call, principal, exchange.inner)
+        call.mark("open")
+        return exchange
+
+    async def _forward(self, call: Call, exchange: Exchange, requests: Requests, replies: Replies) -> None:
+        """Relays replies as they come, sealed where the request was."""
+        wanted = exchange.inner
+        forwarder = self.forwarders[wanted.route.backend]
+        answers = forwarder.forward(call, wanted.route, wanted.first, requests, exchange.unseal)
+        async with aclosing(answers):  # type: ignore[type-var]  # every forwarder is an async generator
+            async for reply in answers:
+                if (sealed := exchange.seal(reply)) is not None:
+                    await replies.send(sealed)
+        if (last := exchange.finish(call)) is not None:
+            await replies.send(last)
+        call.mark("forward")
