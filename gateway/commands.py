@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from gateway import issuer
 from gateway.audit import tail as tailing
@@ -24,6 +24,7 @@ from meshgate.runtime import config
 _DURATION: Final = re.compile(r"(\d{1,9})([smhd]?)", re.ASCII)
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LONGEST: Final = 366 * 86_400
+_COLUMNS: Final = ("event", "tenant", "subject", "method", "model", "status", "reason", "tokens")
 _POLL_SECONDS: Final = 0.5
 _USAGE_ERROR: Final = 2
 
@@ -155,15 +156,20 @@ def _print(records: list[dict[str, Any]], as_json: bool) -> None:
 
 
 def _table(records: list[dict[str, Any]]) -> Table:
-    table = Table("time", "event", "tenant", "subject", "method", "model", "status", "reason", "tokens", box=None)
+    table = Table(Column("time", no_wrap=True), *_COLUMNS, box=None)
     for record in records:
         tokens = _number(record, "input_tokens") + _number(record, "output_tokens")
         named = (str(record.get(name, "")) for name in ("tenant", "subject"))
         outcome = (str(record.get(name, "")) for name in ("model", "status", "reason"))
         method = str(record.get("target") or record.get("method", "")).rpartition(".")[2]
         cells = (_time(record), str(record.get("event", "")), *named, method, *outcome, str(tokens or ""))
-        table.add_row(*map(escape, cells))
+        table.add_row(*map(_shown, cells))
     return table
+
+
+def _shown(cell: str) -> str:
+    """Text as it is: neither markup nor anything that a terminal would obey."""
+    return escape("".join(letter if letter.isprintable() else "\ufffd" for letter in cell))
 
 
 def _time(record: dict[str, Any]) -> str:

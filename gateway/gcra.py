@@ -52,16 +52,17 @@ class Decision(NamedTuple):
 def spend(tat: int, now: int, limit: Limit, cost: int = 1) -> Decision:
     """Takes `cost` units from the bucket in state `tat`, all or none. A new bucket's state is any past time.
 
-    Raises ValueError for a cost that is negative or larger than the burst, which no waiting would ever allow.
+    A cost of 0 is always allowed. Raises ValueError for one that is negative or larger than the burst, which no
+    waiting would ever allow.
     """
     if not 0 <= cost <= limit.burst:
         raise ValueError(f"cost must be 0 to {limit.burst}")
     tat = max(tat, now)
     spent = tat + cost * limit.interval
     latest = now + limit.burst * limit.interval
-    if spent > latest:
+    if cost and spent > latest:
         return Decision(False, tat, spent - latest, max(0, latest - tat) // limit.interval)
-    return Decision(True, spent, 0, (latest - spent) // limit.interval)
+    return Decision(True, spent, 0, max(0, latest - spent) // limit.interval)
 
 
 def refund(tat: int, now: int, limit: Limit, cost: int = 1) -> int:

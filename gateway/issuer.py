@@ -34,7 +34,7 @@ def ensure_key(home: Path) -> None:
     """
     public = _public_jwk(_signing_key(home))
     path = home / "keys" / "jwks.json"
-    if not path.exists() or public not in json.loads(path.read_bytes()).get("keys", []):
+    if not _publishes(path, public):
         keyfile.replace(path, json.dumps({"keys": [public]}, indent=2).encode())
 
 
@@ -68,6 +68,13 @@ def mint(
 def development_token(home: Path) -> str:
     """A short-lived token of tenant `dev` with every ordinary scope, for the CLI on the machine that has the key."""
     return mint(home, tenant="dev", subject="developer", scopes=SCOPES, ttl=_SHORT)
+
+
+def _publishes(path: Path, public: dict[str, Any]) -> bool:
+    try:
+        return public in json.loads(path.read_bytes())["keys"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _signing_key(home: Path) -> ec.EllipticCurvePrivateKey:

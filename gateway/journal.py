@@ -28,7 +28,7 @@ class Journal:
 
     def __init__(self, log: AuditLog) -> None:
         self._log = log
-        self._pending: set[asyncio.Task[None]] = set()
+        self._pending: set[asyncio.Future[None]] = set()
 
     @asynccontextmanager
     async def around(self, call: Call) -> AsyncIterator[None]:
@@ -40,18 +40,18 @@ class Journal:
         try:
             yield
         except errors.MeshError as error:
-            await self._commit(self._ended(call, status.grpc_code(error).name, error.reason))
+            await self._log.commit(self._ended(call, status.grpc_code(error).name, error.reason))
             raise
         except TimeoutError:
-            await self._commit(self._ended(call, "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"))
+            await self._log.commit(self._ended(call, "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"))
             raise
         except (asyncio.CancelledError, GeneratorExit):
             self._leave(self._ended(call, "CANCELLED", "CANCELLED"))
             raise
         except Exception:
-            await self._commit(self._ended(call, "INTERNAL", "INTERNAL"))
+            await self._log.commit(self._ended(call, "INTERNAL", "INTERNAL"))
             raise
-        await self._commit(self._ended(call, _OK, ""))
+        await self._log.commit(self._ended(call, _OK, ""))
 
     def admitted(self, call: Call) -> None:
         """Records that a call may go on, without waiting: its last record comes later in the same order."""
@@ -68,19 +68,19 @@ class Journal:
         event, decision = ("ended", "allow") if call.admitted else ("refused", "deny")
         return _record(call, event, decision=decision, reason=reason, status=code)
 
-    async def _commit(self, record: AuditRecord) -> None:
-        """Waits for the disk even where the caller leaves meanwhile; the record is written either way."""
-        await self._log.commit(record)
-
     def _leave(self, record: AuditRecord) -> None:
-        """Commits a record that nobody waits for."""
-        task = asyncio.create_task(self._commit(record))
-        self._pending.add(task)
-        task.add_done_callback(self._left)
+        """Submits a record that nobody waits for. Order is the queue's."""
+        try:
+            written = self._log.submit(record)
+        except errors.Unavailable:
+            _log.error("an audit record could not be written")
+            return
+        self._pending.add(written)
+        written.add_done_callback(self._left)
 
-    def _left(self, task: asyncio.Task[None]) -> None:
-        self._pending.discard(task)
-        if not task.cancelled() and task.exception() is not None:
+    def _left(self, written: asyncio.Future[None]) -> None:
+        self._pending.discard(written)
+        if not written.cancelled() and written.exception() is not None:
             _log.error("an audit record could not be written")
 
 

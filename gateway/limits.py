@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple, Protocol
 
 from pydantic import Field
@@ -22,6 +23,7 @@ from meshgate.runtime.config import Strict
 
 _MILLISECOND: Final = 1_000_000
 _MAX_BUCKETS: Final = 1_000_000
+_CACHED_CALLERS: Final = 10_000
 _SWEEP: Final = 2
 """Buckets looked at for each spend. A spend makes at most two, so that full ones go at least as fast as new come."""
 
@@ -93,25 +95,27 @@ class MemoryStore:
     async def spend(self, charges: Sequence[Charge]) -> Refusal | None:
         now = self._now()
         self._sweep(now)
-        decisions = [gcra.spend(self._tats.get(key, now), now, limit, cost) for key, limit, cost in charges]
-        refused = [
-            Refusal(charge, decision.retry_after)
-            for charge, decision in zip(charges, decisions, strict=True)
-            if not decision.allowed
-        ]
-        if refused:
-            return max(refused, key=lambda refusal: refusal.retry_after)
-        if len(self._tats) >= self._max_buckets:
-            raise errors.Unavailable("too many callers at once", reason="OVERLOADED", retry_after=1.0)
-        for charge, decision in zip(charges, decisions, strict=True):
-            self._tats[charge.key] = decision.tat
-        return None
+        refusal = None
+        spent = {}
+        for charge in charges:
+            decision = gcra.spend(self._tats.get(charge.key, now), now, charge.limit, charge.cost)
+            spent[charge.key] = decision.tat
+            if not decision.allowed and (refusal is None or decision.retry_after > refusal.retry_after):
+                refusal = Refusal(charge, decision.retry_after)
+        if refusal is None:
+            self._keep(spent)
+        return refusal
 
     async def refund(self, charges: Sequence[Charge]) -> None:
         now = self._now()
         for key, limit, cost in charges:
             if key in self._tats:
                 self._tats[key] = gcra.refund(self._tats[key], now, limit, cost)
+
+    def _keep(self, spent: Mapping[str, int]) -> None:
+        if len(self._tats) >= self._max_buckets:
+            raise errors.Unavailable("too many callers at once", reason="OVERLOADED", retry_after=1.0)
+        self._tats.update(spent)
 
     def _now(self) -> int:
         self._latest = max(self._latest, self._clock())
@@ -143,6 +147,7 @@ class Limits:
             name: ((own.tenant or config.tenant).limit(), (own.principal or config.principal).limit())
             for name, own in config.tenants.items()
         }
+        self._charges = lru_cache(maxsize=_CACHED_CALLERS)(self._charge)
 
     async def reserve(self, principal: Principal, method: str) -> Reservation:
         """Charges the tenant and the principal with one request, both or neither.
@@ -150,16 +155,19 @@ class Limits:
         Raises LimitExceeded (RATE_LIMITED): the same call would be allowed after its `retry_after`, unless others of
         the same tenant come first. Raises Unavailable when the limits can't be known.
         """
-        of_tenant, of_principal = self._tenants.get(principal.tenant, self._default)
-        charges = (
-            Charge(f"tenant:{principal.tenant}", of_tenant),
-            # A tenant has no space, so that no two pairs make one key.
-            Charge(f"principal:{principal.tenant} {principal.subject}", of_principal),
-        )
+        charges = self._charges(principal.tenant, principal.subject)
         refusal = await self._store.spend(charges)
         if refusal is not None:
             raise _exceeded(refusal)
         return Reservation(charges)
+
+    def _charge(self, tenant: str, subject: str) -> tuple[Charge, ...]:
+        of_tenant, of_principal = self._tenants.get(tenant, self._default)
+        return (
+            Charge(f"tenant:{tenant}", of_tenant),
+            # A tenant has no space, so that no two pairs make one key.
+            Charge(f"principal:{tenant} {subject}", of_principal),
+        )
 
     def settle(self, reservation: Reservation, tokens: int) -> None:
         """Ends a reservation whose call took `tokens`. A request, once made, is not given back."""

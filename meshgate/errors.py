@@ -14,7 +14,7 @@ DOMAIN = "meshgate"
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """One field that is out of range: `field` is its path in the request (`sampling.top_p`), `description` the range."""
+    """One field that is out of range: `field` is its path (`sampling.top_p`), `description` the range."""
 
     field: str
     description: str

@@ -17,6 +17,7 @@ import hashlib
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Final, TypeAlias
 
 from cryptography.exceptions import InvalidTag
@@ -132,6 +133,7 @@ def _public_bytes(suite: Suite, secret: bytes) -> bytes:
     return post_quantum.public_bytes_raw() + traditional
 
 
+@lru_cache(maxsize=64)  # parsing an ML-KEM key costs as much as sealing to an X25519 one
 def _public(suite: Suite, data: bytes) -> _HpkePublic:
     if suite == X25519:
         return x25519.X25519PublicKey.from_public_bytes(data)
@@ -157,17 +159,32 @@ class _Direction:
         self._aead = AESGCM(derived[:_KEY_BYTES])
         self._base = int.from_bytes(derived[_KEY_BYTES:])
         self._count = 0
-        self.ended = False
+        self._complete = False
+        self._broken = False
 
     def seal(self, message: bytes | None, last: bool) -> Segment:
+        """Raises RuntimeError for what no caller can cause: a segment after the last, or an empty one before it."""
+        if self._complete or (message is None and not last):
+            raise RuntimeError("a segment after the last one, or one without a message that is not the last")
         plaintext = _NO_MESSAGE if message is None else _MESSAGE + message
-        return Segment(ciphertext=self._aead.encrypt(self._nonce(last), plaintext, bytes([last])), last=last)
+        ciphertext = self._aead.encrypt(self._nonce(), plaintext, bytes([last]))
+        self._complete = last
+        return Segment(ciphertext=ciphertext, last=last)
 
     def open(self, segment: Segment) -> bytes | None:
+        """After one that does not open none does: what comes later can't be what was sent next."""
+        if self._complete or self._broken:
+            raise invalid()
+        self._broken = True
+        message = self._plaintext(segment)
+        self._broken = False
+        self._complete = segment.last
+        return message
+
+    def _plaintext(self, segment: Segment) -> bytes | None:
         try:
-            plaintext = self._aead.decrypt(self._nonce(segment.last), segment.ciphertext, bytes([segment.last]))
+            plaintext = self._aead.decrypt(self._nonce(), segment.ciphertext, bytes([segment.last]))
         except (InvalidTag, ValueError):
-            self.ended = True
             raise invalid() from None
         if plaintext[:1] == _MESSAGE:
             return plaintext[1:]
@@ -175,57 +192,65 @@ class _Direction:
             raise invalid()
         return None
 
-    def _nonce(self, last: bool) -> bytes:
+    def _nonce(self) -> bytes:
         """The next nonce, never one twice: base XOR counter, as in RFC 9180 section 5.2."""
-        if self.ended or self._count >= _MAX_SEGMENTS:
+        if self._count >= _MAX_SEGMENTS:
             raise invalid()
-        nonce, self._count, self.ended = self._base ^ self._count, self._count + 1, last
+        nonce, self._count = self._base ^ self._count, self._count + 1
         return nonce.to_bytes(_NONCE_BYTES)
 
     def close(self) -> None:
         """Raises InvalidArgument (SEAL_INVALID) unless the last segment has passed: what is missing was cut off."""
-        if not self.ended:
+        if not self._complete:
             raise invalid()
 
 
-class SenderSession:
-    """The sender's side of a call under way. Not for two calls, nor two threads."""
+class _Session:
+    """Both directions of a call. A direction's keys are derived when it is first used; most calls use but one."""
 
     def __init__(self, reply_key: bytes, header: bytes) -> None:
-        self._out = _Direction(reply_key, header, _REQUEST)
-        self._in = _Direction(reply_key, header, _RESPONSE)
+        self._reply_key = reply_key
+        self._header = header
+
+    @cached_property
+    def _requests(self) -> _Direction:
+        return _Direction(self._reply_key, self._header, _REQUEST)
+
+    @cached_property
+    def _responses(self) -> _Direction:
+        return _Direction(self._reply_key, self._header, _RESPONSE)
+
+
+class SenderSession(_Session):
+    """The sender's side of a call under way. Each direction is for one thread at a time."""
 
     def seal_request(self, message: bytes | None, *, last: bool = False) -> Segment:
         """Seals the next streamed request; None, with `last`, ends the stream without a message."""
-        return self._out.seal(message, last)
+        return self._requests.seal(message, last)
 
     def open_response(self, segment: Segment) -> bytes | None:
-        """The next response, or None for an end without a message."""
-        return self._in.open(segment)
+        """The next response, or None for an end without a message. Raises InvalidArgument (SEAL_INVALID)."""
+        return self._responses.open(segment)
 
     def close(self) -> None:
         """Checks that the responses are complete. Raises InvalidArgument (SEAL_INVALID)."""
-        self._in.close()
+        self._responses.close()
 
 
-class RecipientSession:
-    """The recipient's side of a call under way."""
-
-    def __init__(self, reply_key: bytes, header: bytes) -> None:
-        self._in = _Direction(reply_key, header, _REQUEST)
-        self._out = _Direction(reply_key, header, _RESPONSE)
+class RecipientSession(_Session):
+    """The recipient's side of a call under way. Each direction is for one thread at a time."""
 
     def open_request(self, segment: Segment) -> bytes | None:
-        """The next streamed request, or None for an end without a message."""
-        return self._in.open(segment)
+        """The next streamed request, or None for an end without a message. Raises InvalidArgument (SEAL_INVALID)."""
+        return self._requests.open(segment)
 
     def seal_response(self, message: bytes | None, *, last: bool = False) -> Segment:
         """Seals the next response; None, with `last`, ends the stream without a message."""
-        return self._out.seal(message, last)
+        return self._responses.seal(message, last)
 
     def close(self) -> None:
         """Checks that the streamed requests are complete. Raises InvalidArgument (SEAL_INVALID)."""
-        self._in.close()
+        self._requests.close()
 
 
 @dataclass(frozen=True)
@@ -250,7 +275,10 @@ def seal_request(
     token_cap: int | None = None,
     recipient: sealed_pb2.SealingRecipient.ValueType = sealed_pb2.SEALING_RECIPIENT_GATEWAY,
 ) -> tuple[Envelope, SenderSession]:
-    """Seals a request of `method`, of a streaming client the first, for the caller `tenant`, `subject`."""
+    """Seals a request of `method`, of a streaming client the first, for the caller `tenant`, `subject`.
+
+    `now_ms` is in milliseconds since the Unix epoch. Raises ValueError for a key that nothing can be sealed to.
+    """
     header = EnvelopeHeader(
         version=VERSION,
         method=method,

@@ -62,7 +62,7 @@ _values = attrgetter(*_NAMES)
 
 
 def encode(record: AuditRecord) -> bytes:
-    """The canonical bytes of a call's record."""
+    """The canonical bytes of a call's record. Raises TypeError for a value of another type."""
     return canonical({name: value for name, value in zip(_NAMES, _values(record), strict=True) if value})
 
 

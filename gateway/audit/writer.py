@@ -87,16 +87,25 @@ class AuditLog:
 
         Raises Unavailable (AUDIT_UNAVAILABLE) when the disk refuses, the queue is full or the time is up.
         """
-        if self._thread is None or self._loop is None or self._waiting >= self._config.queue_records:
-            raise _unavailable()
-        done: asyncio.Future[None] = self._loop.create_future()
-        self._waiting += 1
-        self._queue.put(_Waiting(record, done))
+        done = self.submit(record)
         try:
             async with asyncio.timeout(self._config.timeout_seconds):
                 await done
         except TimeoutError:
             raise _unavailable() from None
+
+    def submit(self, record: AuditRecord) -> asyncio.Future[None]:
+        """Puts `record` in line and returns at once; records are written in the order of submission.
+
+        The future ends when the record is on disk, or with Unavailable, which somebody must look at. Raises
+        Unavailable when the queue is full.
+        """
+        if self._thread is None or self._loop is None or self._waiting >= self._config.queue_records:
+            raise _unavailable()
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._waiting += 1
+        self._queue.put(_Waiting(record, done))
+        return done
 
     def content_mac(self, direction: str) -> ContentMac:
         """A new keyed digest for the messages of one direction, `request` or `reply`. Only after `start`."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, Protocol
 
+from meshgate.errors import InvalidArgument
+
 AUTHORIZATION: Final = "authorization"
 REQUEST_ID: Final = "x-meshgate-request-id"
 TENANT: Final = "x-meshgate-tenant"
@@ -46,3 +48,13 @@ def usage_of(trailers: Metadata | None) -> Usage:
             if made.isdecimal() and output.isdecimal():
                 return Usage(int(made), int(output))
     return Usage(0, 0)
+
+
+def token_cap_of(sent: Metadata | None) -> int | None:
+    """The cap that the gateway reserved. Raises InvalidArgument for what is no number: no cap is not what was meant."""
+    for key, value in sent or ():
+        if key == TOKEN_CAP:
+            if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+                return int(value)
+            raise InvalidArgument.of(TOKEN_CAP, "a number of tokens is required")
+    return None

@@ -1,0 +1,134 @@
+"""`meshgate embed`, `meshgate classify` and `meshgate models`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from meshgate.cli import output
+from meshgate.cli.connection import Connection
+from meshgate.cli.generate import AsJson, Model, Sealed
+
+Texts = Annotated[list[str] | None, typer.Argument(help="One or more texts.", show_default=False)]
+File = Annotated[Path | None, typer.Option(help="A file with a text on each line.", show_default=False)]
+
+_SHOWN = 4
+
+
+def embed(
+    ctx: typer.Context,
+    texts: Texts = None,
+    file: File = None,
+    model: Model = "",
+    dimensions: Annotated[int | None, typer.Option(help="Keep the first so many.", min=1, show_default=False)] = None,
+    prompt_name: Annotated[str, typer.Option(help="A prompt of the model, such as query.", show_default=False)] = "",
+    sealed: Sealed = False,
+    as_json: AsJson = False,
+) -> None:
+    """Turn texts into vectors."""
+    from meshgate.v1 import embedding_pb2 as pb
+    from meshgate.v1 import embedding_pb2_grpc
+
+    inputs = _inputs(texts, file)
+    options = pb.EmbedOptions(dimensions=dimensions, prompt_name=prompt_name)
+    connection: Connection = ctx.obj
+    with connection.channel(sealed=sealed) as channel:
+        stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(channel)
+        request = pb.EmbedRequest(model=model, inputs=inputs, options=options)
+        reply = stub.Embed(request, timeout=connection.deadline)
+    if as_json:
+        output.json(reply)
+        return
+    table = Table("text", "numbers", "norm", "tokens", "vector", box=None)
+    for text, embedding in zip(inputs, reply.embeddings, strict=True):
+        values = embedding.floats.values
+        norm = math.sqrt(math.fsum(value * value for value in values))
+        start = ", ".join(f"{value:.4f}" for value in values[:_SHOWN])
+        table.add_row(_short(text), str(len(values)), f"{norm:.4f}", str(embedding.tokens), f"{start}, ...")
+    output.console.print(table)
+
+
+def classify(
+    ctx: typer.Context,
+    texts: Texts = None,
+    file: File = None,
+    labels: Annotated[str, typer.Option(help="Labels to choose among, a,b,c.", show_default=False)] = "",
+    multi_label: Annotated[bool, typer.Option("--multi-label", help="A text may have several labels.")] = False,
+    model: Model = "",
+    sealed: Sealed = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what texts are: their sentiment, or which of your own labels fits."""
+    from meshgate.v1 import classification_pb2 as pb
+    from meshgate.v1 import classification_pb2_grpc
+
+    inputs = _inputs(texts, file)
+    request = pb.ClassifyRequest(
+        model=model,
+        inputs=[pb.ClassificationInput(text=text) for text in inputs],
+        options=pb.ClassifyOptions(multi_label=multi_label or None),
+    )
+    if labels:
+        names = (name.strip() for name in labels.split(","))
+        request.candidate_labels.labels.extend(pb.CandidateLabel(name=name) for name in names)
+    connection: Connection = ctx.obj
+    with connection.channel(sealed=sealed) as channel:
+        stub: Any = classification_pb2_grpc.ClassificationServiceStub(channel)
+        reply = stub.Classify(request, timeout=connection.deadline)
+    if as_json:
+        output.json(reply)
+        return
+    table = Table("text", "label", "scores", box=None)
+    for text, result in zip(inputs, reply.results, strict=True):
+        scores = ", ".join(f"{each.label} {each.score:.3f}" for each in result.labels)
+        table.add_row(_short(text), f"[bold]{result.labels[0].label}[/]", scores)
+    output.console.print(table)
+
+
+def models(ctx: typer.Context, as_json: AsJson = False) -> None:
+    """List the models that you may use."""
+    from meshgate.v1 import models_pb2 as pb
+    from meshgate.v1 import models_pb2_grpc
+
+    connection: Connection = ctx.obj
+    with connection.channel() as channel:
+        stub: Any = models_pb2_grpc.ModelServiceStub(channel)
+        reply = stub.ListModels(pb.ListModelsRequest(), timeout=connection.deadline)
+    if as_json:
+        output.json(reply)
+        return
+    table = Table("model", "does", "input tokens", "output", "default", "aliases", "dtype", box=None)
+    for model in reply.models:
+        names = (pb.Capability.Name(each).removeprefix("CAPABILITY_").lower() for each in model.capabilities)
+        table.add_row(
+            model.name,
+            ", ".join(names),
+            str(model.max_input_tokens),
+            _makes(model),
+            "yes" if model.default else "",
+            ", ".join(model.aliases),
+            model.dtype,
+        )
+    output.console.print(table)
+
+
+def _makes(model: Any) -> str:
+    if model.HasField("max_output_tokens"):
+        return f"{model.max_output_tokens} tokens"
+    return f"{model.dimensions} numbers" if model.HasField("dimensions") else ", ".join(model.labels)
+
+
+def _inputs(texts: list[str] | None, file: Path | None) -> list[str]:
+    lines = file.read_text(encoding="utf-8").splitlines() if file is not None else []
+    inputs = [*(texts or []), *(line for line in lines if line.strip())]
+    if not inputs:
+        raise ValueError("a text, or --file with one, is required")
+    return inputs
+
+
+def _short(text: str, most: int = 40) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

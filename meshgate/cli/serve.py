@@ -1,0 +1,45 @@
+"""`meshgate up` and `meshgate certs`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from meshgate.cli import output
+from meshgate.runtime import config
+
+_Port = typer.Option(min=1, max=65_535)
+
+
+def up(
+    config_dir: Annotated[Path | None, typer.Option(help="Where the TOML files are.", show_default=False)] = None,
+    gateway_port: Annotated[int, _Port] = 8443,
+    generation_port: Annotated[int, _Port] = 8451,
+    embedding_port: Annotated[int, _Port] = 8452,
+    classification_port: Annotated[int, _Port] = 8453,
+) -> None:
+    """Run the gateway and the three services on this machine until Ctrl-C."""
+    from meshgate.supervisor import layout
+    from meshgate.supervisor.up import up as run
+
+    ports = {
+        "gateway": gateway_port,
+        "generation": generation_port,
+        "embedding": embedding_port,
+        "classification": classification_port,
+    }
+    run(layout.Layout(config.home(), config_dir or layout.default_configs(), ports), output.console)
+
+
+def certs(
+    renew: Annotated[bool, typer.Option("--renew", help="Also replace those that are still good.")] = False,
+    days: Annotated[int, typer.Option(help="Life of a leaf.", min=1, max=90)] = 7,
+) -> None:
+    """Make or renew the development certificates."""
+    from certs import ensure
+
+    made = ensure(config.home(), life=timedelta(days=days), renew=renew)
+    output.text(f"{config.home() / 'certs'}: made {', '.join(made) or 'nothing, all still good'}")

@@ -1,0 +1,67 @@
+"""Puts the token on every call of a blocking channel.
+
+An interceptor and not call credentials: gRPC asks those on a new thread each call, and reports their failure as
+UNAVAILABLE, which would be retried.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import grpc
+
+from meshgate.client.failure import as_call_failed
+from meshgate.client.token import TokenSource
+from meshgate.runtime.metadata import AUTHORIZATION
+
+if TYPE_CHECKING:  # generic in the stubs alone
+    _UnaryUnary = grpc.UnaryUnaryClientInterceptor[Any, Any]
+    _UnaryStream = grpc.UnaryStreamClientInterceptor[Any, Any]
+    _StreamUnary = grpc.StreamUnaryClientInterceptor[Any, Any]
+    _StreamStream = grpc.StreamStreamClientInterceptor[Any, Any]
+else:
+    _UnaryUnary = grpc.UnaryUnaryClientInterceptor
+    _UnaryStream = grpc.UnaryStreamClientInterceptor
+    _StreamUnary = grpc.StreamUnaryClientInterceptor
+    _StreamStream = grpc.StreamStreamClientInterceptor
+
+
+class _Fields(NamedTuple):
+    method: str
+    timeout: float | None
+    metadata: Any
+    credentials: grpc.CallCredentials | None
+    wait_for_ready: bool | None
+    compression: grpc.Compression | None
+
+
+class _Details(_Fields, grpc.ClientCallDetails):
+    """What gRPC passes on."""
+
+
+class TokenInterceptor(_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream):
+    """For all four arities, which differ in nothing here."""
+
+    def __init__(self, source: TokenSource) -> None:
+        self._source = source
+
+    def _intercept(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return continuation(self._with_token(client_call_details), request)
+
+    intercept_unary_unary = intercept_unary_stream = intercept_stream_unary = intercept_stream_stream = _intercept
+
+    def _with_token(self, details: Any) -> Any:
+        sent = tuple(details.metadata or ())
+        if any(key == AUTHORIZATION for key, _ in sent):
+            return details
+        with as_call_failed():
+            token = self._source.get()
+        metadata = (*sent, (AUTHORIZATION, f"Bearer {token.value}"))
+        return _Details(
+            details.method,
+            details.timeout,
+            metadata,
+            details.credentials,
+            details.wait_for_ready,
+            details.compression,
+        )

@@ -1,0 +1,71 @@
+"""Which of the gateway's keys to seal to. Pure: what KeyService listed goes in, a key comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import Final
+
+from meshgate import errors, sealing
+from meshgate.v1 import sealed_pb2
+
+_LISTED_AGAIN_MS: Final = 3_600_000
+_FINGERPRINT_BYTES: Final = 32
+
+
+def pins(fingerprints: Collection[str]) -> frozenset[bytes]:
+    """Fingerprints as `meshgate` prints them: 64 hexadecimal digits, colons allowed. Raises ValueError for others."""
+    if isinstance(fingerprints, str):
+        raise ValueError("pinned_fingerprints: a collection of fingerprints is required, not one")
+    found = frozenset(bytes.fromhex(text.replace(":", "")) for text in fingerprints)
+    if any(len(pin) != _FINGERPRINT_BYTES for pin in found):
+        raise ValueError("pinned_fingerprints: each is 64 hexadecimal digits")
+    return found
+
+
+class KeyCache:
+    """The key in use. It is believed for an hour at most, so that a new one is taken up long before the old one ends."""
+
+    def __init__(self, pinned: frozenset[bytes], now_ms: Callable[[], int]) -> None:
+        """`pinned` empty trusts whatever the gateway lists."""
+        self._pinned = pinned
+        self._now_ms = now_ms
+        self._key: sealing.PublicKey | None = None
+        self._until_ms = 0
+
+    def current(self) -> sealing.PublicKey | None:
+        """The key to use; None where the keys have to be listed first."""
+        return self._key if self._now_ms() < self._until_ms else None
+
+    def forget(self, key: sealing.PublicKey | None) -> None:
+        """The gateway does not know `key`. A newer one in use by now stays."""
+        if key == self._key:
+            self._key, self._until_ms = None, 0
+
+    def take(self, listed: Iterable[sealed_pb2.SealingKey]) -> sealing.PublicKey:
+        """Chooses the first usable key, which the gateway prefers.
+
+        Raises Unimplemented (SEALING_UNAVAILABLE) where none is listed that we can use, and PermissionDenied
+        (SEALING_KEY_NOT_PINNED) where none of those is pinned.
+        """
+        now = self._now_ms()
+        usable = [(key, found) for found in listed if (key := _usable(found)) is not None]
+        if not usable:
+            raise errors.Unimplemented("the gateway offers no key to seal to", reason="SEALING_UNAVAILABLE")
+        for key, found in usable:
+            if not self._pinned or key.fingerprint in self._pinned:
+                self._key, self._until_ms = key, min(now + _LISTED_AGAIN_MS, found.not_after_unix_ms)
+                return key
+        raise errors.PermissionDenied("no key of the gateway is pinned", reason="SEALING_KEY_NOT_PINNED")
+
+
+def _usable(found: sealed_pb2.SealingKey) -> sealing.PublicKey | None:
+    """The key, rebuilt from its own bytes: its id and fingerprint are computed, never believed.
+
+    Its dates are the gateway's business, which lists only what is in force: our clock may be a little off.
+    """
+    if found.recipient != sealed_pb2.SEALING_RECIPIENT_GATEWAY or found.suite not in sealing.SUITES:
+        return None
+    try:
+        return sealing.PublicKey(found.suite, found.public_key)
+    except ValueError:
+        return None
