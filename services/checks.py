@@ -1,0 +1,62 @@
+"""Checks of public fields that the encoder services share. Each names the field and its range."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from meshgate.errors import FieldViolation, InvalidArgument, NotFound
+from meshgate.v1 import priority_pb2
+
+TEXT_BYTES: Final = 1_048_576
+NAME_BYTES: Final = 256
+
+
+def in_range(field: str, value: float, low: float, high: float, unit: str = "") -> None:
+    """Raises InvalidArgument unless low <= value <= high; so put, a NaN is out of range."""
+    if not low <= value <= high:
+        raise InvalidArgument.of(field, f"from {low:g} to {high:g} {unit}".rstrip())
+
+
+def size(field: str, text: str, low: int, high: int) -> None:
+    """Raises InvalidArgument unless `text` has low to high bytes of UTF-8."""
+    in_range(field, len(text.encode()), low, high, "bytes")
+
+
+def texts(field: str, values: Sequence[str], most: int) -> None:
+    """Raises InvalidArgument unless there are 1 to `most` texts, none of them empty or too long."""
+    in_range(field, len(values), 1, most, "inputs")
+    for index, text in enumerate(values):
+        size(f"{field}[{index}]", text, 1, TEXT_BYTES)
+
+
+def known(field: str, value: int, values: Collection[int]) -> None:
+    """Raises InvalidArgument for a number of an enum that this version does not know."""
+    if value not in values:
+        raise InvalidArgument.of(field, "not a value that this version knows")
+
+
+def no_model() -> NotFound:
+    """What a name that nothing answers to raises."""
+    return NotFound("no such model", reason="MODEL_NOT_FOUND")
+
+
+def cap(tokens: int, token_cap: int | None) -> None:
+    """Raises InvalidArgument (TOKEN_CAP_EXCEEDED) when an input is more than was reserved for the call."""
+    if token_cap is not None and tokens > token_cap:
+        most = f"{tokens} tokens are too many: {token_cap} are reserved"
+        raise InvalidArgument.of("inputs", most, reason="TOKEN_CAP_EXCEEDED")
+
+
+def within(prefix: str, error: InvalidArgument) -> InvalidArgument:
+    """The same violations, of fields of a message inside the request."""
+    violations = tuple(FieldViolation(f"{prefix}.{each.field}", each.description) for each in error.violations)
+    return InvalidArgument(f"{prefix}.{error.message}", reason=error.reason, violations=violations)
+
+
+def yields(priority: priority_pb2.Priority.ValueType, *, bulk: bool) -> bool:
+    """Whether a call lets others go first. Raises InvalidArgument."""
+    known("options.priority", priority, priority_pb2.Priority.values())
+    if priority == priority_pb2.PRIORITY_UNSPECIFIED:
+        return bulk
+    return priority == priority_pb2.PRIORITY_BATCH

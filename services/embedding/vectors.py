@@ -1,0 +1,38 @@
+"""What becomes of a pooled vector before it travels: cut, scaled to norm 1, and encoded as the contract says."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meshgate.v1 import embedding_pb2 as pb
+
+Vector = NDArray[np.float32]
+_INT8_MAX = 127
+
+
+def shaped(vector: Vector, dimensions: int | None, *, normalise: bool) -> Vector:
+    """The first `dimensions` values, scaled to norm 1 where asked; a vector of zeros stays."""
+    kept = vector[:dimensions]
+    norm = float(np.linalg.norm(kept)) if normalise else 1.0
+    return kept if norm in (0.0, 1.0) else kept / np.float32(norm)
+
+
+def encoded(vector: Vector, encoding: pb.EmbeddingEncoding.ValueType) -> pb.Embedding:
+    """An Embedding that carries `vector` in `encoding`."""
+    match encoding:
+        case pb.EMBEDDING_ENCODING_FLOAT32:
+            return pb.Embedding(packed=vector.astype("<f4").tobytes())
+        case pb.EMBEDDING_ENCODING_FLOAT16:
+            return pb.Embedding(packed=vector.astype("<f2").tobytes())
+        case pb.EMBEDDING_ENCODING_INT8:
+            return _int8(vector)
+        case pb.EMBEDDING_ENCODING_BINARY:
+            return pb.Embedding(packed=np.packbits(vector > 0).tobytes())
+    return pb.Embedding(floats=pb.FloatVector(values=vector.tolist()))
+
+
+def _int8(vector: Vector) -> pb.Embedding:
+    scale = float(np.abs(vector).max(initial=0.0))
+    steps = np.rint(vector * (_INT8_MAX / scale)) if scale else np.zeros_like(vector)
+    return pb.Embedding(packed=steps.astype(np.int8).tobytes(), scale=scale)

@@ -1,0 +1,84 @@
+"""A transformer encoder on its device: batches of token ids in, pooled vectors out. One thread uses it at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModel
+
+from meshgate.runtime.config import ConfigError
+from services.tokens import Tokens
+
+
+class Pooling(Enum):
+    """How token vectors become one."""
+
+    MEAN = "mean"
+    CLS = "cls"
+    LAST = "last"
+
+
+class Encoder:
+    """An encoder and its number format."""
+
+    def __init__(self, module: Any, pad_id: int) -> None:
+        self.dimensions = int(module.config.hidden_size)
+        self.dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
+        self._module = module
+        self._device = next(module.parameters()).device
+        self._pad_id = pad_id
+        self._typed = getattr(module.config, "type_vocab_size", 0) > 1
+
+    @torch.inference_mode()
+    def pooled(self, batch: Sequence[Tokens], pooling: Sequence[Pooling]) -> Tensor:
+        """Vectors float32 [batch, dimensions] on the CPU, row i pooled as pooling[i] says."""
+        inputs = padded(batch, self._pad_id, self._device, typed=self._typed)
+        states = self._module(**inputs).last_hidden_state.float()
+        return _pool(states, inputs["attention_mask"], pooling).cpu()
+
+
+def padded(batch: Sequence[Tokens], pad_id: int, device: torch.device, *, typed: bool) -> dict[str, Tensor]:
+    """Token ids and mask, int64 [batch, longest], and token types where the model has them."""
+    longest = max(tokens.length for tokens in batch)
+
+    def rows(values: Sequence[Sequence[int]], fill: int) -> Tensor:
+        return torch.tensor([[*row, *([fill] * (longest - len(row)))] for row in values], device=device)
+
+    inputs = {
+        "input_ids": rows([tokens.ids for tokens in batch], pad_id),
+        "attention_mask": rows([[1] * tokens.length for tokens in batch], 0),
+    }
+    if typed:
+        inputs["token_type_ids"] = rows([tokens.types for tokens in batch], 0)
+    return inputs
+
+
+def _pool(states: Tensor, mask: Tensor, pooling: Sequence[Pooling]) -> Tensor:
+    """States [batch, length, dimensions] to vectors [batch, dimensions]."""
+    kinds = set(pooling)
+    if len(kinds) == 1:
+        return _pool_as(states, mask, kinds.pop())
+    made = {kind: _pool_as(states, mask, kind) for kind in kinds}
+    return torch.stack([made[kind][row] for row, kind in enumerate(pooling)])
+
+
+def _pool_as(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
+    if pooling is Pooling.CLS:
+        return states[:, 0]
+    if pooling is Pooling.LAST:
+        return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
+    weight = mask.unsqueeze(-1).to(states.dtype)
+    return (states * weight).sum(1) / weight.sum(1)
+
+
+def load_encoder(source: str, device: torch.device, dtype: torch.dtype, pad_id: int) -> Encoder:
+    """Loads safetensors weights from a directory or hub id. Raises ConfigError when it can't."""
+    try:
+        module = AutoModel.from_pretrained(source, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.source: {source}: {error}") from error
+    return Encoder(module.to(device).eval(), pad_id)

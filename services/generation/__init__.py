@@ -1,0 +1,1 @@
+"""The generation service: text from a causal language model, many callers at a time."""

@@ -1,0 +1,97 @@
+"""The generation service put together, and its life: load, warm up, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import grpc
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from meshgate.runtime.config import ConfigError
+from meshgate.v1 import generation_pb2, generation_pb2_grpc, models_pb2, models_pb2_grpc
+from services.generation import limits, model
+from services.generation.catalogue import ModelServicer
+from services.generation.config import GenerationConfig
+from services.generation.continuous import ContinuousEngine
+from services.generation.detokenise import TokenBytes
+from services.generation.limits import Limits
+from services.generation.model import CausalModel
+from services.generation.permits import Permits
+from services.generation.prompt import PromptReader
+from services.generation.served import Place, Served
+from services.generation.servicer import GenerationServicer
+from services.generation.stepper import Stepper
+
+_log = logging.getLogger(__name__)
+
+
+class App:
+    """Implements meshgate.runtime.server.Application."""
+
+    name = "generation"
+
+    def __init__(self, config: GenerationConfig) -> None:
+        self.failed = asyncio.Event()
+        self._config = config
+        self._place = Place()
+        self._engine: ContinuousEngine | None = None
+
+    async def start(self) -> None:
+        """Loads the model and warms it up. Raises ConfigError when it can't be loaded."""
+        causal, tokenizer = await asyncio.to_thread(_load, self._config)
+        loop = asyncio.get_running_loop()
+        stepper = Stepper(
+            causal,
+            TokenBytes(tokenizer, causal.vocabulary_size),
+            causal.end_tokens,
+            self._config.engine.prefill_tokens,
+        )
+        self._engine = ContinuousEngine(
+            stepper,
+            on_death=lambda: loop.call_soon_threadsafe(self.failed.set),
+            enter_thread=causal.enter_thread,
+        )
+        self._engine.start()
+        self._place.served = self._serve(causal, PromptReader(tokenizer), self._engine)
+        _log.info("model loaded", extra={"dtype": causal.dtype, "context": causal.context, "rows": causal.rows})
+
+    def register(self, server: grpc.aio.Server) -> Sequence[str]:
+        """Adds the servicers and returns their full service names."""
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationServicer(self._place), server)
+        models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(self._place), server)
+        files = ((generation_pb2, "GenerationService"), (models_pb2, "ModelService"))
+        return [file.DESCRIPTOR.services_by_name[name].full_name for file, name in files]
+
+    async def stop(self, grace: float) -> None:
+        """Lets what runs finish for at most `grace` seconds, then fails it."""
+        if self._engine is not None:
+            await self._engine.stop(grace)
+
+    def _serve(self, causal: CausalModel, prompts: PromptReader, engine: ContinuousEngine) -> Served:
+        settings, capacity = self._config.model, self._config.engine.max_batch + self._config.engine.max_queue
+        bounds = Limits(
+            name=settings.name,
+            aliases=settings.aliases,
+            context=causal.context,
+            max_output_tokens=min(settings.max_output_tokens, causal.context - 1),
+            max_candidates=min(limits.CANDIDATES, capacity),
+            vocabulary_size=causal.vocabulary_size,
+        )
+        return Served(engine, prompts, bounds, Permits(capacity), causal.dtype)
+
+
+def build(config: GenerationConfig) -> App:
+    """The service for a configuration; nothing is loaded yet. Needs a running event loop."""
+    return App(config)
+
+
+def _load(config: GenerationConfig) -> tuple[CausalModel, PreTrainedTokenizerBase]:
+    causal, where = model.load(config.model, config.engine)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(where)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.source: {config.model.source}: {error}") from error
+    causal.warm_up()
+    return causal, tokenizer

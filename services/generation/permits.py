@@ -1,0 +1,28 @@
+"""How much may be in work at once. A call takes its permit before any work is done for it, or is refused at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from meshgate.errors import Unavailable
+
+_RETRY_SECONDS = 1.0
+
+
+class Permits:
+    """A bound on the weight of the calls in hand. For one event loop; not thread-safe."""
+
+    def __init__(self, capacity: int) -> None:
+        self.free = capacity
+
+    @contextmanager
+    def take(self, weight: int = 1) -> Iterator[None]:
+        """Holds `weight` for the block. Raises Unavailable (OVERLOADED) when so much is not free."""
+        if weight > self.free:
+            raise Unavailable("the queue is full", reason="OVERLOADED", retry_after=_RETRY_SECONDS)
+        self.free -= weight
+        try:
+            yield
+        finally:
+            self.free += weight

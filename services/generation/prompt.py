@@ -1,0 +1,53 @@
+"""Inputs to token ids: plain text, tokens as they are, or a conversation through the model's chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from jinja2 import TemplateError
+
+from meshgate.errors import InvalidArgument
+
+Turns = Sequence[Mapping[str, str]]
+"""A conversation as templates know it: `role` (system, user, assistant) and `content`."""
+
+
+class Tokeniser(Protocol):
+    """The part of a transformers tokeniser that inputs need. Its methods are thread-safe as used here."""
+
+    chat_template: str | dict[str, str] | None
+
+    def apply_chat_template(self, conversation: Any, *, tokenize: bool, add_generation_prompt: bool) -> Any:
+        """The text of a conversation up to where the model is to go on."""
+
+    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """The tokens of a text."""
+
+
+class PromptReader:
+    """Makes prompts for one model. Long texts take long: call it off the event loop."""
+
+    def __init__(self, tokenizer: Tokeniser) -> None:
+        self._tokenizer = tokenizer
+        self.chat = bool(tokenizer.chat_template)
+
+    def text(self, text: str) -> list[int]:
+        """Plain text to continue, with the special tokens that this model's texts begin with."""
+        return _some(self._tokenizer.encode(text, add_special_tokens=True), "prompt")
+
+    def conversation(self, turns: Turns) -> list[int]:
+        """A conversation to answer. Raises InvalidArgument when the model has no template or its template refuses."""
+        if not self.chat:
+            raise InvalidArgument.of("conversation", "this model has no chat template; use prompt")
+        try:
+            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        except TemplateError:
+            raise InvalidArgument.of("conversation", "this model's template refuses these turns") from None
+        return _some(self._tokenizer.encode(text, add_special_tokens=False), "conversation")
+
+
+def _some(tokens: list[int], field: str) -> list[int]:
+    if not tokens:
+        raise InvalidArgument.of(field, "holds no token of this model")
+    return tokens

@@ -1,0 +1,177 @@
+"""meshgate.v1.GenerationService: check, take a permit, tokenise, run, and say what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from meshgate.errors import DeadlineExceeded, InvalidArgument
+from meshgate.runtime import metadata
+from meshgate.v1 import generation_pb2 as pb
+from meshgate.v1 import generation_pb2_grpc
+from services.generation import validate, wire
+from services.generation.engine import Job
+from services.generation.limits import Limits
+from services.generation.outputs import Outputs
+from services.generation.permits import Permits
+from services.generation.prompt import PromptReader
+from services.generation.served import Place, Served
+
+if TYPE_CHECKING:
+    from meshgate.runtime.interceptor import Context
+
+_ANSWER_SECONDS = 0.02
+"""How long before the caller's deadline work ends, so that what was made can still be returned."""
+_COUNTING = 64
+"""How many CountTokens calls may be in hand at once."""
+
+
+class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
+    """Serves one model. Raises kinds of MeshError; the interceptor makes them statuses."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._counting = Permits(_COUNTING)
+
+    async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
+        """Every candidate whole."""
+        served = self._place.get()
+        call = _Call(request, served.limits, context)
+        whole = [wire.Whole(index) for index in range(call.candidates)]
+        async with _running(served, call) as running:
+            async for deltas in running.outputs:
+                for delta in deltas:
+                    whole[delta.candidate].add(delta)
+        running.report(call, context)
+        return pb.GenerateResponse(
+            candidates=[each.candidate() for each in whole], usage=running.usage(), model=served.limits.name
+        )
+
+    async def GenerateStream(
+        self, request: pb.GenerateStreamRequest, context: Context
+    ) -> AsyncIterator[pb.GenerateStreamResponse]:
+        """Deltas as they are made; usage in the last message."""
+        served = self._place.get()
+        call = _streamed(request, served.limits, context)
+        model = served.limits.name
+        async with _running(served, call) as running:
+            async for deltas in running.outputs:
+                usage = running.usage() if running.outputs.ended else None
+                if usage is not None:
+                    running.report(call, context)
+                yield pb.GenerateStreamResponse(deltas=map(wire.delta, deltas), usage=usage, model=model)
+                model = ""
+
+    async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:
+        """How long an input is, template included. An input longer than the model takes is counted as well."""
+        served = self._place.get()
+        validate.check_model(request.model, served.limits)
+        validate.check_input(request, served.limits)
+        with self._counting.take():
+            tokens = len(await _tokens(request, served.prompts))
+        metadata.report_usage(context, tokens)
+        return pb.CountTokensResponse(input_tokens=tokens, model=served.limits.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A call in the engine."""
+
+    outputs: Outputs
+    input_tokens: int
+
+    def usage(self) -> pb.GenerationUsage:
+        """What it took so far."""
+        return pb.GenerationUsage(input_tokens=self.input_tokens, output_tokens=self.outputs.output_tokens)
+
+    def report(self, call: _Call, context: Context) -> None:
+        """Puts the usage of an ended call into its trailers. Raises DeadlineExceeded when it made nothing in time."""
+        call.check_answered(self.outputs)
+        metadata.report_usage(context, self.input_tokens, self.outputs.output_tokens)
+
+
+@asynccontextmanager
+async def _running(served: Served, call: _Call) -> AsyncIterator[_Running]:
+    """The call in the engine for as long as somebody listens. Permit first, then tokens, then the queue."""
+    with served.permits.take(call.candidates):
+        prompt = await call.prompt(served)
+        outputs = Outputs(call.candidates)
+        ticket = served.engine.submit(call.job(prompt), outputs)
+        try:
+            yield _Running(outputs, len(prompt))
+        finally:
+            ticket.cancel()
+
+
+class _Call:
+    """A checked request and what came beside it."""
+
+    def __init__(self, request: pb.GenerateRequest, limits: Limits, context: Context, inside: str = "") -> None:
+        """Raises InvalidArgument, NotFound or Unimplemented. `inside` is the field that holds the request, if any."""
+        self.request = request
+        self._inside = inside
+        try:
+            self._options = _options(request, limits)
+        except InvalidArgument as error:
+            raise self.located(error) from None
+        self.candidates = self._options["candidates"]
+        self.token_cap = wire.token_cap(context.invocation_metadata())
+        remaining = context.time_remaining()
+        self._deadline = None if remaining is None else time.monotonic() + remaining - _ANSWER_SECONDS
+
+    async def prompt(self, served: Served) -> Sequence[int]:
+        """The input's tokens. Raises InvalidArgument when they are too many."""
+        try:
+            tokens = await _tokens(self.request, served.prompts)
+            validate.check_prompt_length(len(tokens), served.limits, self.token_cap)
+        except InvalidArgument as error:
+            raise self.located(error) from None
+        return tokens
+
+    def job(self, prompt: Sequence[int]) -> Job:
+        """The call as the engine takes it."""
+        return Job(prompt=prompt, token_cap=self.token_cap, deadline=self._deadline, **self._options)
+
+    def located(self, error: InvalidArgument) -> InvalidArgument:
+        """A violation with its place in what the caller sent."""
+        return validate.within(self._inside, error) if self._inside else error
+
+    def check_answered(self, outputs: Outputs) -> None:
+        """Raises DeadlineExceeded when the time was up before anything was made."""
+        late = self._deadline is not None and time.monotonic() >= self._deadline
+        if late and not outputs.output_tokens:
+            raise DeadlineExceeded("the deadline passed before the first token")
+
+
+async def _tokens(request: validate.Request, prompts: PromptReader) -> Sequence[int]:
+    match request.WhichOneof("input"):
+        case "prompt":
+            return await asyncio.to_thread(prompts.text, request.prompt)
+        case "conversation":
+            return await asyncio.to_thread(prompts.conversation, validate.turns(request.conversation))
+    return list(request.token_ids.ids)
+
+
+def _streamed(request: pb.GenerateStreamRequest, limits: Limits, context: Context) -> _Call:
+    if not request.HasField("request"):
+        raise InvalidArgument.of("request", "required")
+    return _Call(request.request, limits, context, inside="request")
+
+
+def _options(request: pb.GenerateRequest, limits: Limits) -> dict[str, Any]:
+    """What a Job takes besides its prompt. Raises InvalidArgument, NotFound or Unimplemented."""
+    validate.check_model(request.model, limits)
+    validate.check_input(request, limits)
+    validate.check_built(request)
+    return {
+        "max_output_tokens": validate.max_output_tokens(request, limits),
+        "sampling": validate.sampling(request.sampling, limits),
+        "candidates": validate.candidate_count(request, limits),
+        "stop": validate.stop(request),
+        "logprobs": validate.logprobs(request),
+        "priority": validate.priority(request),
+    }

@@ -1,0 +1,1 @@
+"""Random tiny models, made on the fly."""

@@ -1,0 +1,72 @@
+"""Random tiny BERTs of a few hundred KB with a word-piece tokeniser, the same each time."""
+
+from __future__ import annotations
+
+import json
+import string
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_POSITIONS = 64
+
+
+def build_tiny_bert(directory: Path) -> Path:
+    """An encoder of 32 dimensions that takes 64 tokens, with sentence-transformers' files beside it."""
+    torch.manual_seed(1)
+    _save_tokeniser(directory)
+    BertModel(_config()).save_pretrained(directory)
+    pooling = directory / "1_Pooling"
+    pooling.mkdir(exist_ok=True)
+    (pooling / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    prompts = {"prompts": {"query": "query: ", "passage": "passage: "}}
+    (directory / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    return directory
+
+
+def build_tiny_classifier(directory: Path) -> Path:
+    """A classifier of three labels that takes one text or two."""
+    torch.manual_seed(2)
+    _save_tokeniser(directory)
+    config = _config(num_labels=3, id2label={0: "red", 1: "green", 2: "blue"})
+    BertForSequenceClassification(config).save_pretrained(directory)
+    return directory
+
+
+def _config(**more: object) -> BertConfig:
+    return BertConfig(
+        vocab_size=len(_vocabulary()),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=_POSITIONS,
+        **more,
+    )
+
+
+def _vocabulary() -> dict[str, int]:
+    letters = string.ascii_lowercase + string.digits
+    pieces = [*_SPECIAL, *string.punctuation, *letters, *(f"##{letter}" for letter in letters)]
+    return {piece: index for index, piece in enumerate(pieces)}
+
+
+def _save_tokeniser(directory: Path) -> None:
+    tokeniser = Tokenizer(WordPiece(_vocabulary(), unk_token="[UNK]"))
+    tokeniser.normalizer = BertNormalizer()
+    tokeniser.pre_tokenizer = BertPreTokenizer()
+    tokeniser.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokeniser,
+        model_max_length=_POSITIONS,
+        **{f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")},
+    ).save_pretrained(directory)
