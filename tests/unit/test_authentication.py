@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.authentication import Authenticator
+from gateway.authentication import Authenticator, IssuerConfig
 from gateway.principal import Principal
 from meshgate.errors import Unauthenticated
 from meshgate.runtime.config import ConfigError
@@ -119,8 +119,10 @@ def test_a_token_ends_at_exp_plus_leeway_cached_or_not(jwks: Path, clock: Clock)
 
 @pytest.mark.parametrize("claim", ["nbf", "iat"])
 def test_a_token_begins_at_nbf_and_iat_less_leeway(authenticator: Authenticator, claim: str) -> None:
-    authenticator.authenticate(bearer(tokens.token(**{claim: NOW + 30})))
-    assert refusal(authenticator, bearer(tokens.token(**{claim: NOW + 31}))) == "TOKEN_NOT_YET_VALID"
+    good: dict[str, Any] = {claim: NOW + 30}
+    early: dict[str, Any] = {claim: NOW + 31}
+    authenticator.authenticate(bearer(tokens.token(**good)))
+    assert refusal(authenticator, bearer(tokens.token(**early))) == "TOKEN_NOT_YET_VALID"
 
 
 def test_a_signature_is_checked_once(authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +176,12 @@ def test_a_new_key_is_found_through_its_kid_and_bad_kids_cannot_hammer(
     tokens.publish(jwks, [tokens.jwk(tokens.OTHER_EC_KEY, kid="new")])
     reads: list[Path] = []
     whole = Path.open
-    monkeypatch.setattr(Path, "open", lambda path, *args, **named: (reads.append(path), whole(path, *args, **named))[1])
+
+    def counted(path: Path, *args: Any, **named: Any) -> Any:
+        reads.append(path)
+        return whole(path, *args, **named)
+
+    monkeypatch.setattr(Path, "open", counted)
     for number in range(100):
         refusal(authenticator, bearer(tokens.token(header={"kid": f"bad-{number}"})))
     assert reads == []
@@ -223,8 +230,8 @@ def test_two_issuers_do_not_vouch_for_each_other(jwks: Path, tmp_path: Path, clo
     other = tmp_path / "other.json"
     tokens.publish(other, [tokens.jwk(tokens.OTHER_EC_KEY, kid="ec")])
     entries = [
-        tokens.IssuerConfig(issuer=tokens.ISSUER, audience=tokens.AUDIENCE, jwks=jwks),
-        tokens.IssuerConfig(issuer="https://other.test", audience=tokens.AUDIENCE, jwks=other),
+        IssuerConfig(issuer=tokens.ISSUER, audience=tokens.AUDIENCE, jwks=jwks),
+        IssuerConfig(issuer="https://other.test", audience=tokens.AUDIENCE, jwks=other),
     ]
     authenticator = Authenticator(entries, clock, monotonic=Clock(0.0))
     assert authenticator.authenticate(bearer(tokens.token())).issuer == tokens.ISSUER

@@ -128,8 +128,8 @@ async def test_a_full_store_refuses_rather_than_forgets(clock: Clock) -> None:
 
 
 async def test_a_clock_that_goes_back_gives_nothing_away(clock: Clock) -> None:
-    limits = Limits(config(rate(1, 5), rate(1, 5)), MemoryStore(clock))
     clock.now = 100 * SECOND
+    limits = Limits(config(rate(1, 5), rate(1, 5)), MemoryStore(clock))
     admitted = 0
     for _ in range(10):
         for clock.now in (0, 100 * SECOND):

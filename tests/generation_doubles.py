@@ -1,0 +1,149 @@
+"""A language model that counts, and what else the tests of the generation engine put in the place of real parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from meshgate.errors import MeshError
+from services.generation.detokenise import TokenBytes
+from services.generation.engine import Delta, Finish, Job, Sampling
+from services.generation.sequence import Group
+from services.generation.stepper import Stepper
+
+VOCABULARY = 128
+END = 0
+POISON = 127
+"""A token after which the model gives no numbers."""
+BROKEN = 126
+"""A token that the model can't read in a prompt."""
+
+
+class Letters:
+    """A vocabulary in which token n is the character n."""
+
+    def __init__(self, end: int = END) -> None:
+        self.all_special_ids = (end,)
+
+    def __len__(self) -> int:
+        return VOCABULARY
+
+    def convert_ids_to_tokens(self, ids: list[int], /) -> list[str]:
+        return ["" for _ in ids]
+
+    def decode(self, token_ids: list[int], /) -> str:
+        return chr(token_ids[0])
+
+
+class CountingModel:
+    """After token n comes n + 1. It keeps each row's tokens and checks that the engine tells the truth about them."""
+
+    def __init__(self, rows: int = 4, context: int = 64) -> None:
+        self.rows = rows
+        self.context = context
+        self.spare = rows
+        self.content: list[list[int]] = [[] for _ in range(rows + 1)]
+        self.batches: list[list[list[int]]] = []
+        """What each decode ran over, a list of token lists."""
+        self.reads: list[list[int]] = []
+        self.wiped: list[int] = []
+        self.fault: Exception | None = None
+
+    def read(self, tokens: Sequence[int], start: int) -> Tensor:
+        if BROKEN in tokens:
+            raise ValueError("unreadable")
+        self.reads.append(list(tokens))
+        self.content[self.spare] = [*self.content[self.spare][:start], *tokens]
+        assert len(self.content[self.spare]) == start + len(tokens)
+        return self._logits(tokens[-1])
+
+    def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> Tensor:
+        if self.fault is not None:
+            raise self.fault
+        assert len(tokens) <= self.rows
+        for row, (token, length) in enumerate(zip(tokens, lengths, strict=True)):
+            self.content[row] = [*self.content[row][:length], token]
+            assert len(self.content[row]) == length + 1
+        self.batches.append([list(self.content[row]) for row in range(len(tokens))])
+        return torch.stack([self._logits(token) for token in tokens])
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        self.content[target] = self.content[source][:length]
+
+    def wipe(self, row: int) -> None:
+        self.wiped.append(row)
+        self.content[row] = []
+
+    def _logits(self, token: int) -> Tensor:
+        if token == POISON:
+            return torch.full((VOCABULARY,), math.nan)
+        logits = torch.zeros(VOCABULARY)
+        logits[(token + 1) % VOCABULARY] = 50.0
+        return logits
+
+
+class Heard:
+    """A listener that remembers."""
+
+    def __init__(self) -> None:
+        self.tokens: dict[int, list[int]] = {}
+        self.text: dict[int, str] = {}
+        self.finish: dict[int, Finish] = {}
+        self.error: MeshError | None = None
+        self.steps: list[list[Delta]] = []
+
+    def deltas(self, deltas: Sequence[Delta]) -> None:
+        assert self.error is None
+        assert len({delta.candidate for delta in deltas}) == len(deltas), "one delta a candidate"
+        self.steps.append(list(deltas))
+        for delta in deltas:
+            assert delta.candidate not in self.finish, "nothing after the end"
+            self.tokens.setdefault(delta.candidate, []).extend(delta.token_ids)
+            self.text[delta.candidate] = self.text.get(delta.candidate, "") + delta.text
+            if delta.finish is not None:
+                self.finish[delta.candidate] = delta.finish
+
+    def failed(self, error: MeshError) -> None:
+        assert self.error is None
+        self.error = error
+
+
+class Clock:
+    """Time that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Bench:
+    """A stepper over a counting model, with jobs put in by hand."""
+
+    def __init__(self, rows: int = 4, context: int = 64, prefill_tokens: int = 64, end: int = END) -> None:
+        self.clock = Clock()
+        self.model = CountingModel(rows, context)
+        self.tokens = TokenBytes(Letters(end))
+        self.stepper = Stepper(self.model, self.tokens, frozenset((end,)), prefill_tokens, self.clock)
+
+    def add(self, job: Job) -> tuple[Group, Heard]:
+        heard = Heard()
+        group = Group(job, heard, self.clock.now)
+        self.stepper.add(group)
+        return group, heard
+
+    def run(self) -> None:
+        for _ in range(10_000):
+            if self.stepper.idle():
+                return
+            self.stepper.step()
+        raise AssertionError("it never ends")
+
+
+def greedy(prompt: str | Sequence[int], most: int = 5, **rest: object) -> Job:
+    ids = [ord(character) for character in prompt] if isinstance(prompt, str) else list(prompt)
+    return Job(ids, most, **({"sampling": Sampling(temperature=0.0)} | rest))  # type: ignore[arg-type]

@@ -1,0 +1,114 @@
+"""The tiny Llama through our engine says exactly what transformers' own generate says."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, T5Config
+
+from meshgate.runtime.config import ConfigError
+from services.generation.cache import SlotCache
+from services.generation.detokenise import TokenBytes
+from services.generation.engine import Job, Sampling
+from services.generation.model import CausalModel, pick_dtype, usable_context
+from services.generation.sequence import Group
+from services.generation.stepper import Stepper
+from tests.generation_doubles import Heard, Letters
+from tests.tinymodels.llama import CONTEXT, VOCABULARY, build_tiny_llama
+
+GREEDY = Sampling(temperature=0.0)
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    directory: Path = build_tiny_llama(tmp_path_factory.mktemp("tiny"))
+    loaded: Any = AutoModelForCausalLM.from_pretrained(directory, attn_implementation="sdpa")
+    return loaded.eval()
+
+
+def prompts(count: int) -> list[list[int]]:
+    chance = random.Random(5)
+    return [[chance.randrange(3, VOCABULARY) for _ in range(chance.randrange(1, 150))] for _ in range(count)]
+
+
+def reference(module: Any, prompt: list[int], most: int) -> list[int]:
+    ids = torch.tensor([prompt])
+    made = module.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=most, do_sample=False)
+    tokens: list[int] = made[0, len(prompt) :].tolist()
+    return tokens
+
+
+def run(module: Any, jobs: list[Job], rows: int, prefill_tokens: int) -> list[Heard]:
+    model = CausalModel(module, rows, CONTEXT)
+    stepper = Stepper(model, TokenBytes(Letters(), VOCABULARY), model.end_tokens, prefill_tokens)
+    heard = [Heard() for _ in jobs]
+    for job, one in zip(jobs, heard, strict=True):
+        stepper.add(Group(job, one, 0.0))
+    while not stepper.idle():
+        stepper.step()
+    return heard
+
+
+@pytest.mark.parametrize(("rows", "prefill_tokens"), [(8, 256), (3, 7), (1, 32)])
+def test_twenty_prompts_at_once_equal_generate(module: Any, rows: int, prefill_tokens: int) -> None:
+    asked = prompts(20)
+    heard = run(module, [Job(prompt, 40, GREEDY) for prompt in asked], rows, prefill_tokens)
+    assert [one.tokens[0] for one in heard] == [reference(module, prompt, 40) for prompt in asked]
+
+
+def test_candidates_share_a_prompt_and_not_their_output(module: Any) -> None:
+    (prompt,) = prompts(1)
+    (alone,) = run(module, [Job(prompt, 30, Sampling(seed=12))], 4, 64)
+    (three,) = run(module, [Job(prompt, 30, Sampling(seed=10), candidates=3)], 2, 64)
+    assert three.tokens[2] == alone.tokens[0]
+    assert len({tuple(tokens) for tokens in three.tokens.values()}) == 3
+
+
+def test_output_up_to_the_last_place_of_the_context(module: Any) -> None:
+    prompt = prompts(1)[0]
+    (heard,) = run(module, [Job(prompt, CONTEXT, GREEDY)], 2, 64)
+    assert heard.tokens[0] == reference(module, prompt, CONTEXT - len(prompt))
+
+
+def test_the_cache_grows_and_keeps_what_it_had() -> None:
+    cache = SlotCache(rows=2, context=1000)
+    early = torch.randn(1, 3, 200, 8)
+    cache.read_into(1, 0, 200)
+    cache.update(early, early, 0)
+    late = torch.randn(1, 3, 700, 8)
+    cache.read_into(1, 200, 700)
+    keys, values = cache.update(late, late, 0)
+    assert torch.equal(keys, torch.cat([early, late], 2))
+    assert torch.equal(values, keys)
+
+
+def test_a_step_writes_each_row_at_its_own_place() -> None:
+    cache = SlotCache(rows=3, context=16)
+    states = torch.randn(3, 2, 1, 4)
+    cache.advance(torch.tensor([0, 5, 2]))
+    keys, _ = cache.update(states, states, 0)
+    assert keys.shape == (3, 2, 6, 4)
+    for row, place in enumerate((0, 5, 2)):
+        assert torch.equal(keys[row, :, place], states[row, :, 0])
+    assert int(keys.count_nonzero()) == states.numel()
+
+
+def test_bfloat16_is_picked_where_it_is_native_or_asked_for() -> None:
+    cpu = torch.device("cpu")
+    assert pick_dtype("bfloat16", cpu) is torch.bfloat16
+    assert pick_dtype("float32", cpu) is torch.float32
+    assert pick_dtype("auto", cpu) in (torch.bfloat16, torch.float32)
+
+
+def test_the_context_is_what_the_model_was_trained_for() -> None:
+    assert usable_context(LlamaConfig(max_position_embeddings=128), 2048) == 128
+    assert usable_context(LlamaConfig(max_position_embeddings=4096), 2048) == 2048
+
+
+def test_an_encoder_decoder_is_refused_at_start() -> None:
+    with pytest.raises(ConfigError, match=r"model\.source"):
+        usable_context(T5Config(), 128)
