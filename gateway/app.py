@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
@@ -26,6 +27,10 @@ from meshgate.runtime import channel, server
 from meshgate.runtime.server import NOT_SERVING, SERVING
 
 _log = logging.getLogger(__name__)
+
+_RECEIVED: Final = 2
+"""gRPC itself receives messages of twice the size, so that one that is somewhat too large is refused by us: with a
+reason, a request id and a record."""
 
 
 class Gateway:
@@ -55,6 +60,7 @@ class Gateway:
             limits=Limits(self._config.limits),
             opener=opener,
             forwarders={GATEWAY: local, **self._backends},
+            max_message_bytes=self._config.server.max_message_bytes,
         )
 
     async def start(self) -> None:
@@ -94,7 +100,7 @@ class Gateway:
 
 def _options(edge: EdgeConfig) -> channel.Options:
     return (
-        *server.server_options(edge.max_message_bytes),
+        *server.server_options(_RECEIVED * edge.max_message_bytes),
         ("grpc.max_concurrent_streams", edge.max_streams_per_connection),
         ("grpc.max_connection_age_ms", edge.max_connection_age_seconds * 1000),
         ("grpc.max_connection_age_grace_ms", int(edge.drain_seconds * 1000)),

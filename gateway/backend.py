@@ -164,7 +164,7 @@ def _rename(error: grpc.aio.AioRpcError, name: str) -> errors.MeshError:
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return errors.DeadlineExceeded("the deadline passed")
         case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return errors.InvalidArgument("the message is too large", reason="MESSAGE_TOO_LARGE")
+            return errors.InvalidArgument("the message is too large", reason=status.TOO_LARGE)
         case grpc.StatusCode.UNIMPLEMENTED:
             return errors.Unimplemented(f"the {name} service lacks this method", reason="METHOD_UNKNOWN")
     _log.error("service failed", extra={"backend": name, "code": error.code().name})

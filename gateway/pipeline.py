@@ -28,6 +28,7 @@ from gateway.limits import Limits, Reservation
 from gateway.principal import Principal
 from gateway.routes import LOCAL_ROUTES, MODEL_ROUTES, PUBLIC_ROUTES, Route
 from meshgate import errors
+from meshgate.runtime.status import TOO_LARGE
 
 
 class Forwarder(Protocol):
@@ -49,6 +50,7 @@ class Pipeline:
     limits: Limits
     opener: Opener
     forwarders: Mapping[str, Forwarder]
+    max_message_bytes: int
 
     async def run(self, call: Call, requests: Requests, replies: Replies) -> None:
         """Serves one call. Raises MeshError when it is refused or fails, CancelledError when the caller left."""
@@ -76,6 +78,10 @@ class Pipeline:
             raise errors.Unimplemented("no such method", reason="METHOD_UNKNOWN")
         async with asyncio.timeout(call.remaining()):
             first = await requests.read()
+        if first is not None and len(first) > self.max_message_bytes:
+            raise errors.InvalidArgument(
+                f"the message is too large: at most {self.max_message_bytes} bytes", reason=TOO_LARGE
+            )
         if first is None:
             raise errors.InvalidArgument("the stream ended before its first message", reason="MALFORMED")
         wanted = intent.read(route, first)

@@ -18,7 +18,7 @@ def main() -> int:
         generate(Path(made))
         stale = compare(Path(made) / "meshgate" / "v1", _COMMITTED)
     for name in stale:
-        print(f"{name}: not what the contract generates; run `make proto`", file=sys.stderr)  # noqa: T201
+        print(f"{name}: not what the contract generates; run `make proto`", file=sys.stderr)
     return 1 if stale else 0
 
 

@@ -20,6 +20,7 @@ from meshgate import errors
 DETAILS_KEY: Final = "grpc-status-details-bin"
 PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 REQUEST_ID_FIELD: Final = "request_id"
+TOO_LARGE: Final = "MESSAGE_TOO_LARGE"
 
 _CODES: Final[dict[type[errors.MeshError], int]] = {
     errors.InvalidArgument: code_pb2.INVALID_ARGUMENT,
@@ -133,6 +134,8 @@ def _unpack(status: status_pb2.Status) -> dict[str, Any]:
 
 
 def _build(code: int, message: str, details: dict[str, Any]) -> errors.MeshError:
+    if code == code_pb2.RESOURCE_EXHAUSTED and not details:  # gRPC's own, of a message above its limit
+        return errors.InvalidArgument("the message is too large", reason=TOO_LARGE)
     kind = next((kind for kind, value in _CODES.items() if value == code), errors.Internal)
     info = details.get("ErrorInfo")
     common: dict[str, Any] = {

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from meshgate import errors
 from meshgate.runtime import metadata
 from meshgate.v1 import (
     embedding_pb2,
@@ -63,6 +64,11 @@ class Generation(generation_pb2_grpc.GenerationServiceServicer):
         candidate = generation_pb2.Candidate(text=request.prompt)
         return generation_pb2.GenerateResponse(candidates=[candidate], model="alpha")
 
+    async def CountTokens(
+        self, request: generation_pb2.CountTokensRequest, context: Any
+    ) -> generation_pb2.CountTokensResponse:
+        raise RuntimeError("a defect, with a secret in its text")
+
     async def GenerateStream(
         self, request: generation_pb2.GenerateStreamRequest, context: Any
     ) -> AsyncIterator[generation_pb2.GenerateStreamResponse]:
@@ -86,6 +92,9 @@ class Embedding(embedding_pb2_grpc.EmbeddingServiceServicer):
 
     def __init__(self, application: ScriptedApplication) -> None:
         self._application = application
+
+    async def Embed(self, request: embedding_pb2.EmbedRequest, context: Any) -> embedding_pb2.EmbedResponse:
+        raise errors.Unavailable("the queue is full", reason="OVERLOADED", retry_after=0.5)
 
     async def EmbedStream(
         self, request_iterator: AsyncIterator[embedding_pb2.EmbedStreamRequest], context: Any

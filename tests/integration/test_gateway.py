@@ -133,24 +133,28 @@ async def test_models_resolve_by_alias_and_are_shown_by_tenant(tmp_path: Path) -
 
 async def test_over_the_rate_is_told_when_to_come_back(tmp_path: Path) -> None:
     limits = {"principal": {"requests_per_second": 0.1, "burst": 1}}
-    async with meshes.mesh(tmp_path, {"generation": ScriptedApplication()}, limits=limits) as mesh:
-        async with mesh.channel() as channel:
-            stub: Any = generation_pb2_grpc.GenerationServiceStub(channel)
-            await stub.Generate(ask(), metadata=mesh.auth())
-            error = await refused(stub.Generate(ask(), metadata=mesh.auth()))
-            assert isinstance(error, errors.LimitExceeded)
-            assert (error.reason, error.limit) == ("RATE_LIMITED", "requests_per_second")
-            assert 0 < error.retry_after <= 10
-            assert mesh.record_of(error)["event"] == "refused"
+    async with (
+        meshes.mesh(tmp_path, {"generation": ScriptedApplication()}, limits=limits) as mesh,
+        mesh.channel() as channel,
+    ):
+        stub: Any = generation_pb2_grpc.GenerationServiceStub(channel)
+        await stub.Generate(ask(), metadata=mesh.auth())
+        error = await refused(stub.Generate(ask(), metadata=mesh.auth()))
+        assert isinstance(error, errors.LimitExceeded)
+        assert (error.reason, error.limit) == ("RATE_LIMITED", "requests_per_second")
+        assert 0 < error.retry_after <= 10
+        assert mesh.record_of(error)["event"] == "refused"
 
 
 async def test_a_tenant_can_be_sealed_only(tmp_path: Path) -> None:
     policy = {"tenants": {"acme": {"models": ["*"], "sealed": "required"}}}
-    async with meshes.mesh(tmp_path, {"generation": ScriptedApplication()}, policy=policy) as mesh:
-        async with mesh.channel() as channel:
-            stub: Any = generation_pb2_grpc.GenerationServiceStub(channel)
-            error = await refused(stub.Generate(ask(), metadata=mesh.auth()))
-            assert error.reason == "SEALED_REQUIRED"
+    async with (
+        meshes.mesh(tmp_path, {"generation": ScriptedApplication()}, policy=policy) as mesh,
+        mesh.channel() as channel,
+    ):
+        stub: Any = generation_pb2_grpc.GenerationServiceStub(channel)
+        error = await refused(stub.Generate(ask(), metadata=mesh.auth()))
+        assert error.reason == "SEALED_REQUIRED"
 
 
 async def test_a_method_that_is_not_there_is_refused_and_audited(running: Running) -> None:
@@ -171,6 +175,20 @@ async def test_a_service_that_is_gone_is_unavailable_and_unnamed(running: Runnin
     error = await refused(running.generation.Generate(ask(), metadata=running.mesh.auth()))
     assert (type(error), error.reason) == (errors.Unavailable, "BACKEND_UNAVAILABLE")
     assert str(running.mesh.services["generation"].port) not in error.message
+
+
+async def test_a_defect_says_nothing(running: Running) -> None:
+    error = await refused(
+        running.generation.CountTokens(generation_pb2.CountTokensRequest(), metadata=running.mesh.auth())
+    )
+    assert (type(error), error.message) == (errors.Internal, "internal error")
+
+
+async def test_overload_is_relayed_with_its_time(running: Running) -> None:
+    error = await refused(running.embedding.Embed(embedding_pb2.EmbedRequest(), metadata=running.mesh.auth()))
+    assert isinstance(error, errors.Unavailable)
+    assert (error.reason, error.retry_after) == ("OVERLOADED", 0.5)
+    assert error.request_id == running.mesh.records()[-1]["request_id"]
 
 
 async def sealing_key(running: Running) -> sealing.PublicKey:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import string
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -40,7 +41,7 @@ def build_tiny_classifier(directory: Path) -> Path:
     return directory
 
 
-def _config(**more: object) -> BertConfig:
+def _config(**more: Any) -> BertConfig:
     return BertConfig(
         vocab_size=len(_vocabulary()),
         hidden_size=32,
@@ -65,7 +66,8 @@ def _save_tokeniser(directory: Path) -> None:
     tokeniser.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    PreTrainedTokenizerFast(
+    wrap: Any = PreTrainedTokenizerFast
+    wrap(
         tokenizer_object=tokeniser,
         model_max_length=_POSITIONS,
         **{f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from services.generation.app import App, build
 from services.generation.catalogue import ModelServicer
 from services.generation.config import GenerationConfig
 from services.generation.servicer import GenerationServicer
+from services.generation.tokenising import Tokenising
 from tests.tinymodels.llama import CONTEXT, build_tiny_llama
 
 CHINESE = "我喜欢编程。"
@@ -173,6 +175,24 @@ async def test_more_than_fits_is_refused_at_once_and_places_come_back(service: G
     with pytest.raises(InvalidArgument):
         await service.Generate(ask(prompt=None, token_ids={"ids": [5] * CONTEXT}), context)
     assert permits.free == free == 12
+
+
+async def test_tokenising_of_a_departed_caller_counts_until_it_is_done() -> None:
+    tokenising, go_on, begun = Tokenising(3), threading.Event(), threading.Event()
+
+    def slowly(_: int) -> None:
+        begun.set()
+        go_on.wait(20)
+
+    calls = [asyncio.ensure_future(tokenising.run(slowly, index)) for index in range(3)]
+    await asyncio.to_thread(begun.wait, 20)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    with pytest.raises(Unavailable):
+        await asyncio.gather(*(tokenising.run(slowly, index) for index in range(3)))
+    go_on.set()
+    tokenising.close()
 
 
 async def test_leaving_a_stream_ends_its_work(service: GenerationServicer, app: App) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ async def test_requests_are_read_as_replies_are_taken() -> None:
     async def serve(number: int) -> int:
         return number
 
-    replies = answer(numbers(100, read), serve, in_hand=4)
+    replies: Any = answer(numbers(100, read), serve, in_hand=4)
     assert await anext(replies) == 0
     for _ in range(50):
         await asyncio.sleep(0)

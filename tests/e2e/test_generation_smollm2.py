@@ -1,0 +1,82 @@
+"""The generation service with its default model: answers, streams and figures."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from meshgate.v1 import generation_pb2 as pb
+from services.generation.app import App, build
+from services.generation.config import GenerationConfig
+from services.generation.servicer import GenerationServicer
+
+
+class Context:
+    """A call without metadata and without a deadline."""
+
+    def invocation_metadata(self) -> Any:
+        return ()
+
+    def time_remaining(self) -> float | None:
+        return None
+
+    def set_trailing_metadata(self, trailers: Any) -> None:
+        return None
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def service() -> AsyncIterator[GenerationServicer]:
+    tls = {"certificate": "none.pem", "key": "none.pem", "ca": "none.pem"}
+    app: App = build(GenerationConfig.model_validate({"server": {"tls": tls}}))
+    await app.start()
+    yield GenerationServicer(app._place)
+    await app.stop(0)
+
+
+def context() -> Any:
+    return Context()
+
+
+def question(text: str) -> dict[str, Any]:
+    return {"conversation": {"messages": [{"role": pb.ROLE_USER, "content": text}]}}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_it_knows_a_capital(service: GenerationServicer) -> None:
+    request = pb.GenerateRequest(**question("What is the capital of France?"), sampling=pb.Sampling(temperature=0))
+    (candidate,) = (await service.Generate(request, context())).candidates
+    assert "Paris" in candidate.text
+    assert candidate.finish.reason == pb.FINISH_REASON_STOP
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_five_candidates_of_a_chinese_prompt_differ(service: GenerationServicer) -> None:
+    request = pb.GenerateRequest(prompt="我喜欢编程。", candidate_count=5, max_output_tokens=20)
+    reply = await service.Generate(request, context())
+    assert len({tuple(candidate.token_ids) for candidate in reply.candidates}) == 5
+    assert all(1 <= len(candidate.token_ids) <= 20 for candidate in reply.candidates)
+    assert reply.usage.output_tokens == sum(len(candidate.token_ids) for candidate in reply.candidates)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_eight_at_once_take_less_time_than_one_after_another(service: GenerationServicer) -> None:
+    async def ask() -> int:
+        request = pb.GenerateRequest(prompt="Once upon a time", max_output_tokens=24, sampling=pb.Sampling(seed=1))
+        return (await service.Generate(request, context())).usage.output_tokens
+
+    async def rate(callers: int) -> float:
+        start = time.perf_counter()
+        made = sum(await asyncio.gather(*(ask() for _ in range(callers))))
+        return made / (time.perf_counter() - start)
+
+    alone, together = await rate(1), await rate(8)
+    print(f"1 caller {alone:.0f} tokens/s, 8 callers {together:.0f} tokens/s")
+    assert together > alone
