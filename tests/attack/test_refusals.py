@@ -79,11 +79,11 @@ TOKENS: dict[str, tuple[Callable[[Mesh], str | None], str]] = {
     "wrong audience": (lambda mesh: signed(mesh, aud="other"), "TOKEN_AUDIENCE"),
     "wrong issuer": (lambda mesh: signed(mesh, iss="https://evil.example"), "TOKEN_ISSUER"),
     "alg none": (
-        lambda mesh: jwt.encode(claims(), None, algorithm="none", headers={"kid": kid(mesh)}),
+        lambda mesh: jwt.encode(claims(), "", algorithm="none", headers={"kid": kid(mesh)}),
         "TOKEN_MALFORMED",
     ),
     "alg none with a signature": (
-        lambda mesh: jwt.encode(claims(), None, algorithm="none", headers={"kid": kid(mesh)}) + "e30",
+        lambda mesh: jwt.encode(claims(), "", algorithm="none", headers={"kid": kid(mesh)}) + "e30",
         "TOKEN_ALGORITHM",
     ),
     "hs256 with the public key": (hmac_with_public_key, "TOKEN_ALGORITHM"),

@@ -1,0 +1,80 @@
+"""The development CA: what it makes verifies, says who it is, is kept while good, and its keys are nobody else's."""
+
+from __future__ import annotations
+
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.verification import PolicyBuilder, Store
+
+import certs
+
+NOW = datetime.now(UTC)
+
+
+def load(home: Path, name: str) -> x509.Certificate:
+    return x509.load_pem_x509_certificate((home / "certs" / f"{name}.pem").read_bytes())
+
+
+def test_every_leaf_verifies_against_the_ca(tmp_path: Path) -> None:
+    assert certs.ensure(tmp_path) == list(certs.NAMES)
+    store = Store([load(tmp_path, "ca")])
+    verifier = PolicyBuilder().store(store).time(NOW).build_server_verifier(x509.DNSName("localhost"))
+    for name in certs.NAMES:
+        verifier.verify(load(tmp_path, name), [])
+
+
+def test_a_leaf_names_its_workload_once(tmp_path: Path) -> None:
+    certs.ensure(tmp_path)
+    names = load(tmp_path, "gateway").extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == ["spiffe://meshgate.local/gateway"]
+    assert isinstance(load(tmp_path, "gateway").public_key(), ec.EllipticCurvePublicKey)
+
+
+def test_keys_are_the_owners_alone(tmp_path: Path) -> None:
+    certs.ensure(tmp_path)
+    for key in (tmp_path / "certs").glob("*-key.pem"):
+        assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "certs").stat().st_mode) == 0o700
+
+
+def test_what_is_good_is_kept(tmp_path: Path) -> None:
+    certs.ensure(tmp_path, now=NOW)
+    before = load(tmp_path, "gateway").serial_number
+    assert certs.ensure(tmp_path, now=NOW + timedelta(days=4)) == []
+    assert load(tmp_path, "gateway").serial_number == before
+
+
+def test_what_nears_its_end_is_renewed(tmp_path: Path) -> None:
+    certs.ensure(tmp_path, now=NOW)
+    assert certs.ensure(tmp_path, now=NOW + timedelta(days=5)) == list(certs.NAMES)
+
+
+def test_renew_replaces_leaves_and_keeps_the_ca(tmp_path: Path) -> None:
+    certs.ensure(tmp_path)
+    before = load(tmp_path, "ca").serial_number
+    assert certs.ensure(tmp_path, renew=True) == list(certs.NAMES)
+    assert load(tmp_path, "ca").serial_number == before
+
+
+@pytest.mark.parametrize("broken", ["gateway.pem", "gateway-key.pem"])
+def test_what_is_broken_is_made_anew(tmp_path: Path, broken: str) -> None:
+    certs.ensure(tmp_path)
+    (tmp_path / "certs" / broken).write_text("not PEM")
+    assert certs.ensure(tmp_path) == ["gateway"]
+
+
+def test_leaves_of_another_ca_are_made_anew(tmp_path: Path) -> None:
+    certs.ensure(tmp_path)
+    (tmp_path / "certs" / "ca-key.pem").unlink()
+    assert certs.ensure(tmp_path) == list(certs.NAMES)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "ü", "a b", "../gateway"])
+def test_a_name_that_a_spiffe_id_cannot_have(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="SPIFFE"):
+        certs.ensure(tmp_path, [name])
