@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import grpc
 import uvloop
@@ -22,12 +23,14 @@ from rich.table import Table
 
 import certs
 from gateway import issuer
+from meshgate.runtime import channel
 from meshgate.v1 import embedding_pb2
 
 _METHOD = "/meshgate.v1.EmbeddingService/Embed"
 _REQUEST = embedding_pb2.EmbedRequest(inputs=["a sentence of some eight words or so"]).SerializeToString()
 _ROUNDS = 5
 _SECONDS = 2.0
+_START_SECONDS = 120.0
 _CONFIG = Path(__file__).parent.parent / "deploy" / "config" / "gateway.toml"
 
 
@@ -52,7 +55,7 @@ def free_port() -> int:
 @contextmanager
 def server(*arguments: str) -> Iterator[int]:
     """A server process; yields its pid."""
-    with subprocess.Popen([sys.executable, "-m", *arguments], stderr=subprocess.DEVNULL) as process:  # noqa: S603
+    with subprocess.Popen([sys.executable, "-m", *arguments]) as process:  # noqa: S603
         try:
             yield process.pid
         finally:
@@ -65,9 +68,9 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def load(channel: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...], callers: int) -> list[float]:
+async def load(opened: Any, metadata: tuple[tuple[str, str], ...], callers: int) -> list[float]:
     """Calls for a while from so many callers; returns the seconds each call took."""
-    call = channel.unary_unary(_METHOD)
+    call = opened.unary_unary(_METHOD)
     until = time.perf_counter() + _SECONDS
     took: list[float] = []
 
@@ -80,12 +83,24 @@ async def load(channel: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...],
     return took
 
 
-async def measure(channel: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...], pid: int, callers: int) -> Round:
+async def measure(opened: Any, metadata: tuple[tuple[str, str], ...], pid: int, callers: int) -> Round:
     """One round against one server."""
     cpu, start = cpu_seconds(pid), time.perf_counter()
-    took = sorted(await load(channel, metadata, callers))
+    took = sorted(await load(opened, metadata, callers))
     elapsed, used = time.perf_counter() - start, cpu_seconds(pid) - cpu
     return Round(len(took) / elapsed, used / len(took) * 1e6, median(took) * 1e3, took[int(len(took) * 0.99)] * 1e3)
+
+
+async def answered(opened: Any, metadata: tuple[tuple[str, str], ...]) -> None:
+    """Returns once a server, and what is behind it, has started and answers. Raises TimeoutError."""
+    async with asyncio.timeout(_START_SECONDS):
+        while True:
+            try:
+                await opened.unary_unary(_METHOD)(_REQUEST, metadata=metadata, timeout=5, wait_for_ready=True)
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.2)
+            else:
+                return
 
 
 async def rounds(home: Path, targets: dict[str, tuple[int, int]], callers: int) -> dict[str, list[Round]]:
@@ -94,14 +109,16 @@ async def rounds(home: Path, targets: dict[str, tuple[int, int]], callers: int) 
     token = issuer.mint(home, tenant="bench", subject="bench", scopes=("embed",), ttl=3600)
     metadata = (("authorization", f"Bearer {token}"),)
     results: dict[str, list[Round]] = {name: [] for name in targets}
-    channels = {name: grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials) for name, (port, _) in targets.items()}
-    for channel in channels.values():
-        await channel.unary_unary(_METHOD)(_REQUEST, metadata=metadata, timeout=30, wait_for_ready=True)
+    channels: dict[str, Any] = {
+        name: channel.open_channel(f"127.0.0.1:{port}", credentials) for name, (port, _) in targets.items()
+    }
+    for opened in channels.values():
+        await answered(opened, metadata)
     for _ in range(_ROUNDS):
         for name, (_, pid) in targets.items():
             results[name].append(await measure(channels[name], metadata, pid, callers))
-    for channel in channels.values():
-        await channel.close()
+    for opened in channels.values():
+        await opened.close(None)
     return results
 
 

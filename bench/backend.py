@@ -8,7 +8,7 @@ import meshgate.runtime.tls13  # noqa: F401 - before grpc
 import argparse
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,12 @@ class Embedding(embedding_pb2_grpc.EmbeddingServiceServicer):
     async def Embed(self, request: embedding_pb2.EmbedRequest, context: Any) -> embedding_pb2.EmbedResponse:
         metadata.report_usage(context, 8)
         return _REPLY
+
+    async def EmbedStream(
+        self, request_iterator: Any, context: Any
+    ) -> AsyncIterator[embedding_pb2.EmbedStreamResponse]:
+        async for _ in request_iterator:
+            yield embedding_pb2.EmbedStreamResponse(response=_REPLY)
 
 
 class Models(models_pb2_grpc.ModelServiceServicer):

@@ -20,7 +20,7 @@ from meshgate.runtime import channel, server, tls
 class PassThrough(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs alone
     """Forwards unary calls of any method."""
 
-    def __init__(self, backend: grpc.aio.Channel) -> None:
+    def __init__(self, backend: Any) -> None:
         self._backend = backend
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
@@ -29,7 +29,7 @@ class PassThrough(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic 
         async def serve(request: bytes, context: Any) -> Any:
             return await forward(request, timeout=context.time_remaining())
 
-        return grpc.unary_unary_rpc_method_handler(serve)  # type: ignore[arg-type]
+        return grpc.unary_unary_rpc_method_handler(serve)
 
 
 async def main() -> int:

@@ -1,17 +1,22 @@
-"""The SDK: channels on which the generated stubs work unchanged, plain or sealed.
+"""The SDK: channels to a gateway on which generated stubs work unchanged.
 
-    channel = connect("gateway:8443", ca="ca.pem", token=Path("/run/token"), sealed=True)
-    stub = GenerationServiceStub(channel)
+    from meshgate import client
+    from meshgate.v1 import generation_pb2, generation_pb2_grpc
 
-`connect` gives a channel for the synchronous stubs, `connect_aio` one for asyncio. The token may be its text, a file
-that something else keeps fresh, or a function; it is renewed before it expires. A call that fails raises grpc.RpcError,
-of which `explain` makes a MeshError with reason, request id and fields. Overload (UNAVAILABLE) is retried by gRPC as
-the server asks; a limit (RESOURCE_EXHAUSTED) never is. What does not open, of sealed replies, raises InvalidArgument.
+    with client.connect("127.0.0.1:8443", ca="ca.pem", token=Path("token"), sealed=True) as channel:
+        stub = generation_pb2_grpc.GenerationServiceStub(channel)
+        try:
+            reply = stub.Generate(generation_pb2.GenerateRequest(prompt="Gravity is"), timeout=30)
+        except grpc.RpcError as error:
+            print(client.explain(error).reason)
+
+`connect_aio` (or `client.aio.connect`) is the same for asyncio. The token, the seals and the retries are the channel's
+business: the user changes the channel, not the calls.
 """
 
-from __future__ import annotations
+from meshgate.client import aio
+from meshgate.client.aio import connect as connect_aio
+from meshgate.client.blocking import connect
+from meshgate.client.failure import CallFailed, explain
 
-from meshgate.client.connect import connect, connect_aio
-from meshgate.runtime.status import from_rpc_error as explain
-
-__all__ = ["connect", "connect_aio", "explain"]
+__all__ = ["CallFailed", "aio", "connect", "connect_aio", "explain"]

@@ -45,7 +45,7 @@ class CallFailed(grpc.RpcError):
         """Nothing was received."""
         return ()
 
-    def trailing_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+    def trailing_metadata(self) -> Any:
         """The details, as the gateway would have sent them."""
         return _trailers(self._error)
 

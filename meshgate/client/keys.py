@@ -23,7 +23,7 @@ def pins(fingerprints: Collection[str]) -> frozenset[bytes]:
 
 
 class KeyCache:
-    """The key in use. It is believed for an hour at most, so that a new one is taken up long before the old one ends."""
+    """The key in use, believed for an hour at most, so that a new one is taken up long before the old one ends."""
 
     def __init__(self, pinned: frozenset[bytes], now_ms: Callable[[], int]) -> None:
         """`pinned` empty trusts whatever the gateway lists."""

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+import grpc
+
 from meshgate import errors, sealing
 from meshgate.client.options import SEALED_SERVICE
 from meshgate.client.token import Token
@@ -48,24 +50,6 @@ class Method:
     serialise: Callable[[Any], bytes] | None
     deserialise: Callable[[bytes], Any] | None
 
-    def seal(
-        self, key: sealing.PublicKey, token: Token, request: Any
-    ) -> tuple[sealed_pb2.Envelope, sealing.SenderSession]:
-        """Seals a request, of a streaming client the first. Raises Unauthenticated for a token that names nobody."""
-        if not token.tenant or not token.subject:
-            raise errors.Unauthenticated(
-                "sealed calls need a JWT with the claims tenant and sub", reason="TOKEN_UNREADABLE"
-            )
-        return sealing.seal_request(
-            key,
-            self.to_bytes(request),
-            method=self.path,
-            model=_model(request),
-            tenant=token.tenant,
-            subject=token.subject,
-            now_ms=now_ms(),
-        )
-
     def to_bytes(self, request: Any) -> bytes:
         """The request serialised."""
         data: bytes = request if self.serialise is None else self.serialise(request)
@@ -75,30 +59,92 @@ class Method:
         """The reply deserialised."""
         return reply if self.deserialise is None else self.deserialise(reply)
 
-    def open_unary(self, session: sealing.SenderSession, reply: sealed_pb2.CallResponse) -> Any:
+
+def method(
+    path: str, request_serializer: Any = None, response_deserializer: Any = None, _registered_method: bool = False
+) -> Method:
+    """A method, as generated stubs describe it to a channel."""
+    return Method(path, request_serializer, response_deserializer)
+
+
+def settings(
+    credentials: grpc.CallCredentials | None = None,
+    wait_for_ready: bool | None = None,
+    compression: grpc.Compression | None = None,
+) -> dict[str, Any]:
+    """What else a call may be given, by position or name, in gRPC's order."""
+    return {"credentials": credentials, "wait_for_ready": wait_for_ready, "compression": compression}
+
+
+class Exchange:
+    """The messages of one attempt at a sealed call, both ways. The next needs its own: an envelope opens once."""
+
+    def __init__(self, method: Method, key: sealing.PublicKey, token: Token) -> None:
+        self.key = key
+        self._method = method
+        self._token = token
+        self._session: sealing.SenderSession | None = None
+
+    def seal_unary(self, request: Any) -> sealed_pb2.CallRequest:
+        """The request of a unary call. Raises Unauthenticated for a token that names nobody."""
+        return sealed_pb2.CallRequest(envelope=self._envelope(request))
+
+    def seal_next(self, request: Any) -> sealed_pb2.CallStreamRequest:
+        """The next request of a streaming call: the envelope, then segments. Raises as `seal_unary` does."""
+        if self._session is None:
+            return sealed_pb2.CallStreamRequest(envelope=self._envelope(request))
+        return sealed_pb2.CallStreamRequest(segment=self._session.seal_request(self._method.to_bytes(request)))
+
+    def seal_end(self) -> sealed_pb2.CallStreamRequest | None:
+        """The end of a client's stream; None where it had no requests, and so no envelope to belong to."""
+        if self._session is None:
+            return None
+        return sealed_pb2.CallStreamRequest(segment=self._session.seal_request(None, last=True))
+
+    def open_unary(self, reply: sealed_pb2.CallResponse) -> Any:
         """The reply of a unary call. Raises Internal (SEAL_INVALID, SEAL_TRUNCATED)."""
-        message = open_segment(session, reply.segment)
-        close(session)
-        if message is None:
+        opened = self.open_next(reply.segment)
+        self.close()
+        if opened is None:
             raise _truncated()
-        return self.from_bytes(message)
+        return opened[0]
 
+    def open_next(self, segment: sealed_pb2.Segment) -> tuple[Any] | None:
+        """The next reply of a stream, in a tuple; None for an end without one. Raises Internal (SEAL_INVALID)."""
+        with _as_internal(errors.Internal("the reply does not open", reason="SEAL_INVALID")):
+            message = self._opened().open_response(segment)
+        return None if message is None else (self._method.from_bytes(message),)
 
-def open_segment(session: sealing.SenderSession, segment: sealed_pb2.Segment) -> bytes | None:
-    """A reply's message, or None for an end without one. Raises Internal (SEAL_INVALID)."""
-    with _as_internal(errors.Internal("the reply does not open", reason="SEAL_INVALID")):
-        return session.open_response(segment)
+    def close(self) -> None:
+        """Checks, where a call ended well, that its replies are complete. Raises Internal (SEAL_TRUNCATED)."""
+        with _as_internal(_truncated()):
+            self._opened().close()
 
+    def _opened(self) -> sealing.SenderSession:
+        if self._session is None:
+            raise sealing.invalid()
+        return self._session
 
-def close(session: sealing.SenderSession | None) -> None:
-    """Checks, where a call ended well, that its replies are complete. Raises Internal (SEAL_TRUNCATED)."""
-    if session is None:
-        raise _truncated()
-    with _as_internal(_truncated()):
-        session.close()
+    def _envelope(self, request: Any) -> sealed_pb2.Envelope:
+        token = self._token
+        if not token.tenant or not token.subject:
+            raise errors.Unauthenticated(
+                "sealed calls need a JWT with the claims tenant and sub", reason="TOKEN_UNREADABLE"
+            )
+        envelope, self._session = sealing.seal_request(
+            self.key,
+            self._method.to_bytes(request),
+            method=self._method.path,
+            model=_model(request),
+            tenant=token.tenant,
+            subject=token.subject,
+            now_ms=now_ms(),
+        )
+        return envelope
 
 
 def _truncated() -> errors.Internal:
+    """What replies that end before their last segment raise, whatever the status."""
     return errors.Internal("the reply was cut off", reason="SEAL_TRUNCATED")
 
 

@@ -1,7 +1,7 @@
 """Where a caller's token comes from, and when to get a new one. Without grpc; the clock is injected.
 
-The claims are read and not verified: that is for the gateway. The SDK needs to know when the token ends, and, for sealed
-calls, whom it names.
+The claims are read and not verified: that is for the gateway. The SDK needs to know when the token ends, and, for
+sealed calls, whom it names.
 """
 
 from __future__ import annotations

@@ -179,13 +179,14 @@ async def test_a_deadline_holds(running: Running, sealed: bool) -> None:
 
 @both
 async def test_an_error_is_explained(running: Running, sealed: bool) -> None:
-    async with aio.connect(**running.given(sealed=sealed)) as channel:
+    token = running.mesh.token(scopes=["embed"])
+    async with aio.connect(**running.given(token=token, sealed=sealed)) as channel:
         generation: Any = generation_pb2_grpc.GenerationServiceStub(channel)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await generation.Generate(ask(model="nothing"))
+            await generation.Generate(ask())
         error = explain(caught.value)
-        assert isinstance(error, errors.NotFound)
-        assert running.mesh.record_of(error)["status"] == "NOT_FOUND"
+        assert (type(error), error.reason) == (errors.PermissionDenied, "SCOPE_MISSING")
+        assert running.mesh.record_of(error)["event"] == "refused"
 
 
 @both

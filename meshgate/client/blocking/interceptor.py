@@ -45,10 +45,17 @@ class TokenInterceptor(_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream):
     def __init__(self, source: TokenSource) -> None:
         self._source = source
 
-    def _intercept(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         return continuation(self._with_token(client_call_details), request)
 
-    intercept_unary_unary = intercept_unary_stream = intercept_stream_unary = intercept_stream_stream = _intercept
+    def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return continuation(self._with_token(client_call_details), request)
+
+    def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return continuation(self._with_token(client_call_details), request_iterator)
+
+    def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return continuation(self._with_token(client_call_details), request_iterator)
 
     def _with_token(self, details: Any) -> Any:
         sent = tuple(details.metadata or ())

@@ -1,0 +1,39 @@
+"""The asyncio channel: a grpc.aio.Channel for generated stubs, with a token, retries and, if wanted, seals."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any, cast
+
+import grpc
+
+from meshgate.client import options as settings
+from meshgate.client.aio.interceptor import interceptors
+from meshgate.client.aio.sealed import SealedChannel
+from meshgate.client.keys import pins
+from meshgate.client.token import AsyncTokenOrigin, AsyncTokenSource
+
+DEFAULT_TARGET = "127.0.0.1:8443"
+
+
+def connect(
+    target: str = DEFAULT_TARGET,
+    *,
+    ca: settings.Certificates = None,
+    token: AsyncTokenOrigin | None = None,
+    sealed: bool = False,
+    pinned_fingerprints: Collection[str] = (),
+    client_certificate: tuple[bytes, bytes] | None = None,
+    options: Iterable[tuple[str, Any]] = (),
+) -> grpc.aio.Channel:
+    """As `meshgate.client.connect`, for asyncio. A function that makes tokens may be asynchronous; one that is not runs
+    on a thread, so that it may block."""
+    pinned = pins(pinned_fingerprints)
+    source = None if token is None else AsyncTokenSource(token)
+    channel = grpc.aio.secure_channel(
+        target,
+        settings.credentials(ca, client_certificate),
+        options=settings.channel_options(options),
+        interceptors=cast(Any, None if source is None else interceptors(source)),
+    )
+    return SealedChannel(channel, source, pinned) if sealed else channel

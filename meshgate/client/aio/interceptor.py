@@ -1,0 +1,69 @@
+"""Puts the token on every call of an asyncio channel."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from meshgate.client.failure import as_aio_failure
+from meshgate.client.token import AsyncTokenSource
+from meshgate.runtime.metadata import AUTHORIZATION
+
+if TYPE_CHECKING:  # generic in the stubs alone
+    _UnaryUnaryClientInterceptor = grpc.aio.UnaryUnaryClientInterceptor[Any, Any]
+    _UnaryStreamClientInterceptor = grpc.aio.UnaryStreamClientInterceptor[Any, Any]
+    _StreamUnaryClientInterceptor = grpc.aio.StreamUnaryClientInterceptor[Any, Any]
+    _StreamStreamClientInterceptor = grpc.aio.StreamStreamClientInterceptor[Any, Any]
+else:
+    _UnaryUnaryClientInterceptor = grpc.aio.UnaryUnaryClientInterceptor
+    _UnaryStreamClientInterceptor = grpc.aio.UnaryStreamClientInterceptor
+    _StreamUnaryClientInterceptor = grpc.aio.StreamUnaryClientInterceptor
+    _StreamStreamClientInterceptor = grpc.aio.StreamStreamClientInterceptor
+
+
+class _WithToken:
+    """What the four arities share."""
+
+    def __init__(self, source: AsyncTokenSource) -> None:
+        self._source = source
+
+    async def _with_token(self, details: Any) -> Any:
+        """The details with a token, and with what time is left after getting it."""
+        sent = tuple(details.metadata or ())
+        if any(key == AUTHORIZATION for key, _ in sent):
+            return details
+        began = time.monotonic()
+        with as_aio_failure():
+            token = await self._source.get(details.timeout)
+        metadata = grpc.aio.Metadata(*sent, (AUTHORIZATION, f"Bearer {token.value}"))
+        timeout = details.timeout
+        if timeout is not None:
+            timeout = max(0.0, timeout - (time.monotonic() - began))
+        return details._replace(metadata=metadata, timeout=timeout)
+
+
+class _UnaryUnary(_WithToken, _UnaryUnaryClientInterceptor):
+    async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return await continuation(await self._with_token(client_call_details), request)
+
+
+class _UnaryStream(_WithToken, _UnaryStreamClientInterceptor):
+    async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        return await continuation(await self._with_token(client_call_details), request)
+
+
+class _StreamUnary(_WithToken, _StreamUnaryClientInterceptor):
+    async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return await continuation(await self._with_token(client_call_details), request_iterator)
+
+
+class _StreamStream(_WithToken, _StreamStreamClientInterceptor):
+    async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return await continuation(await self._with_token(client_call_details), request_iterator)
+
+
+def interceptors(source: AsyncTokenSource) -> list[Any]:
+    """One for each arity: grpc.aio takes an interceptor for one alone."""
+    return [_UnaryUnary(source), _UnaryStream(source), _StreamUnary(source), _StreamStream(source)]
