@@ -24,7 +24,7 @@ from meshgate.runtime import config
 _DURATION: Final = re.compile(r"(\d{1,9})([smhd]?)", re.ASCII)
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400}
 _LONGEST: Final = 366 * 86_400
-_COLUMNS: Final = ("event", "tenant", "subject", "method", "model", "status", "reason", "tokens")
+_COLUMNS: Final = ("event", "who", "method", "model", "outcome", "tokens")
 _POLL_SECONDS: Final = 0.5
 _USAGE_ERROR: Final = 2
 
@@ -159,11 +159,11 @@ def _table(records: list[dict[str, Any]]) -> Table:
     table = Table(Column("time", no_wrap=True), *_COLUMNS, box=None)
     for record in records:
         tokens = _number(record, "input_tokens") + _number(record, "output_tokens")
-        named = (str(record.get(name, "")) for name in ("tenant", "subject"))
-        outcome = (str(record.get(name, "")) for name in ("model", "status", "reason"))
-        method = str(record.get("target") or record.get("method", "")).rpartition(".")[2]
-        cells = (_time(record), str(record.get("event", "")), *named, method, *outcome, str(tokens or ""))
-        table.add_row(*map(_shown, cells))
+        who = "/".join(str(record[name]) for name in ("tenant", "subject") if name in record)
+        method = str(record.get("target") or record.get("method", "")).rpartition("/")[2]
+        outcome = str(record.get("reason") or record.get("status", ""))
+        cells = (_time(record), str(record.get("event", "")), who, method, str(record.get("model", "")), outcome)
+        table.add_row(*map(_shown, cells), str(tokens or ""))
     return table
 
 
