@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from gateway import intent
 from gateway.authentication import Authenticator
@@ -29,6 +29,9 @@ from gateway.principal import Principal
 from gateway.routes import LOCAL_ROUTES, MODEL_ROUTES, PUBLIC_ROUTES, Route
 from meshgate import errors
 from meshgate.runtime.status import TOO_LARGE
+
+_FIRST_SECONDS: Final = 60.0
+"""How long a stream may be open without its first message."""
 
 
 class Forwarder(Protocol):
@@ -76,7 +79,7 @@ class Pipeline:
         route = PUBLIC_ROUTES.get(call.method)
         if route is None:
             raise errors.Unimplemented("no such method", reason="METHOD_UNKNOWN")
-        async with asyncio.timeout(call.remaining()):
+        async with asyncio.timeout(min(call.remaining() or _FIRST_SECONDS, _FIRST_SECONDS)):
             first = await requests.read()
         if first is not None and len(first) > self.max_message_bytes:
             raise errors.InvalidArgument(

