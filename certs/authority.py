@@ -6,6 +6,7 @@ The keys are ECDSA because Meshgate's servers admit TLS 1.3 by admitting no key 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,8 @@ NAMES: Final = ("gateway", "generation", "embedding", "classification")
 _LEAF_LIFE: Final = timedelta(days=7)
 _CA_LIFE: Final = timedelta(days=3650)
 _BACKDATED: Final = timedelta(minutes=5)
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,63}", re.ASCII)
+_DNS_LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", re.ASCII)
 _CA_NAME: Final = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Meshgate development CA")])
 
 
@@ -46,22 +49,26 @@ def ensure(
 ) -> list[str]:
     """Makes what is missing under `home`/certs: the CA, and for each name `<name>.pem` and `<name>-key.pem` (0600).
 
-    A leaf is kept while more than a third of its life is left and it is of this CA, unless `renew`. Returns the names
-    of the leaves made. Raises ValueError for a name that a SPIFFE ID can't have.
+    A leaf is kept while more than a third of its life is left, it is of this CA and it names the workload, unless
+    `renew`. Returns the names of the leaves made. Raises ValueError for a name that a SPIFFE ID can't have or that the
+    CA's own files have, and OSError.
     """
     moment = now or datetime.now(UTC)
+    wanted = [_checked(name) for name in names]
     folder = home / "certs"
-    files.private_directory(folder)
-    authority = _load_authority(folder, moment) or _make_authority(folder, moment)
-    made = [name for name in names if renew or not _fresh(folder, _checked(name), authority, moment)]
-    for name in made:
-        _make_leaf(folder, _checked(name), authority, moment, life)
+    with files.private_directory(folder):
+        authority = _load_authority(folder, moment) or _make_authority(folder, moment)
+        made = [name for name in wanted if renew or not _fresh(folder, name, authority, moment)]
+        for name in made:
+            _make_leaf(folder, name, authority, moment, life)
     return made
 
 
 def _checked(name: str) -> str:
-    if not name or not all(letter.isascii() and (letter.isalnum() or letter in "-_.") for letter in name):
+    if not _NAME.fullmatch(name) or name in (".", ".."):
         raise ValueError(f"not a name for a SPIFFE ID: {name!r}")
+    if name == "ca" or name.endswith("-key"):
+        raise ValueError(f"not a name for a SPIFFE ID here, its files would be another's: {name!r}")
     return name
 
 
@@ -69,7 +76,7 @@ def _load_authority(folder: Path, now: datetime) -> Authority | None:
     try:
         certificate = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
         key = serialization.load_pem_private_key((folder / "ca-key.pem").read_bytes(), None)
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError, TypeError):  # TypeError: an encrypted key
         return None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or certificate.not_valid_after_utc - now < _LEAF_LIFE:
         return None
@@ -99,12 +106,23 @@ def _fresh(folder: Path, name: str, authority: Authority, now: datetime) -> bool
     except Exception:  # whatever is wrong with it, it is made anew
         return False
     life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    if not _names(certificate, name):
+        return False
     return key.public_key() == certificate.public_key() and certificate.not_valid_after_utc - now > life / 3
+
+
+def _names(certificate: x509.Certificate, name: str) -> bool:
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return False
+    return found.get_values_for_type(x509.UniformResourceIdentifier) == [_spiffe_id(name)]
 
 
 def _make_leaf(folder: Path, name: str, authority: Authority, now: datetime, life: timedelta) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    life = min(life, authority.certificate.not_valid_after_utc - now)  # nothing outlives what signs it
     issuer_key = x509.SubjectKeyIdentifier.from_public_key(authority.key.public_key())
     certificate = (
         _builder(subject, authority.certificate.subject, key.public_key(), now, life)
@@ -123,12 +141,16 @@ def _make_leaf(folder: Path, name: str, authority: Authority, now: datetime, lif
     files.write_public(folder / f"{name}.pem", certificate.public_bytes(serialization.Encoding.PEM))
 
 
+def _spiffe_id(name: str) -> str:
+    return f"spiffe://{TRUST_DOMAIN}/{name}"
+
+
 def _alternative_names(name: str) -> x509.SubjectAlternativeName:
+    hosts = ["localhost", *([name.lower()] if _DNS_LABEL.fullmatch(name.lower()) else [])]
     return x509.SubjectAlternativeName(
         [
-            x509.UniformResourceIdentifier(f"spiffe://{TRUST_DOMAIN}/{name}"),
-            x509.DNSName("localhost"),
-            x509.DNSName(name.lower()),
+            x509.UniformResourceIdentifier(_spiffe_id(name)),
+            *map(x509.DNSName, hosts),
             x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
             x509.IPAddress(ipaddress.ip_address("::1")),
         ]

@@ -1,8 +1,11 @@
-"""Writing secrets: never readable by others, never half there."""
+"""Writing secrets: never readable by others, never half there, never by two at once."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -10,10 +13,19 @@ _PRIVATE: Final = 0o600
 _PUBLIC: Final = 0o644
 
 
-def private_directory(path: Path) -> None:
-    """Makes a directory that only its owner may enter."""
+@contextmanager
+def private_directory(path: Path) -> Iterator[None]:
+    """Makes a directory that only its owner may enter, and holds it against other writers: two at once would leave a CA
+    of one with a key of the other. Raises OSError.
+    """
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(0o700)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # let go when it is closed
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_private(path: Path, data: bytes) -> None:
@@ -27,11 +39,14 @@ def write_public(path: Path, data: bytes) -> None:
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -51,6 +51,8 @@ class CountingModel:
         self.reads: list[list[int]] = []
         self.wiped: list[int] = []
         self.fault: Exception | None = None
+        self.stride = 1
+        """What comes after token n: n + stride."""
 
     def read(self, tokens: Sequence[int], start: int) -> Tensor:
         if BROKEN in tokens:
@@ -81,7 +83,7 @@ class CountingModel:
         if token == POISON:
             return torch.full((VOCABULARY,), math.nan)
         logits = torch.zeros(VOCABULARY)
-        logits[(token + 1) % VOCABULARY] = 50.0
+        logits[(token + self.stride) % VOCABULARY] = 50.0
         return logits
 
 

@@ -1,15 +1,13 @@
 """One process of the mesh: started, waited for, started again, and never left behind.
 
 Each child is the leader of a session of its own, so that Ctrl-C reaches the supervisor alone, which then stops the
-children in order. On Linux the kernel also sends every child SIGTERM when the supervisor dies in any way, SIGKILL
-included (PR_SET_PDEATHSIG).
+children in order. leash.py ends the child when the supervisor could not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import random
 import signal
@@ -17,40 +15,55 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Protocol
 
+from meshgate.supervisor import leash
 from meshgate.supervisor.backoff import Backoff
 
-_PR_SET_PDEATHSIG: Final = 1
+_TAIL_BYTES: Final = 8192
 
-Died = Callable[["Child", int, float], None]
+
+class Observer(Protocol):
+    """Who is told what becomes of a child."""
+
+    def started(self, child: Child) -> None:
+        """Its process runs."""
+
+    def died(self, child: Child, status: int, wait: float) -> None:
+        """Its process ended unasked with `status` (minus the signal's number); the next starts in `wait` seconds."""
 
 
 class Child:
     """A process under supervision."""
 
     def __init__(
-        self, name: str, command: Sequence[str], log: Path, died: Died, backoff: Backoff | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        observer: Observer,
+        backoff: Backoff | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`died(child, status, wait)` is told of each death and how long until the next start."""
         self.name = name
         self.log = log
         self.pid: int | None = None
         self._command = command
-        self._died = died
+        self._observer = observer
         self._backoff = backoff or Backoff()
+        self._clock = clock
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
 
     async def supervise(self) -> None:
         """Keeps the process running until `stop`. Raises OSError when it can't be started at all."""
         while not self._stopping.is_set():
-            started = time.monotonic()
+            started = self._clock()
             status = await self._run()
             if self._stopping.is_set():
                 return
-            wait = self._backoff.after(time.monotonic() - started, random.random())  # noqa: S311 - spreads load only
-            self._died(self, status, wait)
+            wait = self._backoff.after(self._clock() - started, random.random())  # noqa: S311 - spreads load only
+            self._observer.died(self, status, wait)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), wait)
 
@@ -71,20 +84,26 @@ class Child:
         self._signal(signal.SIGKILL)
 
     def last_line(self) -> str:
-        """The last line of its log: why it died, most often."""
+        """The last line of its log that is not blank: why it died, most often."""
         try:
-            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+            with self.log.open("rb") as file:
+                file.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
+                lines = file.read(_TAIL_BYTES).decode(errors="replace").split("\n")
         except OSError:
             return ""
-        return lines[-1] if lines else ""
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     async def _run(self) -> int:
         with self.log.open("ab") as output:
             self._process = await _spawn(self._command, output)
         self.pid = self._process.pid
+        self._observer.started(self)
         if self._stopping.is_set():  # asked to stop while it was being started
             self._signal(signal.SIGTERM)
-        return await self._process.wait()
+        status = await self._process.wait()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # what it started, should it have left anything
+        return status
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -93,22 +112,8 @@ class Child:
 
 
 async def _spawn(command: Sequence[str], output: IO[bytes]) -> asyncio.subprocess.Process:
+    # -I and -S: the leash needs no site-packages, and what the environment says of Python is for the command alone.
+    leashed = (sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *command)
     return await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        start_new_session=True,
-        preexec_fn=_die_with(os.getpid()) if sys.platform == "linux" else None,
+        *leashed, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
     )
-
-
-def _die_with(supervisor: int) -> Callable[[], None]:
-    libc = ctypes.CDLL(None)
-
-    def arrange() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != supervisor:  # it died before the kernel was asked
-            os._exit(1)
-
-    return arrange

@@ -1,4 +1,7 @@
-"""Whether a process serves, as it says itself through grpc.health.v1."""
+"""Whether a process serves, as it says itself through grpc.health.v1 over mutual TLS.
+
+A peer that hangs is noticed by the channel's keepalive, which ends the watch.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,9 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from meshgate.runtime import channel
+from meshgate.supervisor.board import State
 
 _AGAIN_SECONDS: Final = 0.3
-SERVING: Final = "serving"
-LOADING: Final = "loading"
-SILENT: Final = "silent"
 
 
 def credentials(home: Path) -> grpc.ChannelCredentials:
@@ -25,20 +26,25 @@ def credentials(home: Path) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(*(path.read_bytes() for path in files))
 
 
-async def states(target: str, service: str, identity: grpc.ChannelCredentials) -> AsyncIterator[str]:
-    """Yields SILENT, LOADING or SERVING whenever it changes; never ends."""
-    async with channel.open_channel(target, identity) as opened:
+async def states(target: str, service: str, home: Path) -> AsyncIterator[State]:
+    """Yields STARTING (no answer), LOADING or SERVING whenever it changes; never ends.
+
+    Each attempt has a channel of its own, so that renewed certificates are taken up.
+    """
+    last: State | None = None
+    while True:
+        async for state in _watch(target, service, home):
+            if state is not last:
+                last = state
+                yield state
+        await asyncio.sleep(_AGAIN_SECONDS)
+
+
+async def _watch(target: str, service: str, home: Path) -> AsyncIterator[State]:
+    async with channel.open_channel(target, credentials(home)) as opened:
         stub: Any = health_pb2_grpc.HealthStub(opened)
-        last = ""
-        while True:
-            try:
-                async for reply in stub.Watch(health_pb2.HealthCheckRequest(service=service)):
-                    state = SERVING if reply.status == health_pb2.HealthCheckResponse.SERVING else LOADING
-                    if state != last:
-                        last = state
-                        yield state
-            except grpc.aio.AioRpcError:
-                if last != SILENT:
-                    last = SILENT
-                    yield SILENT
-            await asyncio.sleep(_AGAIN_SECONDS)
+        try:
+            async for reply in stub.Watch(health_pb2.HealthCheckRequest(service=service)):
+                yield State.SERVING if reply.status == health_pb2.HealthCheckResponse.SERVING else State.LOADING
+        except grpc.aio.AioRpcError:
+            yield State.STARTING

@@ -167,7 +167,7 @@ class Sampling(_message.Message):
     REPETITION_PENALTY_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
-    """0 is greedy. Range 0 to 2. Default 0."""
+    """0 is greedy. Range 0 to 2. Default 1."""
     top_p: _builtins.float
     """Keeps the smallest set of tokens with at least this probability. Range above 0 to 1. Default 1."""
     top_k: _builtins.int

@@ -23,8 +23,12 @@ from services.generation.prompt import PromptReader
 from services.generation.served import Place, Served
 from services.generation.servicer import GenerationServicer
 from services.generation.stepper import Stepper
+from services.generation.tokenising import Tokenising
 
 _log = logging.getLogger(__name__)
+
+_COUNTING = 64
+"""How many CountTokens calls may be in hand beside the calls that generate."""
 
 
 class App:
@@ -68,6 +72,8 @@ class App:
         """Lets what runs finish for at most `grace` seconds, then fails it."""
         if self._engine is not None:
             await self._engine.stop(grace)
+        if self._place.served is not None:
+            self._place.served.tokenising.close()
 
     def _serve(self, causal: CausalModel, prompts: PromptReader, engine: ContinuousEngine) -> Served:
         settings, capacity = self._config.model, self._config.engine.max_batch + self._config.engine.max_queue
@@ -79,7 +85,8 @@ class App:
             max_candidates=min(limits.CANDIDATES, capacity),
             vocabulary_size=causal.vocabulary_size,
         )
-        return Served(engine, prompts, bounds, Permits(capacity), causal.dtype)
+        tokenising = Tokenising(capacity + _COUNTING)
+        return Served(engine, prompts, bounds, Permits(capacity), tokenising, causal.dtype)
 
 
 def build(config: GenerationConfig) -> App:

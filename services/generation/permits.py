@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from meshgate.errors import Unavailable
@@ -19,10 +19,19 @@ class Permits:
     @contextmanager
     def take(self, weight: int = 1) -> Iterator[None]:
         """Holds `weight` for the block. Raises Unavailable (OVERLOADED) when so much is not free."""
-        if weight > self.free:
-            raise Unavailable("the queue is full", reason="OVERLOADED", retry_after=_RETRY_SECONDS)
-        self.free -= weight
+        release = self.acquire(weight)
         try:
             yield
         finally:
+            release()
+
+    def acquire(self, weight: int = 1) -> Callable[[], None]:
+        """Takes `weight` until what is returned is called, once. Raises Unavailable (OVERLOADED)."""
+        if weight > self.free:
+            raise Unavailable("the queue is full", reason="OVERLOADED", retry_after=_RETRY_SECONDS)
+        self.free -= weight
+
+        def release() -> None:
             self.free += weight
+
+        return release

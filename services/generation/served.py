@@ -9,6 +9,7 @@ from services.generation.engine import Engine
 from services.generation.limits import Limits
 from services.generation.permits import Permits
 from services.generation.prompt import PromptReader
+from services.generation.tokenising import Tokenising
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,7 @@ class Served:
     prompts: PromptReader
     limits: Limits
     permits: Permits
+    tokenising: Tokenising
     dtype: str
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -17,8 +16,6 @@ from services.generation import validate, wire
 from services.generation.engine import Job
 from services.generation.limits import Limits
 from services.generation.outputs import Outputs
-from services.generation.permits import Permits
-from services.generation.prompt import PromptReader
 from services.generation.served import Place, Served
 
 if TYPE_CHECKING:
@@ -26,8 +23,6 @@ if TYPE_CHECKING:
 
 _ANSWER_SECONDS = 0.02
 """How long before the caller's deadline work ends, so that what was made can still be returned."""
-_COUNTING = 64
-"""How many CountTokens calls may be in hand at once."""
 
 
 class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
@@ -35,7 +30,6 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
 
     def __init__(self, place: Place) -> None:
         self._place = place
-        self._counting = Permits(_COUNTING)
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
         """Every candidate whole."""
@@ -71,8 +65,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         served = self._place.get()
         validate.check_model(request.model, served.limits)
         validate.check_input(request, served.limits)
-        with self._counting.take():
-            tokens = len(await _tokens(request, served.prompts))
+        tokens = len(await _tokens(request, served))
         metadata.report_usage(context, tokens)
         return pb.CountTokensResponse(input_tokens=tokens, model=served.limits.name)
 
@@ -126,7 +119,7 @@ class _Call:
     async def prompt(self, served: Served) -> Sequence[int]:
         """The input's tokens. Raises InvalidArgument when they are too many."""
         try:
-            tokens = await _tokens(self.request, served.prompts)
+            tokens = await _tokens(self.request, served)
             validate.check_prompt_length(len(tokens), served.limits, self.token_cap)
         except InvalidArgument as error:
             raise self.located(error) from None
@@ -147,12 +140,13 @@ class _Call:
             raise DeadlineExceeded("the deadline passed before the first token")
 
 
-async def _tokens(request: validate.Request, prompts: PromptReader) -> Sequence[int]:
+async def _tokens(request: validate.Request, served: Served) -> Sequence[int]:
     match request.WhichOneof("input"):
         case "prompt":
-            return await asyncio.to_thread(prompts.text, request.prompt)
+            return await served.tokenising.run(served.prompts.text, request.prompt)
         case "conversation":
-            return await asyncio.to_thread(prompts.conversation, validate.turns(request.conversation))
+            turns = validate.turns(request.conversation)
+            return await served.tokenising.run(served.prompts.conversation, turns)
     return list(request.token_ids.ids)
 
 

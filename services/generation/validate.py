@@ -73,7 +73,8 @@ def sampling(message: pb.Sampling, limits: Limits) -> Sampling:
     )
     _range("sampling.temperature", chosen.temperature, 0, 2)
     _above("sampling.top_p", chosen.top_p, 1)
-    _range("sampling.top_k", chosen.top_k or (1 if chosen.top_k is None else 0), 1, limits.vocabulary_size)
+    if chosen.top_k is not None:
+        _range("sampling.top_k", chosen.top_k, 1, limits.vocabulary_size)
     _range("sampling.min_p", chosen.min_p, 0, 1)
     _above("sampling.repetition_penalty", chosen.repetition_penalty, 10)
     return chosen

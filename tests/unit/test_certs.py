@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
 import certs
@@ -74,7 +76,55 @@ def test_leaves_of_another_ca_are_made_anew(tmp_path: Path) -> None:
     assert certs.ensure(tmp_path) == list(certs.NAMES)
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "ü", "a b", "../gateway"])
-def test_a_name_that_a_spiffe_id_cannot_have(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "ü", "a b", "../gateway", "a" * 64, "ca", "gateway-key"])
+def test_a_name_that_a_spiffe_id_or_a_file_cannot_have(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="SPIFFE"):
-        certs.ensure(tmp_path, [name])
+        certs.ensure(tmp_path, ["gateway", name])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_leaf_of_another_name_is_made_anew(tmp_path: Path) -> None:
+    certs.ensure(tmp_path)
+    for ending in (".pem", "-key.pem"):
+        (tmp_path / "certs" / f"embedding{ending}").replace(tmp_path / "certs" / f"gateway{ending}")
+    assert certs.ensure(tmp_path, ["gateway"]) == ["gateway"]
+
+
+def test_a_leaf_is_for_both_ends_and_for_signing_alone(tmp_path: Path) -> None:
+    certs.ensure(tmp_path, now=NOW)
+    leaf = load(tmp_path, "gateway")
+    extensions = leaf.extensions
+    constraints = extensions.get_extension_for_class(x509.BasicConstraints)
+    usage = extensions.get_extension_for_class(x509.KeyUsage)
+    assert (constraints.critical, constraints.value.ca) == (True, False)
+    assert usage.critical
+    assert usage.value.digital_signature
+    assert not usage.value.key_cert_sign
+    assert set(extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == {
+        ExtendedKeyUsageOID.SERVER_AUTH,
+        ExtendedKeyUsageOID.CLIENT_AUTH,
+    }
+    assert leaf.not_valid_before_utc <= NOW - timedelta(minutes=4)
+
+
+def test_a_leaf_verifies_as_a_client_under_its_spiffe_id(tmp_path: Path) -> None:
+    certs.ensure(tmp_path)
+    verifier = PolicyBuilder().store(Store([load(tmp_path, "ca")])).time(NOW).build_client_verifier()
+    verified = verifier.verify(load(tmp_path, "embedding"), [])
+    assert x509.UniformResourceIdentifier("spiffe://meshgate.local/embedding") in (verified.subjects or [])
+
+
+def test_nothing_outlives_the_ca(tmp_path: Path) -> None:
+    certs.ensure(tmp_path, now=NOW)
+    end = load(tmp_path, "ca").not_valid_after_utc
+    certs.ensure(tmp_path, now=end - timedelta(days=8), life=timedelta(days=90))
+    assert load(tmp_path, "gateway").not_valid_after_utc <= load(tmp_path, "ca").not_valid_after_utc
+
+
+def test_two_at_once_leave_one_ca(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda _: certs.ensure(tmp_path), range(8)))
+    assert sorted(made) == [[]] * 7 + [list(certs.NAMES)]
+    for name in certs.NAMES:
+        load(tmp_path, name).verify_directly_issued_by(load(tmp_path, "ca"))
+    assert not list((tmp_path / "certs").glob(".*"))

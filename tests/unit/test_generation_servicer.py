@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from meshgate.v1 import models_pb2
 from services.generation.app import App, build
 from services.generation.catalogue import ModelServicer
 from services.generation.config import GenerationConfig
+from services.generation.engine import Engine, Job, Listener, Ticket
 from services.generation.servicer import GenerationServicer
 from services.generation.tokenising import Tokenising
 from tests.tinymodels.llama import CONTEXT, build_tiny_llama
@@ -41,6 +43,38 @@ class Context:
 
     def set_trailing_metadata(self, trailers: Any) -> None:
         self.trailers = trailers
+
+
+class Watched:
+    """An engine that counts the tickets that were cancelled."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.submitted = asyncio.Event()
+        self.cancelled = 0
+        self._engine = engine
+
+    def submit(self, job: Job, listener: Listener) -> Ticket:
+        ticket = self._engine.submit(job, listener)
+        self.submitted.set()
+        return _Counted(self, ticket)
+
+
+class _Counted:
+    def __init__(self, watched: Watched, ticket: Ticket) -> None:
+        self._watched = watched
+        self._ticket = ticket
+
+    def cancel(self) -> None:
+        self._watched.cancelled += 1
+        self._ticket.cancel()
+
+
+def watch(app: App) -> Watched:
+    """Puts a watch around the engine."""
+    served = app._place.get()
+    watched = Watched(served.engine)
+    app._place.served = dataclasses.replace(served, engine=watched)
+    return watched
 
 
 @pytest.fixture(scope="module")
@@ -198,22 +232,27 @@ async def test_tokenising_of_a_departed_caller_counts_until_it_is_done() -> None
 async def test_leaving_a_stream_ends_its_work(service: GenerationServicer, app: App) -> None:
     context: Any = Context()
     request = pb.GenerateStreamRequest(request=ask(max_output_tokens=200, candidate_count=4, sampling={"seed": 1}))
+    watched = watch(app)
     replies: Any = service.GenerateStream(request, context)
     await anext(replies)
     await replies.aclose()
     assert app._place.get().permits.free == 12
+    assert watched.cancelled == 1
     reply = await service.Generate(ask(candidate_count=4), context)
     assert len(reply.candidates) == 4
 
 
 async def test_a_cancelled_unary_call_gives_its_place_back(service: GenerationServicer, app: App) -> None:
     context: Any = Context()
+    watched = watch(app)
     task = asyncio.ensure_future(service.Generate(ask(max_output_tokens=200, candidate_count=8), context))
     await asyncio.sleep(0)  # it runs up to its first await
     assert app._place.get().permits.free == 4
+    await watched.submitted.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert watched.cancelled == 1
     assert app._place.get().permits.free == 12
 
 

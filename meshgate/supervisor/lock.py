@@ -1,0 +1,32 @@
+"""One mesh to a state directory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from meshgate.runtime.config import ConfigError
+
+
+@contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """Holds the state directory for one mesh; the kernel lets go of it however we end. Raises ConfigError when another
+    has it.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "up.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            by = lock.read(20).strip() or "unknown"
+            raise ConfigError(
+                f"a mesh already runs in {home} (process {by}); stop it, or set MESHGATE_HOME to another place"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield

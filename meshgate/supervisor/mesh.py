@@ -1,0 +1,124 @@
+"""The four processes of a Layout, run until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Coroutine, Iterable, Mapping
+from typing import Any, Final
+
+from rich.console import Console
+
+import certs
+from meshgate.supervisor import watch
+from meshgate.supervisor.board import Board, State
+from meshgate.supervisor.child import Child
+from meshgate.supervisor.layout import GATEWAY, SERVICES, Layout
+from meshgate.supervisor.screen import Screen
+
+GRACE_SECONDS: Final = 25.0
+_RENEW_SECONDS: Final = 3600.0
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Mesh:
+    """Starts, watches, restarts and stops. Is the Observer of its children."""
+
+    def __init__(self, layout: Layout, console: Console) -> None:
+        self._layout = layout
+        self._board = Board((*SERVICES, GATEWAY), time.monotonic)
+        self._screen = Screen(console, self._board)
+        self._children = {
+            name: Child(name, layout.command(name), layout.log(name), self) for name in self._board.parts
+        }
+        self._ready = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serves until SIGINT, SIGTERM or SIGHUP, and then leaves no process behind. A second signal does not wait."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._asked)
+        tasks = [asyncio.create_task(work) for work in self._work()]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            await self._stop(tasks)
+
+    def started(self, child: Child) -> None:
+        """A process runs."""
+        self._board.started(child.name)
+
+    def died(self, child: Child, status: int, wait: float) -> None:
+        """A process ended unasked."""
+        self._board.died(child.name, wait)
+        self._screen.died(child.name, status, wait, child.last_line())
+
+    def _work(self) -> Iterable[Coroutine[Any, Any, object]]:
+        yield self._stopping.wait()
+        yield self._announce()
+        yield self._renew()
+        for name, child in self._children.items():
+            yield child.supervise()
+            yield self._follow(name)
+
+    def _asked(self) -> None:
+        if self._stopping.is_set():
+            for child in self._children.values():
+                child.kill()
+        self._stopping.set()
+
+    async def _stop(self, tasks: list[asyncio.Task[object]]) -> None:
+        self._screen.say("stopping")
+        # The gateway first: what it has in hand still needs the services.
+        await self._children[GATEWAY].stop(GRACE_SECONDS)
+        await asyncio.gather(*(child.stop(GRACE_SECONDS) for child in self._children.values()))
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._screen.say("stopped")
+
+    async def _follow(self, name: str) -> None:
+        """Keeps the board up to date. The gateway serves once it has reached every service."""
+        names = ("", *SERVICES.values()) if name == GATEWAY else ("",)
+        heard: dict[str, State] = dict.fromkeys(names, State.STARTING)
+
+        async def follow(service: str) -> None:
+            async for state in watch.states(self._layout.target(name), service, self._layout.home):
+                heard[service] = state
+                self._heard(name, together(heard))
+
+        await asyncio.gather(*map(follow, names))
+
+    def _heard(self, name: str, state: State) -> None:
+        if self._board.heard(name, state) and state is not State.STARTING:
+            self._screen.changed(name)
+        if self._board.ready:
+            self._ready.set()
+
+    async def _announce(self) -> None:
+        self._screen.starting(self._layout.home / "logs")
+        with self._screen.loading():
+            await self._ready.wait()
+        self._screen.ready(self._layout.target(GATEWAY))
+        await self._stopping.wait()
+
+    async def _renew(self) -> None:
+        """Keeps certificates good for as long as the mesh runs; the processes take up new ones by themselves."""
+        while True:
+            await asyncio.sleep(_RENEW_SECONDS)
+            with contextlib.suppress(OSError):  # a full disk: there are days left, and another attempt within the hour
+                await asyncio.to_thread(certs.ensure, self._layout.home)
+
+
+def together(states: Mapping[str, State]) -> State:
+    """What a process does, given what it says of each of its services: the least of them."""
+    for state in (State.STARTING, State.LOADING):
+        if state in states.values():
+            return state
+    return State.SERVING

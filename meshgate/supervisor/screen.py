@@ -1,0 +1,95 @@
+"""What `meshgate up` shows: a live table while models load on a terminal, and a line for each event everywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from meshgate.supervisor.board import Board, State
+
+_STYLES: Final = {State.STARTING: "dim", State.LOADING: "yellow", State.SERVING: "green", State.DEAD: "red"}
+_NEXT: Final = """\
+Try, from another terminal:
+  meshgate generate "Gravity is" --max-tokens 20
+  meshgate chat
+  meshgate embed "你好，世界！"
+  meshgate classify "I loved this film"
+  meshgate audit tail
+Ctrl-C stops everything."""
+
+
+class Screen:
+    """Speaks to whoever started the mesh. One who no longer listens, a closed terminal or pipe, is no reason to fail:
+    the children would be left without their supervisor.
+    """
+
+    def __init__(self, console: Console, board: Board) -> None:
+        self._console = console
+        self._board = board
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Shows the table while it is entered, where there is a terminal to redraw."""
+        if not self._console.is_terminal:
+            yield
+            return
+        live = Live(get_renderable=self._table, console=self._console, refresh_per_second=4, transient=True)
+        with live:
+            yield
+
+    def say(self, text: str) -> None:
+        """A line, with markup."""
+        with contextlib.suppress(OSError):
+            self._console.print(text, highlight=False, soft_wrap=True)
+
+    def changed(self, name: str) -> None:
+        """A part's state is another."""
+        state = self._board.parts[name].state
+        self.say(f"[{_STYLES[state]}]{name}[/] {state.value} after {self._board.seconds(name):.1f} s")
+
+    def died(self, name: str, status: int, wait: float, last_line: str) -> None:
+        """A part's process ended unasked."""
+        self.say(f"[red]{name}[/] died ({ending(status)}), starting it again in {wait:.1f} s")
+        if why := message(last_line):
+            self.say(f"  {escape(why)}")
+
+    def ready(self, target: str) -> None:
+        """All serve: what to do next."""
+        self.say(f"[bold green]ready[/] on {target}")
+        self.say(escape(_NEXT))
+
+    def starting(self, logs: Path) -> None:
+        """Where to look when it takes long."""
+        self.say(f"starting; logs are in {escape(str(logs))}")
+
+    def _table(self) -> Table:
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for name, part in self._board.parts.items():
+            seconds = f"{self._board.seconds(name):.0f} s"
+            table.add_row(f"[{_STYLES[part.state]}]{name}[/]", part.state.value, seconds)
+        return table
+
+
+def ending(status: int) -> str:
+    """How a process ended, in words."""
+    with contextlib.suppress(ValueError):
+        return f"signal {signal.Signals(-status).name}"
+    return f"status {status}"
+
+
+def message(line: str) -> str:
+    """The message of a line of a JSON log; other lines as they are. Nothing that a terminal would obey."""
+    with contextlib.suppress(ValueError):
+        found = json.loads(line)
+        line = str(found.get("message", "")) if isinstance(found, dict) else line
+    return "".join(letter for letter in line if letter.isprintable())
