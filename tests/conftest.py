@@ -3,3 +3,4 @@
 from __future__ import annotations
 
 import meshgate.runtime.tls13  # noqa: F401
+import services.openmp  # noqa: F401 - tests share their cores

@@ -6,6 +6,9 @@ import argparse
 import sys
 
 import meshgate.runtime.tls13  # noqa: F401 - before grpc
+import services.openmp  # noqa: F401 - before torch
+
+# isort: split
 from meshgate.runtime import config, process
 from meshgate.runtime.server import serve
 from services.embedding import app

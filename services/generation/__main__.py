@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
-# Read when torch loads its OpenMP. Its threads otherwise spin while they wait for each other, and where cores are
-# shared with other processes they spin while whom they wait for cannot run: measured, steps became ten times slower.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import meshgate.runtime.tls13  # noqa: F401 - before grpc
+import services.openmp  # noqa: F401 - before torch
+
+# isort: split
 from meshgate.runtime import config, process
 from meshgate.runtime.server import serve
 from services.generation import app
