@@ -7,7 +7,7 @@ import logging
 from typing import Final
 
 import grpc
-from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gateway.audit import AuditLog
@@ -24,7 +24,7 @@ from gateway.pipeline import Forwarder, Pipeline
 from gateway.routes import GATEWAY, PUBLIC_ROUTES, SERVICES
 from gateway.server import Edge
 from meshgate.runtime import channel, server
-from meshgate.runtime.server import NOT_SERVING, SERVING
+from meshgate.runtime.health import NOT_SERVING, SERVING, Health
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Gateway:
     def __init__(self, config: GatewayConfig) -> None:
         self.port = 0
         self._config = config
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stub lacks aio
+        self._health = Health()
         self._backends = {name: Backend(name, section, config.mesh) for name, section in config.backends.items()}
         self._catalogue = Catalogue(self._backends, self._announce)
         self._audit = AuditLog(config.audit)

@@ -14,16 +14,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from pydantic import Field
 
 from meshgate.runtime import channel, interceptor, tls
 from meshgate.runtime.config import ConfigError, Strict
+from meshgate.runtime.health import NOT_SERVING, SERVING, Health
 
 _log = logging.getLogger(__name__)
-
-SERVING = health_pb2.HealthCheckResponse.SERVING
-NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class ServerConfig(Strict):
@@ -78,7 +76,7 @@ class Server:
         self._config = config
         self._application = application
         self._ready = False
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stub lacks aio
+        self._health = Health()
         self._names: Sequence[str] = ()
         self._server: grpc.aio.Server | None = None
 

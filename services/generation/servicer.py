@@ -112,7 +112,7 @@ class _Call:
         except InvalidArgument as error:
             raise self.located(error) from None
         self.candidates = self._options["candidates"]
-        self.token_cap = wire.token_cap(context.invocation_metadata())
+        self.token_cap = metadata.token_cap_of(context.invocation_metadata())
         remaining = context.time_remaining()
         self._deadline = None if remaining is None else time.monotonic() + remaining - _ANSWER_SECONDS
 

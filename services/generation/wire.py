@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from meshgate.errors import InvalidArgument
-from meshgate.runtime import metadata
 from meshgate.v1 import generation_pb2 as pb
 from services.generation.engine import Delta, Finish, FinishReason, PositionLogprobs, TokenLogprob
 
@@ -15,16 +13,6 @@ _REASONS = {
     FinishReason.BUDGET: pb.FINISH_REASON_BUDGET,
     FinishReason.CANCELLED: pb.FINISH_REASON_CANCELLED,
 }
-
-
-def token_cap(sent: metadata.Metadata | None) -> int | None:
-    """The cap that the gateway reserved. Raises InvalidArgument when it is no number: no cap is not what was meant."""
-    for key, value in sent or ():
-        if key == metadata.TOKEN_CAP:
-            if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
-                return int(value)
-            raise InvalidArgument.of(metadata.TOKEN_CAP, "a number of tokens is required")
-    return None
 
 
 def finish(end: Finish | None) -> pb.Finish | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from meshgate import errors
 from meshgate.runtime import tls
+from meshgate.runtime.channel import EOF
 from meshgate.runtime.server import Server, ServerConfig
 from meshgate.v1 import generation_pb2, generation_pb2_grpc
 from tests.integration import mesh as meshes
@@ -102,3 +104,22 @@ async def test_what_does_not_end_in_time_is_cut(tmp_path: Path) -> None:
         await made.stop()
         async with asyncio.timeout(10):
             await application.abandoned.wait()
+
+
+async def test_a_watcher_of_health_does_not_hold_the_drain_up(tmp_path: Path) -> None:
+    made = server(tmp_path, ScriptedApplication())  # may drain for ten seconds
+    await made.start()
+    async with channel(tmp_path, made) as opened:
+        stub: Any = health_pb2_grpc.HealthStub(opened)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        async with asyncio.timeout(5):
+            await made.stop()
+        seen = [reply.status async for reply in _rest(watch)]
+        assert set(seen) == {health_pb2.HealthCheckResponse.NOT_SERVING}
+        assert await watch.code() == grpc.StatusCode.OK
+
+
+async def _rest(stream: Any) -> AsyncIterator[Any]:
+    while (reply := await stream.read()) is not EOF:
+        yield reply

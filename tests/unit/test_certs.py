@@ -25,7 +25,7 @@ def load(home: Path, name: str) -> x509.Certificate:
 def test_every_leaf_verifies_against_the_ca(tmp_path: Path) -> None:
     assert certs.ensure(tmp_path) == list(certs.NAMES)
     store = Store([load(tmp_path, "ca")])
-    verifier = PolicyBuilder().store(store).time(NOW).build_server_verifier(x509.DNSName("localhost"))
+    verifier = PolicyBuilder().store(store).time(datetime.now(UTC)).build_server_verifier(x509.DNSName("localhost"))
     for name in certs.NAMES:
         verifier.verify(load(tmp_path, name), [])
 
@@ -109,7 +109,7 @@ def test_a_leaf_is_for_both_ends_and_for_signing_alone(tmp_path: Path) -> None:
 
 def test_a_leaf_verifies_as_a_client_under_its_spiffe_id(tmp_path: Path) -> None:
     certs.ensure(tmp_path)
-    verifier = PolicyBuilder().store(Store([load(tmp_path, "ca")])).time(NOW).build_client_verifier()
+    verifier = PolicyBuilder().store(Store([load(tmp_path, "ca")])).time(datetime.now(UTC)).build_client_verifier()
     verified = verifier.verify(load(tmp_path, "embedding"), [])
     assert x509.UniformResourceIdentifier("spiffe://meshgate.local/embedding") in (verified.subjects or [])
 

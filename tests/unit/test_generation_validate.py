@@ -10,7 +10,7 @@ import pytest
 from meshgate.errors import InvalidArgument, NotFound, Unavailable, Unimplemented
 from meshgate.runtime import metadata
 from meshgate.v1 import generation_pb2 as pb
-from services.generation import validate, wire
+from services.generation import validate
 from services.generation.engine import Priority, Sampling
 from services.generation.limits import Limits
 from services.generation.permits import Permits
@@ -151,14 +151,14 @@ def test_a_violation_inside_another_message_says_where() -> None:
 
 
 def test_the_token_cap_comes_from_metadata() -> None:
-    assert wire.token_cap(((metadata.TOKEN_CAP, "120"),)) == 120
-    assert wire.token_cap(None) is None
+    assert metadata.token_cap_of(((metadata.TOKEN_CAP, "120"),)) == 120
+    assert metadata.token_cap_of(None) is None
 
 
 @pytest.mark.parametrize("value", ["", "-1", "1e3", "٣", "9" * 30, b"12"])
 def test_a_cap_that_is_no_number_is_refused_and_not_ignored(value: str | bytes) -> None:
     with pytest.raises(InvalidArgument):
-        wire.token_cap(((metadata.TOKEN_CAP, value),))
+        metadata.token_cap_of(((metadata.TOKEN_CAP, value),))
 
 
 def test_permits_are_given_back_whatever_happens() -> None:
