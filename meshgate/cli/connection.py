@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from meshgate.runtime import config
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import grpc
 
-TOKEN_SOURCES = "meshgate.token_sources"  # noqa: S105 - a name, not a secret
+TOKEN_SOURCES: Final = "meshgate.token_sources"  # noqa: S105 - a name, not a secret
+"""Entry points that make a token from a state directory: the development issuer, where the gateway is installed."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,11 @@ class Connection:
     deadline: float
 
     def channel(self, *, sealed: bool = False) -> grpc.Channel:
-        """An open channel. Raises OSError for a CA that is not there, ConfigError where there is no token."""
+        """An open channel. Raises ConfigError where there is no CA or no token, Unauthenticated for a token that is
+        none.
+        """
         from meshgate import client
+        from meshgate.runtime import config
 
         ca = self.ca or config.home() / "certs" / "ca.pem"
         if not ca.is_file():
@@ -39,10 +41,20 @@ class Connection:
         if self.token:
             return self.token
         if self.token_file is not None:
+            self.token_file.read_bytes()  # says now, and by name, if it can't be read
             return self.token_file
-        home = config.home()
-        if (home / "keys" / "issuer-key.pem").is_file():
-            for entry in entry_points(group=TOKEN_SOURCES):
-                mint = entry.load()
-                return lambda: str(mint(home))
+        return _development_token()
+
+
+def _development_token() -> Callable[[], str]:
+    from meshgate.runtime import config
+
+    home = config.home()
+    source = next(iter(entry_points(group=TOKEN_SOURCES)), None)
+    if source is None or not (home / "keys" / "issuer-key.pem").is_file():
         raise config.ConfigError("no token: give --token-file or MESHGATE_TOKEN, or run `make up`")
+    try:
+        mint: Any = source.load()
+    except ImportError:
+        raise config.ConfigError("no token: give one, or install the extra that mints one, meshgate[gateway]") from None
+    return lambda: str(mint(home))

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from meshgate.cli import output
 from meshgate.cli.connection import Connection
-from meshgate.cli.generate import AsJson, Model, Sealed
+from meshgate.cli.failures import UsageError
+from meshgate.cli.options import AsJson, Model, Sealed, whole
 
 Texts = Annotated[list[str] | None, typer.Argument(help="One or more texts.", show_default=False)]
 File = Annotated[Path | None, typer.Option(help="A file with a text on each line.", show_default=False)]
@@ -24,7 +24,7 @@ def embed(
     texts: Texts = None,
     file: File = None,
     model: Model = "",
-    dimensions: Annotated[int | None, typer.Option(help="Keep the first so many.", min=1, show_default=False)] = None,
+    dimensions: Annotated[int | None, typer.Option(help="Keep the first so many.", show_default=False)] = None,
     prompt_name: Annotated[str, typer.Option(help="A prompt of the model, such as query.", show_default=False)] = "",
     sealed: Sealed = False,
     as_json: AsJson = False,
@@ -34,7 +34,7 @@ def embed(
     from meshgate.v1 import embedding_pb2_grpc
 
     inputs = _inputs(texts, file)
-    options = pb.EmbedOptions(dimensions=dimensions, prompt_name=prompt_name)
+    options = pb.EmbedOptions(dimensions=whole("--dimensions", dimensions), prompt_name=prompt_name)
     connection: Connection = ctx.obj
     with connection.channel(sealed=sealed) as channel:
         stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(channel)
@@ -43,13 +43,13 @@ def embed(
     if as_json:
         output.json(reply)
         return
-    table = Table("text", "numbers", "norm", "tokens", "vector", box=None)
+    rows = []
     for text, embedding in zip(inputs, reply.embeddings, strict=True):
         values = embedding.floats.values
         norm = math.sqrt(math.fsum(value * value for value in values))
         start = ", ".join(f"{value:.4f}" for value in values[:_SHOWN])
-        table.add_row(_short(text), str(len(values)), f"{norm:.4f}", str(embedding.tokens), f"{start}, ...")
-    output.console.print(table)
+        rows.append((output.short(text), len(values), f"{norm:.4f}", embedding.tokens, f"{start}, ..."))
+    output.table(("text", "numbers", "norm", "tokens", "vector"), rows)
 
 
 def classify(
@@ -82,11 +82,11 @@ def classify(
     if as_json:
         output.json(reply)
         return
-    table = Table("text", "label", "scores", box=None)
+    rows = []
     for text, result in zip(inputs, reply.results, strict=True):
         scores = ", ".join(f"{each.label} {each.score:.3f}" for each in result.labels)
-        table.add_row(_short(text), f"[bold]{result.labels[0].label}[/]", scores)
-    output.console.print(table)
+        rows.append((output.short(text), result.labels[0].label if result.labels else "", scores))
+    output.table(("text", "label", "scores"), rows)
 
 
 def models(ctx: typer.Context, as_json: AsJson = False) -> None:
@@ -101,19 +101,23 @@ def models(ctx: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         output.json(reply)
         return
-    table = Table("model", "does", "input tokens", "output", "default", "aliases", "dtype", box=None)
-    for model in reply.models:
-        names = (pb.Capability.Name(each).removeprefix("CAPABILITY_").lower() for each in model.capabilities)
-        table.add_row(
-            model.name,
-            ", ".join(names),
-            str(model.max_input_tokens),
-            _makes(model),
-            "yes" if model.default else "",
-            ", ".join(model.aliases),
-            model.dtype,
-        )
-    output.console.print(table)
+    columns = ("model", "does", "input tokens", "output", "default", "aliases", "dtype")
+    output.table(columns, [_described(model) for model in reply.models])
+
+
+def _described(model: Any) -> tuple[Any, ...]:
+    from meshgate.v1 import models_pb2 as pb
+
+    names = (pb.Capability.Name(each).removeprefix("CAPABILITY_").lower() for each in model.capabilities)
+    return (
+        model.name,
+        ", ".join(names),
+        model.max_input_tokens,
+        _makes(model),
+        "yes" if model.default else "",
+        ", ".join(model.aliases),
+        model.dtype,
+    )
 
 
 def _makes(model: Any) -> str:
@@ -126,9 +130,5 @@ def _inputs(texts: list[str] | None, file: Path | None) -> list[str]:
     lines = file.read_text(encoding="utf-8").splitlines() if file is not None else []
     inputs = [*(texts or []), *(line for line in lines if line.strip())]
     if not inputs:
-        raise ValueError("a text, or --file with one, is required")
+        raise UsageError("a text, or --file with one, is required")
     return inputs
-
-
-def _short(text: str, most: int = 40) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"

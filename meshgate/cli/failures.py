@@ -3,39 +3,82 @@
 from __future__ import annotations
 
 import sys
+from typing import Any, Final
 
 from meshgate.errors import InvalidArgument, LimitExceeded, MeshError, Unavailable
-from meshgate.runtime.config import ConfigError
+
+FAILED: Final = 1
+USAGE: Final = 2
+UNAVAILABLE: Final = 69
+"""EX_UNAVAILABLE of sysexits.h: worth another attempt later."""
 
 
-def explain(error: Exception) -> str:
-    """The line for an error; a defect of ours is called one."""
+class UsageError(Exception):
+    """The command can't be right as it was given."""
+
+
+def explain(error: Exception, connection: Any = None) -> tuple[str, int]:
+    """The line for an error and the exit status. A defect of ours is called one. `connection` is the Connection that
+    was used, if any.
+    """
+    if (failed := _failed_call(error)) is not None:
+        status = UNAVAILABLE if isinstance(failed, Unavailable) else FAILED
+        return f"meshgate: {_line(failed, connection)}", status
+    match error:
+        case UsageError():
+            return f"meshgate: {error}", USAGE
+        case UnicodeError():
+            return "meshgate: the text is not valid UTF-8", USAGE
+        case OSError():
+            named = f"{error.filename}: " if error.filename else ""
+            return f"meshgate: {named}{error.strerror or 'input or output failed'}", FAILED
+    if _is_config_error(error):
+        return f"meshgate: {error}", FAILED
+    return f"meshgate: a defect of ours ({type(error).__name__}); MESHGATE_DEBUG=1 shows where", FAILED
+
+
+def reason(error: Exception) -> str | None:
+    """The reason of a call that failed; None of any other error."""
+    failed = _failed_call(error)
+    return None if failed is None else failed.reason
+
+
+def _failed_call(error: Exception) -> MeshError | None:
+    """A call that failed, whichever its shape. grpc is asked only where the command has imported it."""
     if isinstance(error, MeshError):
-        return _line(error)
+        return error
     grpc = sys.modules.get("grpc")
-    if grpc is not None and isinstance(error, grpc.RpcError) and hasattr(error, "code"):
-        from meshgate.runtime.status import from_rpc_error
+    if grpc is None or not isinstance(error, grpc.RpcError):
+        return None
+    from meshgate.client import explain as meaning
 
-        return _line(from_rpc_error(error))
-    if isinstance(error, ConfigError | ValueError):
-        return f"meshgate: {error}"
-    if isinstance(error, OSError):
-        return f"meshgate: {error.filename or ''}: {error.strerror or error}".replace(": :", ":")
-    return f"meshgate: a defect of ours ({type(error).__name__}); MESHGATE_DEBUG=1 shows where"
+    return meaning(error)
 
 
-def _line(error: MeshError) -> str:
-    parts = [f"{error.reason}: {_message(error)}"]
+def _is_config_error(error: Exception) -> bool:
+    config = sys.modules.get("meshgate.runtime.config")  # slow to import, and then nobody has raised it
+    return config is not None and isinstance(error, config.ConfigError)
+
+
+def _line(error: MeshError, connection: Any) -> str:
+    parts = [f"{error.reason}: {_message(error, connection)}"]
     if isinstance(error, LimitExceeded | Unavailable) and error.retry_after:
         parts.append(f"retry after {error.retry_after:.3g} s")
     if error.request_id:
         parts.append(f"request {error.request_id}")
-    return "meshgate: " + " · ".join(parts)
+    return " ".join(" · ".join(parts).split())
 
 
-def _message(error: MeshError) -> str:
-    if error.request_id is None and isinstance(error, Unavailable):
-        return "the gateway can't be reached; is `make up` running?"
+def _message(error: MeshError, connection: Any) -> str:
     if isinstance(error, InvalidArgument) and error.violations:
         return "; ".join(f"{each.field}: {each.description}" for each in error.violations)
+    if isinstance(error, Unavailable) and not error.request_id:
+        return _unreachable(error.message, connection)
     return error.message
+
+
+def _unreachable(said: str, connection: Any) -> str:
+    where = connection.target if connection else "the gateway"
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return f"{where} has no certificate of the CA that --ca names for it"
+    return f"{where} can't be reached; is `make up` running?"

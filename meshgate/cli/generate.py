@@ -1,22 +1,19 @@
-"""`meshgate generate` and `meshgate chat`."""
+"""`meshgate generate`: continues a text."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import typer
 
 from meshgate.cli import output
 from meshgate.cli.connection import Connection
+from meshgate.cli.options import AsJson, MaxTokens, Model, Sealed, Temperature, whole
 
-Sealed = Annotated[bool, typer.Option("--sealed", help="Encrypt the call to the gateway (HPKE).")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the response as protobuf JSON.")]
-Model = Annotated[str, typer.Option(help="Name or alias. Default: the service's own.", show_default=False)]
-MaxTokens = Annotated[int | None, typer.Option(help="The most tokens of an answer.", show_default=False)]
-Temperature = Annotated[float | None, typer.Option(help="0 is greedy. Default 1.", show_default=False)]
-System = Annotated[str, typer.Option(help="Instructions that stand above the conversation.", show_default=False)]
+_VARIED = 1.0
+"""The temperature of several candidates where none is given: at 0 all would be the same."""
 
 
 def generate(
@@ -39,122 +36,81 @@ def generate(
     """Continue a text."""
     from meshgate.v1 import generation_pb2 as pb
 
-    sampling = pb.Sampling(
-        temperature=temperature, top_p=top_p, top_k=_whole("--top-k", top_k), seed=_whole("--seed", seed, 64)
-    )
+    if temperature is None and (count or 1) > 1:
+        temperature = _VARIED
     request = pb.GenerateRequest(
         model=model,
         prompt=prompt,
-        sampling=sampling,
-        max_output_tokens=_whole("--max-tokens", max_tokens),
-        candidate_count=_whole("-n", count),
+        sampling=pb.Sampling(
+            temperature=temperature, top_p=top_p, top_k=whole("--top-k", top_k), seed=whole("--seed", seed, 64)
+        ),
+        max_output_tokens=whole("--max-tokens", max_tokens),
+        candidate_count=whole("-n", count),
         stop=stop or (),
     )
     connection: Connection = ctx.obj
     with connection.channel(sealed=sealed) as channel:
         if stream:
-            _stream(_open(channel, request, connection), as_json)
+            _print_stream(open_stream(channel, request, connection.deadline), count or 1, as_json)
         else:
-            _whole_answer(channel, request, connection, as_json)
+            _print_whole(channel, request, connection.deadline, as_json)
 
 
-def _whole(flag: str, value: int | None, bits: int = 32) -> int | None:
-    """Protobuf has no negative number to send here, so it is refused by us. The upper bound is the service's."""
-    if value is not None and not 0 <= value < 2**bits:
-        raise ValueError(f"{flag}: a whole number from 0 is required")
-    return value
-
-
-def _open(channel: Any, request: Any, connection: Connection) -> Iterable[Any]:
+def open_stream(channel: Any, request: Any, deadline: float) -> Any:
+    """The replies of GenerateStream: iterable, and with `cancel`."""
     from meshgate.v1 import generation_pb2 as pb
     from meshgate.v1 import generation_pb2_grpc
 
     stub: Any = generation_pb2_grpc.GenerationServiceStub(channel)
-    replies: Iterable[Any] = stub.GenerateStream(pb.GenerateStreamRequest(request=request), timeout=connection.deadline)
-    return replies
+    return stub.GenerateStream(pb.GenerateStreamRequest(request=request), timeout=deadline)
 
 
-def _whole_answer(channel: Any, request: Any, connection: Connection, as_json: bool) -> None:
+def _print_whole(channel: Any, request: Any, deadline: float, as_json: bool) -> None:
     from meshgate.v1 import generation_pb2_grpc
 
     stub: Any = generation_pb2_grpc.GenerationServiceStub(channel)
-    reply = stub.Generate(request, timeout=connection.deadline)
+    reply = stub.Generate(request, timeout=deadline)
     if as_json:
         output.json(reply)
         return
     for candidate in reply.candidates:
         if len(reply.candidates) > 1:
-            output.console.rule(f"{candidate.index + 1}", align="left", style="dim")
+            output.text(heading(candidate.index))
         output.text(request.prompt + candidate.text)
 
 
-def _stream(replies: Iterable[Any], as_json: bool) -> None:
-    """Several candidates interleave; each change of candidate begins a line that says so."""
-    last = 0
-    for reply in replies:
-        if as_json:
-            output.json(reply, line=True)
-            continue
-        for delta in reply.deltas:
-            if delta.index != last:
-                last = delta.index
-                output.text(f"\n[{delta.index + 1}] ", newline=False)
-            output.text(delta.text, newline=False)
-    if not as_json:
-        output.text()
-
-
-def chat(
-    ctx: typer.Context,
-    system: System = "",
-    model: Model = "",
-    max_tokens: MaxTokens = None,
-    temperature: Temperature = None,
-    sealed: Sealed = False,
-    as_json: AsJson = False,
-) -> None:
-    """Talk with a model. Ctrl-C ends an answer; Ctrl-D, or /exit, ends the talk."""
-    from meshgate.v1 import generation_pb2 as pb
-
-    turns = [pb.Message(role=pb.ROLE_SYSTEM, content=system)] if system else []
-    connection: Connection = ctx.obj
-    with connection.channel(sealed=sealed) as channel:
-        while (said := _ask()) is not None:
-            if not said:
-                continue
-            turns.append(pb.Message(role=pb.ROLE_USER, content=said))
-            request = pb.GenerateRequest(
-                model=model,
-                conversation=pb.Conversation(messages=turns),
-                sampling=pb.Sampling(temperature=temperature),
-                max_output_tokens=_whole("--max-tokens", max_tokens),
-            )
-            answer = _answer(_open(channel, request, connection), as_json)
-            # A turn can't be empty: what got no answer is taken back.
-            turns.append(pb.Message(role=pb.ROLE_ASSISTANT, content=answer)) if answer else turns.pop()
-
-
-def _ask() -> str | None:
-    """What is typed next, or None at the end."""
-    try:
-        said = input("> " if sys.stdin.isatty() else "").strip()
-    except (EOFError, KeyboardInterrupt):
-        return None
-    return None if said == "/exit" else said
-
-
-def _answer(replies: Any, as_json: bool) -> str:
-    made: list[str] = []
-    try:
+def _print_stream(replies: Iterable[Any], count: int, as_json: bool) -> None:
+    if as_json:
         for reply in replies:
-            if as_json:
-                output.json(reply, line=True)
-            for delta in reply.deltas:
-                made.append(delta.text)
-                if not as_json:
-                    output.text(delta.text, newline=False)
-    except KeyboardInterrupt:
-        replies.cancel()
-    if not as_json:
-        output.text()
-    return "".join(made)
+            output.json(reply, line=True)
+        return
+    for piece in in_turn(replies, count):
+        output.text(piece, newline=False)
+    output.text()
+
+
+def in_turn(replies: Iterable[Any], count: int) -> Iterator[str]:
+    """The text of `count` interleaved candidates, to be read one after the other: the first as it is made, each later
+    one as soon as those before it have ended.
+    """
+    held: defaultdict[int, str] = defaultdict(str)
+    ended: set[int] = set()
+    shown, begun = 0, False
+    for reply in replies:
+        for delta in reply.deltas:
+            held[delta.index] += delta.text
+            if delta.HasField("finish"):
+                ended.add(delta.index)
+        while shown < count:
+            if count > 1 and not begun:
+                yield f"\n{heading(shown)}\n" if shown else f"{heading(shown)}\n"
+            begun = True
+            yield held.pop(shown, "")
+            if shown not in ended:
+                break
+            shown, begun = shown + 1, False
+
+
+def heading(index: int) -> str:
+    """What stands above one of several candidates."""
+    return f"--- {index + 1} ---"

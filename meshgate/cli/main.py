@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from meshgate.cli import encode, generate, serve
+from meshgate.cli import chat, encode, generate, serve
 from meshgate.cli.connection import Connection
 from meshgate.cli.plugins import Commands
 
@@ -38,7 +38,7 @@ def root(
 
 for command in (
     generate.generate,
-    generate.chat,
+    chat.chat,
     encode.embed,
     encode.classify,
     encode.models,

@@ -4,17 +4,39 @@ from __future__ import annotations
 
 import os
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, Final
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 from meshgate.cli import failures
 
-GROUP = "meshgate.commands"
-_CONTROL = (typer.Exit, typer.Abort, TyperException)
+GROUP: Final = "meshgate.commands"
+_HELP: Final = {
+    "audit": "Read and verify the audit log.",
+    "token": "Print a token of the development issuer.",
+}
+"""What help says of a plug-in, since asking it would import it."""
+_CONTROL: Final = (typer.Exit, typer.Abort, TyperException, BrokenPipeError)
 """What Typer itself turns into an exit status and a usage message."""
+
+
+class Absent(TyperCommand):
+    """A plug-in in a list of commands: its name and help, and where it is."""
+
+    def __init__(self, entry: EntryPoint) -> None:
+        self.entry = entry
+        brought_by = f"Of the package {entry.dist.name}." if entry.dist else "Of another package."
+        super().__init__(entry.name, help=_HELP.get(entry.name, brought_by))
+
+    def present(self) -> Any:
+        """The command itself. Raises UsageError where what it needs is not installed."""
+        try:
+            found = self.entry.load()
+        except ImportError as error:
+            raise failures.UsageError(f"{self.name} needs what is not installed: {error.name}") from error
+        return _command(self.entry.name, found)
 
 
 class Commands(TyperGroup):
@@ -25,25 +47,26 @@ class Commands(TyperGroup):
         return [*super().list_commands(ctx), *sorted(_plugins())]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of a name, or None where what it needs is not installed."""
+        """The command of a name, for help: nothing is imported for it."""
         own = super().get_command(ctx, cmd_name)
-        if own is not None or cmd_name not in _plugins():
-            return own
-        try:
-            found = _plugins()[cmd_name].load()
-        except ImportError:
-            return None
-        return _command(cmd_name, found)
+        entry = None if own is not None else _plugins().get(cmd_name)
+        return own if entry is None else Absent(entry)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command to run."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command.present() if isinstance(command, Absent) else command, rest
 
     def invoke(self, ctx: Any) -> Any:
-        """Runs the command. An error that a person can act on is one line on standard error, and exit status 1."""
+        """Runs the command. An error that a person can act on is one line on standard error and an exit status."""
         try:
             return super().invoke(ctx)
         except Exception as error:
             if isinstance(error, _CONTROL) or os.environ.get("MESHGATE_DEBUG"):
                 raise
-            typer.echo(failures.explain(error), err=True)
-            raise typer.Exit(1) from None
+            line, status = failures.explain(error, ctx.obj)
+            typer.echo(line, err=True)
+            raise typer.Exit(status) from None
 
 
 def _plugins() -> dict[str, EntryPoint]:

@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 
 from meshgate.cli import output
-from meshgate.runtime import config
 
 _Port = typer.Option(min=1, max=65_535)
 
@@ -22,6 +21,7 @@ def up(
     classification_port: Annotated[int, _Port] = 8453,
 ) -> None:
     """Run the gateway and the three services on this machine until Ctrl-C."""
+    from meshgate.runtime import config
     from meshgate.supervisor import layout
     from meshgate.supervisor.up import up as run
 
@@ -31,7 +31,7 @@ def up(
         "embedding": embedding_port,
         "classification": classification_port,
     }
-    run(layout.Layout(config.home(), config_dir or layout.default_configs(), ports), output.console)
+    run(layout.Layout(config.home(), config_dir or layout.default_configs(), ports))
 
 
 def certs(
@@ -40,6 +40,7 @@ def certs(
 ) -> None:
     """Make or renew the development certificates."""
     from certs import ensure
+    from meshgate.runtime import config
 
     made = ensure(config.home(), life=timedelta(days=days), renew=renew)
     output.text(f"{config.home() / 'certs'}: made {', '.join(made) or 'nothing, all still good'}")

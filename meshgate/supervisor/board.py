@@ -26,7 +26,7 @@ class Part:
 
     state: State
     begun: float
-    """When its process started."""
+    """From when on it was waited for: its process started, or it stopped serving."""
     since: float
     """When its state began."""
     again: float = math.inf
@@ -66,19 +66,18 @@ class Board:
         part = self._parts[name]
         if part.state in (state, State.DEAD):
             return False
-        part.state, part.since = state, self._clock()
+        now = self._clock()
+        if part.state is State.SERVING:
+            part.begun = now
+        part.state, part.since = state, now
         return True
 
-    def age(self, name: str) -> float:
-        """Seconds since its process started."""
-        return self._clock() - self._parts[name].begun
-
     def seconds(self, name: str) -> float:
-        """Seconds that its state took or takes: up to serving from its start, to the next start if it is dead."""
+        """Seconds that it took to serve, that it is waited for so far, or to its next start if it is dead."""
         part = self._parts[name]
         match part.state:
             case State.SERVING:
                 return part.since - part.begun
             case State.DEAD:
                 return max(0.0, part.again - self._clock())
-        return self.age(name)
+        return self._clock() - part.begun

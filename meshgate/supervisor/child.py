@@ -21,6 +21,8 @@ from meshgate.supervisor import leash
 from meshgate.supervisor.backoff import Backoff
 
 _TAIL_BYTES: Final = 8192
+_KILLED_SECONDS: Final = 10.0
+"""How long the kernel may take to end a killed process."""
 
 
 class Observer(Protocol):
@@ -54,29 +56,28 @@ class Child:
         self._clock = clock
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def supervise(self) -> None:
         """Keeps the process running until `stop`. Raises OSError when it can't be started at all."""
-        while not self._stopping.is_set():
-            started = self._clock()
-            status = await self._run()
-            if self._stopping.is_set():
-                return
-            wait = self._backoff.after(self._clock() - started, random.random())  # noqa: S311 - spreads load only
-            self._observer.died(self, status, wait)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), wait)
+        self._idle.clear()
+        try:
+            while not self._stopping.is_set():
+                await self._live()
+        finally:
+            self._idle.set()
 
     async def stop(self, grace: float) -> None:
-        """Asks the process to end, and ends it after `grace` seconds."""
+        """Asks the process to end, and ends it after `grace` seconds. Returns when there is none."""
         self._stopping.set()
         self._signal(signal.SIGTERM)
-        if self._process is not None:
-            try:
-                await asyncio.wait_for(self._process.wait(), grace)
-            except TimeoutError:
-                self.kill()
-                await self._process.wait()
+        try:
+            await asyncio.wait_for(self._idle.wait(), grace)
+        except TimeoutError:
+            self.kill()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), _KILLED_SECONDS)
 
     def kill(self) -> None:
         """Ends the process and what it started, now."""
@@ -93,17 +94,29 @@ class Child:
             return ""
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
+    async def _live(self) -> None:
+        """One life, and the wait until the next."""
+        started = self._clock()
+        status = await self._run()
+        if self._stopping.is_set():
+            return
+        wait = self._backoff.after(self._clock() - started, random.random())  # noqa: S311 - spreads load only
+        self._observer.died(self, status, wait)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), wait)
+
     async def _run(self) -> int:
         with self.log.open("ab") as output:
-            self._process = await _spawn(self._command, output)
-        self.pid = self._process.pid
-        self._observer.started(self)
-        if self._stopping.is_set():  # asked to stop while it was being started
-            self._signal(signal.SIGTERM)
-        status = await self._process.wait()
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # what it started, should it have left anything
-        return status
+            self._process = process = await _spawn(self._command, output)
+        self.pid = process.pid
+        try:
+            self._observer.started(self)
+            if self._stopping.is_set():  # asked to stop while it was being started
+                self._signal(signal.SIGTERM)
+            return await process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)  # what it started, should it have left anything
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,22 +51,26 @@ class Layout:
         return self.home / "logs" / f"{name}.log"
 
     def check(self) -> None:
-        """Raises ConfigError for a configuration that is not there or a port that is taken."""
+        """Raises ConfigError for a configuration that is not there or a port that can't be had."""
         for name, port in self.ports.items():
             if not (self.configs / f"{name}.toml").is_file():
                 raise ConfigError(f"{self.configs / name}.toml: no such file; --config-dir says where they are")
-            if _taken(port):
-                raise ConfigError(f"port {port} of {name} is taken; stop what uses it, or choose one: --{name}-port")
+            _check_port(name, port)
+        for port, count in Counter(self.ports.values()).items():
+            if count > 1:
+                raise ConfigError(f"port {port} is given to {count} parts; each needs one of its own")
 
 
-def _taken(port: int) -> bool:
+def _check_port(name: str, port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((_HOST, port))
-        except OSError:
-            return True
-    return False
+        except OSError as error:
+            why = "is taken; stop what uses it, or choose another"
+            if error.errno != errno.EADDRINUSE:
+                why = f"can't be used ({error.strerror}); choose another"
+            raise ConfigError(f"port {port} of {name} {why}: --{name}-port") from None
 
 
 def default_configs() -> Path:

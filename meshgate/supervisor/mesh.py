@@ -21,6 +21,8 @@ from meshgate.supervisor.screen import Screen
 GRACE_SECONDS: Final = 25.0
 _RENEW_SECONDS: Final = 3600.0
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_RENOUNCED: Final = (signal.SIGHUP, signal.SIG_IGN)
+"""What nohup sets: a closed terminal is then no reason to stop."""
 
 
 class Mesh:
@@ -30,9 +32,7 @@ class Mesh:
         self._layout = layout
         self._board = Board((*SERVICES, GATEWAY), time.monotonic)
         self._screen = Screen(console, self._board)
-        self._children = {
-            name: Child(name, layout.command(name), layout.log(name), self) for name in self._board.parts
-        }
+        self.children = {name: Child(name, layout.command(name), layout.log(name), self) for name in self._board.parts}
         self._ready = asyncio.Event()
         self._stopping = asyncio.Event()
 
@@ -40,7 +40,8 @@ class Mesh:
         """Serves until SIGINT, SIGTERM or SIGHUP, and then leaves no process behind. A second signal does not wait."""
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
-            loop.add_signal_handler(number, self._asked)
+            if (number, signal.getsignal(number)) != _RENOUNCED:
+                loop.add_signal_handler(number, self._asked)
         tasks = [asyncio.create_task(work) for work in self._work()]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -63,21 +64,21 @@ class Mesh:
         yield self._stopping.wait()
         yield self._announce()
         yield self._renew()
-        for name, child in self._children.items():
+        for name, child in self.children.items():
             yield child.supervise()
             yield self._follow(name)
 
     def _asked(self) -> None:
         if self._stopping.is_set():
-            for child in self._children.values():
+            for child in self.children.values():
                 child.kill()
         self._stopping.set()
 
     async def _stop(self, tasks: list[asyncio.Task[object]]) -> None:
         self._screen.say("stopping")
         # The gateway first: what it has in hand still needs the services.
-        await self._children[GATEWAY].stop(GRACE_SECONDS)
-        await asyncio.gather(*(child.stop(GRACE_SECONDS) for child in self._children.values()))
+        await self.children[GATEWAY].stop(GRACE_SECONDS)
+        await asyncio.gather(*(child.stop(GRACE_SECONDS) for child in self.children.values()))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

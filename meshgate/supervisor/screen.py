@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +18,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from meshgate.supervisor.board import Board, State
+from meshgate.supervisor.layout import GATEWAY
 
 _STYLES: Final = {State.STARTING: "dim", State.LOADING: "yellow", State.SERVING: "green", State.DEAD: "red"}
+_WORTH_SAYING: Final = 0.1
 _NEXT: Final = """\
 Try, from another terminal:
   meshgate generate "Gravity is" --max-tokens 20
@@ -28,9 +32,19 @@ Try, from another terminal:
 Ctrl-C stops everything."""
 
 
+class Steadfast(Console):
+    """A console whose reader may leave: by default Rich then ends the process."""
+
+    def on_broken_pipe(self) -> None:
+        """Says no more. What is still buffered goes nowhere, so that flushing it at exit is no error either."""
+        self.quiet = True
+        if self.file is sys.stdout:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Screen:
-    """Speaks to whoever started the mesh. One who no longer listens, a closed terminal or pipe, is no reason to fail:
-    the children would be left without their supervisor.
+    """Speaks to whoever started the mesh. A terminal or a pipe that was closed is no reason to fail: the children would
+    be left without their supervisor.
     """
 
     def __init__(self, console: Console, board: Board) -> None:
@@ -54,8 +68,9 @@ class Screen:
 
     def changed(self, name: str) -> None:
         """A part's state is another."""
-        state = self._board.parts[name].state
-        self.say(f"[{_STYLES[state]}]{name}[/] {state.value} after {self._board.seconds(name):.1f} s")
+        state, seconds = self._board.parts[name].state, self._board.seconds(name)
+        took = f" after {seconds:.1f} s" if seconds >= _WORTH_SAYING else ""
+        self.say(f"[{_STYLES[state]}]{name}[/] {doing(name, state)}{took}")
 
     def died(self, name: str, status: int, wait: float, last_line: str) -> None:
         """A part's process ended unasked."""
@@ -76,8 +91,13 @@ class Screen:
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
         for name, part in self._board.parts.items():
             seconds = f"{self._board.seconds(name):.0f} s"
-            table.add_row(f"[{_STYLES[part.state]}]{name}[/]", part.state.value, seconds)
+            table.add_row(f"[{_STYLES[part.state]}]{name}[/]", doing(name, part.state), seconds)
         return table
+
+
+def doing(name: str, state: State) -> str:
+    """A state in words. The gateway loads nothing: it waits."""
+    return "waiting for the services" if name == GATEWAY and state is State.LOADING else state.value
 
 
 def ending(status: int) -> str:

@@ -6,23 +6,22 @@ import asyncio
 from importlib.metadata import entry_points
 from typing import Final
 
-from rich.console import Console
-
 import certs
 from meshgate.supervisor.layout import Layout
 from meshgate.supervisor.lock import alone
 from meshgate.supervisor.mesh import Mesh
+from meshgate.supervisor.screen import Steadfast
 
 BOOTSTRAP: Final = "meshgate.bootstrap"
 """Entry points called with the state directory before the first start. The development issuer's key is made by one."""
 
 
-def up(layout: Layout, console: Console) -> None:
+def up(layout: Layout) -> None:
     """Runs until a signal. Raises ConfigError or OSError for what keeps it from starting."""
     with alone(layout.home):
         layout.check()
         _prepare(layout)
-        asyncio.run(_run(layout, console))
+        asyncio.run(_run(layout))
 
 
 def _prepare(layout: Layout) -> None:
@@ -36,5 +35,5 @@ def _prepare(layout: Layout) -> None:
             log.replace(log.with_suffix(".log.1"))
 
 
-async def _run(layout: Layout, console: Console) -> None:
-    await Mesh(layout, console).run()
+async def _run(layout: Layout) -> None:
+    await Mesh(layout, Steadfast()).run()

@@ -1,0 +1,23 @@
+"""Options that several commands have, and checks of what protobuf can't carry. Ranges are the services' business."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from meshgate.cli.failures import UsageError
+
+Sealed = Annotated[bool, typer.Option("--sealed", help="Encrypt the call to the gateway (HPKE).")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the response as protobuf JSON.")]
+Model = Annotated[str, typer.Option(help="Name or alias. Default: the service's own.", show_default=False)]
+MaxTokens = Annotated[int | None, typer.Option(help="The most tokens of an answer.", show_default=False)]
+Temperature = Annotated[float | None, typer.Option(help="0 is greedy. Default: the service's own.", show_default=False)]
+System = Annotated[str, typer.Option(help="Instructions that stand above the conversation.", show_default=False)]
+
+
+def whole(flag: str, value: int | None, bits: int = 32) -> int | None:
+    """A number that a protobuf field of so many bits can carry. Raises UsageError."""
+    if value is not None and not 0 <= value < 2**bits:
+        raise UsageError(f"{flag}: a whole number from 0 to 2^{bits} - 1 is required")
+    return value

@@ -1,0 +1,144 @@
+"""`meshgate up` with real processes in place of the models: ready, a death, a port that is taken, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import certs
+from meshgate.runtime.config import ConfigError
+from meshgate.supervisor.layout import PORTS, Layout
+from meshgate.supervisor.mesh import Mesh
+from tests.integration.test_supervisor_child import alive, until
+
+# A part that says of itself what a real one does, over mutual TLS, without a model.
+PART = """
+import asyncio, signal, sys
+import meshgate.runtime.tls13
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from meshgate.runtime import tls
+name, listen, certs = sys.argv[1:]
+
+async def main():
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+    server = grpc.aio.server()
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    for service in ("", "Generation", "Embedding", "Classification"):
+        await servicer.set(f"meshgate.v1.{service}Service" if service else "", health_pb2.HealthCheckResponse.SERVING)
+    files = {"certificate": f"{certs}/{name}.pem", "key": f"{certs}/{name}-key.pem", "ca": f"{certs}/ca.pem"}
+    server.add_secure_port(listen, tls.server_credentials(tls.TlsConfig(**files)))
+    await server.start()
+    await stopping.wait()
+    await server.stop(0)
+
+asyncio.run(main())
+"""
+
+
+class Modelless(Layout):
+    """A layout whose processes load nothing."""
+
+    def command(self, name: str) -> list[str]:
+        return [sys.executable, "-c", PART, name, self.target(name), str(self.home / "certs")]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Running:
+    """A mesh and what it has said."""
+
+    def __init__(self, home: Path) -> None:
+        certs.ensure(home)
+        (home / "logs").mkdir()
+        self.layout = Modelless(home, home, {name: free_port() for name in PORTS})
+        self.file = io.StringIO()
+        self.mesh = Mesh(self.layout, Console(file=self.file, width=200))
+
+    def said(self, text: str, times: int = 1) -> Callable[[], bool]:
+        return lambda: self.file.getvalue().count(text) >= times
+
+    def pid(self, name: str) -> int:
+        pid = self.mesh.children[name].pid
+        assert pid is not None
+        return pid
+
+    def pids(self) -> list[int]:
+        return [child.pid for child in self.mesh.children.values() if child.pid is not None]
+
+
+@asynccontextmanager
+async def running(home: Path) -> AsyncIterator[Running]:
+    """A mesh that was told to stop, as by Ctrl-C, when we leave; it leaves no process."""
+    made = Running(home)
+    task = asyncio.create_task(made.mesh.run())
+    try:
+        await until(made.said("ready on"), 60)
+        yield made
+    finally:
+        pids = made.pids()
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.wait_for(task, 60)
+        assert not any(alive(pid) for pid in pids)
+        assert made.file.getvalue().endswith("stopped\n")
+
+
+async def test_it_is_ready_once_and_stops_without_a_trace(tmp_path: Path) -> None:
+    async with running(tmp_path) as mesh:
+        assert len(set(mesh.pids())) == 4
+        for name in PORTS:
+            assert mesh.said(f"{name} serving after")()
+
+
+async def test_one_that_is_killed_comes_back_and_is_said_to(tmp_path: Path) -> None:
+    async with running(tmp_path) as mesh:
+        before = mesh.pid("embedding")
+        os.kill(before, signal.SIGKILL)
+        await until(mesh.said("embedding died (signal SIGKILL), starting it again in"), 60)
+        await until(mesh.said("embedding serving after", 2), 60)
+        assert mesh.pid("embedding") != before
+        assert mesh.said("ready on")()
+
+
+async def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:
+    async with running(tmp_path) as mesh:
+        os.kill(mesh.pid("generation"), signal.SIGSTOP)  # one that hangs
+        os.kill(os.getpid(), signal.SIGINT)
+        await until(mesh.said("stopping"))
+        # Leaving sends the second, which must end it long before the grace of 25 s for one that hangs.
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    for name in PORTS:
+        (tmp_path / f"{name}.toml").touch()
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = int(other.getsockname()[1])
+        layout = Layout(tmp_path, tmp_path, {**{name: free_port() for name in PORTS}, "embedding": port})
+        with pytest.raises(ConfigError, match=rf"port {port} of embedding is taken; .* --embedding-port"):
+            layout.check()
+
+
+def test_a_port_is_for_one_part(tmp_path: Path) -> None:
+    for name in PORTS:
+        (tmp_path / f"{name}.toml").touch()
+    port = free_port()
+    with pytest.raises(ConfigError, match=f"port {port} is given to 4 parts"):
+        Layout(tmp_path, tmp_path, dict.fromkeys(PORTS, port)).check()
