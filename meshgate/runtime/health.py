@@ -1,39 +1,64 @@
-"""grpc.health.v1, with watchers that are let go when the server drains: they would otherwise hold it up to the end."""
+"""grpc.health.v1, with watchers that are let go when the server drains.
+
+The servicer of grpcio-health-checking keeps its watchers, and so every drain would last as long as it may.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-from grpc_health.v1 import health, health_pb2
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+State: TypeAlias = health_pb2.HealthCheckResponse.ServingStatus.ValueType
 
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+_UNKNOWN: Final = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
-_Servicer: Any = health.aio.HealthServicer  # type: ignore[attr-defined]  # the stub lacks aio
 
-
-class Health(_Servicer):  # type: ignore[misc]  # see above
-    """The health of a server and of each service it has. Begins as serving nothing but the server itself."""
+class Health(health_pb2_grpc.HealthServicer):
+    """The health of a server, called "", and of each service that it has. For one event loop."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._closing = asyncio.Event()
+        self._states: dict[str, State] = {}
+        self._closing = False
+        self._changed = asyncio.Event()
 
-    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
-        """Says each change, and NOT_SERVING last, when the server drains."""
-        watching = asyncio.create_task(super().Watch(request, context))
-        closing = asyncio.create_task(self._closing.wait())
-        try:
-            await asyncio.wait({watching, closing}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (watching, closing):
-                task.cancel()
-            await asyncio.gather(watching, closing, return_exceptions=True)
-        if self._closing.is_set():
-            await context.write(health_pb2.HealthCheckResponse(status=NOT_SERVING))
+    async def Check(self, request: health_pb2.HealthCheckRequest, context: Any) -> health_pb2.HealthCheckResponse:
+        """The present state; NOT_FOUND for a service that there is not."""
+        state = self._states.get(request.service)
+        if state is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+        return health_pb2.HealthCheckResponse(status=state)
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # type: ignore[override]
+        """Each state in turn, NOT_SERVING last, when the server drains. It writes to the context by itself."""
+        said: State | None = None
+        while True:
+            changed = self._changed  # before the state is read, so that no change is missed
+            state = self._states.get(request.service, _UNKNOWN)
+            if state != said:
+                said = state
+                await context.write(health_pb2.HealthCheckResponse(status=state))
+            elif self._closing:
+                return
+            else:
+                await changed.wait()
+
+    async def set(self, service: str, state: State) -> None:
+        """Announces a state; ignored once the server drains."""
+        if not self._closing:
+            self._states[service] = state
+            self._announce()
 
     async def enter_graceful_shutdown(self) -> None:
         """Everything is NOT_SERVING from here on, and watchers are let go."""
-        await super().enter_graceful_shutdown()
-        self._closing.set()
+        self._closing = True
+        self._states = dict.fromkeys(self._states, NOT_SERVING)
+        self._announce()
+
+    def _announce(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

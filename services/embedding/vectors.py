@@ -34,5 +34,6 @@ def encoded(vector: Vector, encoding: pb.EmbeddingEncoding.ValueType) -> pb.Embe
 
 def _int8(vector: Vector) -> pb.Embedding:
     scale = float(np.abs(vector).max(initial=0.0))
-    steps = np.rint(vector * (_INT8_MAX / scale)) if scale else np.zeros_like(vector)
+    # In float64, where the ratio to a scale that float32 barely holds is still a number.
+    steps = np.rint(vector.astype(np.float64) / scale * _INT8_MAX) if scale else np.zeros_like(vector)
     return pb.Embedding(packed=steps.astype(np.int8).tobytes(), scale=scale)

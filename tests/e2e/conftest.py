@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,14 +56,8 @@ class Up:
 
     def pid(self, name: str) -> int:
         """The process that listens on a part's port."""
-        module = "gateway" if name == "gateway" else f"services.{name}"
-        found = subprocess.run(
-            ["pgrep", "-f", "--", f"-m {module} .*--listen {re.escape(f'127.0.0.1:{self.ports[name]}')}"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return int(found.stdout.split()[0])
+        [pid] = running(f"--listen 127.0.0.1:{self.ports[name]}")
+        return pid
 
     def _said(self, text: str, since: int) -> bool:
         return any(text in line for line in self.lines[since:])
@@ -76,6 +71,16 @@ class Up:
                 self.heard.notify_all()
         with self.heard:
             self.heard.notify_all()
+
+
+def running(text: str) -> list[int]:
+    """The processes whose command line has `text`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it ended meanwhile
+            if text in path.read_bytes().replace(b"\0", b" ").decode(errors="replace"):
+                found.append(int(path.parent.name))
+    return found
 
 
 def free_ports(count: int) -> list[int]:
@@ -102,16 +107,16 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    running = Up(home, ports, process)
-    listener = threading.Thread(target=running.listen, daemon=True)
+    mesh = Up(home, ports, process)
+    listener = threading.Thread(target=mesh.listen, daemon=True)
     listener.start()
     try:
-        running.wait_for("ready on")
-        yield running
+        mesh.wait_for("ready on")
+        yield mesh
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(_STOP_SECONDS)
         listener.join(_STOP_SECONDS)
-        assert process.returncode == 0, "".join(running.lines)
-        left = subprocess.run(["pgrep", "-f", str(ports["gateway"])], capture_output=True, text=True, check=False)
-        assert left.stdout == "", f"processes were left behind: {left.stdout}"
+        assert process.returncode == 0, "".join(mesh.lines)
+        left = [pid for port in ports.values() for pid in running(f"--listen 127.0.0.1:{port}")]
+        assert left == [], "processes were left behind"
