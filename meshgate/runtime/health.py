@@ -6,12 +6,10 @@ The servicer of grpcio-health-checking keeps its watchers, and so every drain wo
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-
-State: TypeAlias = health_pb2.HealthCheckResponse.ServingStatus.ValueType
 
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -22,7 +20,7 @@ class Health(health_pb2_grpc.HealthServicer):
     """The health of a server, called "", and of each service that it has. For one event loop."""
 
     def __init__(self) -> None:
-        self._states: dict[str, State] = {}
+        self._states: dict[str, int] = {}
         self._closing = False
         self._changed = asyncio.Event()
 
@@ -33,9 +31,9 @@ class Health(health_pb2_grpc.HealthServicer):
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
         return health_pb2.HealthCheckResponse(status=state)
 
-    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # type: ignore[override]
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
         """Each state in turn, NOT_SERVING last, when the server drains. It writes to the context by itself."""
-        said: State | None = None
+        said: int | None = None
         while True:
             changed = self._changed  # before the state is read, so that no change is missed
             state = self._states.get(request.service, _UNKNOWN)
@@ -47,7 +45,7 @@ class Health(health_pb2_grpc.HealthServicer):
             else:
                 await changed.wait()
 
-    async def set(self, service: str, state: State) -> None:
+    async def set(self, service: str, state: int) -> None:
         """Announces a state; ignored once the server drains."""
         if not self._closing:
             self._states[service] = state
