@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     import grpc
 
+_PEM: Final = b"-----BEGIN CERTIFICATE-----"
 TOKEN_SOURCES: Final = "meshgate.token_sources"  # noqa: S105 - a name, not a secret
 """Entry points that make a token from a state directory: the development issuer, where the gateway is installed."""
 
@@ -29,13 +31,21 @@ class Connection:
         """An open channel. Raises ConfigError where there is no CA or no token, Unauthenticated for a token that is
         none.
         """
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before it is imported: what went wrong, we say ourselves
         from meshgate import client
+
+        return client.connect(self.target, ca=self._ca(), token=self._token(), sealed=sealed)
+
+    def _ca(self) -> bytes:
         from meshgate.runtime import config
 
-        ca = self.ca or config.home() / "certs" / "ca.pem"
-        if not ca.is_file():
-            raise config.ConfigError(f"{ca}: no such CA; is `make up` running, or is MESHGATE_HOME another?")
-        return client.connect(self.target, ca=ca, token=self._token(), sealed=sealed)
+        path = self.ca or config.home() / "certs" / "ca.pem"
+        if not path.is_file():
+            raise config.ConfigError(f"{path}: no such CA; is `make up` running, or is MESHGATE_HOME another?")
+        found = path.read_bytes()
+        if _PEM not in found:
+            raise config.ConfigError(f"{path}: no certificate in it, PEM is required")
+        return found
 
     def _token(self) -> str | Path | Callable[[], str]:
         if self.token:

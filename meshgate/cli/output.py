@@ -10,9 +10,9 @@ import typer
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
-    from rich.console import Console
 
 _SHOWN = 40
+_WIDE = 10_000
 
 
 def json(message: Message, *, line: bool = False) -> None:
@@ -32,22 +32,18 @@ def note(line: str) -> None:
     typer.echo(printable(line), err=True)
 
 
-def console() -> Console:
-    """For tables and rules."""
-    from rich.console import Console
-
-    return Console()
-
-
 def table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    """A table of cells as they are: what a model or a caller wrote is never markup."""
-    from rich.table import Table
+    """A table of cells as they are: what a model or a caller wrote is never markup. Nothing is cut: a terminal wraps
+    it, and elsewhere there is room.
+    """
+    from rich.console import Console
+    from rich.table import Column, Table
     from rich.text import Text
 
-    made = Table(*columns, box=None)
+    made = Table(*(Column(name, overflow="fold") for name in columns), box=None)
     for row in rows:
         made.add_row(*(Text(printable(str(cell))) for cell in row))
-    console().print(made)
+    Console(width=None if sys.stdout.isatty() else _WIDE).print(made)
 
 
 def short(value: str) -> str:

@@ -97,6 +97,8 @@ class Mesh:
         await asyncio.gather(*map(follow, names))
 
     def _heard(self, name: str, state: State) -> None:
+        if self._stopping.is_set():
+            return  # that they stop serving now is no news
         if self._board.heard(name, state) and state is not State.STARTING:
             self._screen.changed(name)
         if self._board.ready:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -24,12 +25,19 @@ _STYLES: Final = {State.STARTING: "dim", State.LOADING: "yellow", State.SERVING:
 _WORTH_SAYING: Final = 0.1
 _NEXT: Final = """\
 Try, from another terminal:
-  meshgate generate "Gravity is" --max-tokens 20
-  meshgate chat
-  meshgate embed "你好，世界！"
-  meshgate classify "I loved this film"
-  meshgate audit tail
+  {command} generate "Gravity is" --max-tokens 20
+  {command} chat
+  {command} embed "你好，世界！"
+  {command} classify "I loved this film"
+  {command} audit tail
 Ctrl-C stops everything."""
+
+
+def _command() -> str:
+    """How the `meshgate` command is called from here: by name, or by path where it is in no directory of PATH."""
+    if shutil.which("meshgate"):
+        return "meshgate"
+    return os.path.relpath(Path(sys.executable).parent / "meshgate")
 
 
 class Steadfast(Console):
@@ -81,7 +89,7 @@ class Screen:
     def ready(self, target: str) -> None:
         """All serve: what to do next."""
         self.say(f"[bold green]ready[/] on {target}")
-        self.say(escape(_NEXT))
+        self.say(escape(_NEXT.format(command=_command())))
 
     def starting(self, logs: Path) -> None:
         """Where to look when it takes long."""

@@ -76,6 +76,12 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     assert (result.exit_code, result.stderr) == (2, "meshgate: the text is not valid UTF-8\n")
 
 
+def test_a_ca_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "ca").write_text("x")
+    result = run("--ca", str(tmp_path / "ca"), "models")
+    assert (result.exit_code, result.stderr) == (1, f"meshgate: {tmp_path}/ca: no certificate in it, PEM is required\n")
+
+
 @pytest.fixture
 def certified(home: Path) -> Path:
     assert run("certs").exit_code == 0

@@ -54,6 +54,11 @@ def test_cells_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
     assert "[bold]x[/] [/]" in capsys.readouterr().out
 
 
+def test_a_table_that_is_no_terminals_is_not_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    output.table(("a", "b"), [("x" * 200, "y" * 200)])
+    assert f"{'x' * 200}  {'y' * 200}" in capsys.readouterr().out
+
+
 def test_a_long_text_is_cut_and_kept_on_one_line() -> None:
     assert output.short("a\nb") == "a b"
     assert len(output.short("x" * 100)) == 40
