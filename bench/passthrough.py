@@ -17,7 +17,7 @@ import uvloop
 from meshgate.runtime import channel, server, tls
 
 
-class PassThrough(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in the stubs alone
+class PassThrough(grpc.GenericRpcHandler):
     """Forwards unary calls of any method."""
 
     def __init__(self, backend: Any) -> None:

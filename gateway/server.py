@@ -17,10 +17,8 @@ from meshgate.runtime import channel, interceptor, metadata
 
 if TYPE_CHECKING:  # generic in the stubs alone
     Context = grpc.aio.ServicerContext[bytes, bytes]
-    _GenericHandler = grpc.GenericRpcHandler[bytes, bytes]
 else:
     Context = grpc.aio.ServicerContext
-    _GenericHandler = grpc.GenericRpcHandler
 
 _log = logging.getLogger(__name__)
 
@@ -28,13 +26,13 @@ _NO_DEADLINE: Final = 86_400.0 * 365
 """gRPC gives a call without a deadline one that is further away than this."""
 
 
-class Edge(_GenericHandler):
+class Edge(grpc.GenericRpcHandler):
     """Takes every method that is not registered otherwise; those we don't have are refused by the pipeline too."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
         self._handlers = {path: self._handler(route) for path, route in PUBLIC_ROUTES.items()}
-        self._unknown = grpc.stream_stream_rpc_method_handler(self._stream_of(""))
+        self._unknown: Any = grpc.stream_stream_rpc_method_handler(self._stream_of(""))
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """The handler of a method."""

@@ -10,7 +10,7 @@ import grpc
 MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 MAX_METADATA_BYTES: Final = 16 * 1024
 
-EOF: Final[Any] = grpc.aio.EOF  # type: ignore[attr-defined]  # the stub lacks it
+EOF: Final[Any] = grpc.aio.EOF
 """What reading a stream gives at its end."""
 
 Options = tuple[tuple[str, Any], ...]

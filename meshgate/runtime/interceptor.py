@@ -21,10 +21,8 @@ from meshgate.runtime import metadata, status, tls
 _log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:  # generic in the stubs alone
-    _ServerInterceptor = grpc.aio.ServerInterceptor[Any, Any]
     Context = grpc.aio.ServicerContext[Any, Any]
 else:
-    _ServerInterceptor = grpc.aio.ServerInterceptor
     Context = grpc.aio.ServicerContext
 
 _HEALTH = "/grpc.health.v1.Health/"
@@ -51,7 +49,7 @@ class PeerPolicy:
         return found
 
 
-class Guard(_ServerInterceptor):
+class Guard(grpc.aio.ServerInterceptor):
     """The one interceptor of a service."""
 
     def __init__(self, peers: PeerPolicy, ready: Callable[[], bool]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -63,20 +61,3 @@ async def test_five_candidates_of_a_chinese_prompt_differ(service: GenerationSer
     assert len({tuple(candidate.token_ids) for candidate in reply.candidates}) == 5
     assert all(1 <= len(candidate.token_ids) <= 20 for candidate in reply.candidates)
     assert reply.usage.output_tokens == sum(len(candidate.token_ids) for candidate in reply.candidates)
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.asyncio(loop_scope="module")
-async def test_eight_at_once_take_less_time_than_one_after_another(service: GenerationServicer) -> None:
-    async def ask() -> int:
-        request = pb.GenerateRequest(prompt="Once upon a time", max_output_tokens=24, sampling=pb.Sampling(seed=1))
-        return (await service.Generate(request, context())).usage.output_tokens
-
-    async def rate(callers: int) -> float:
-        start = time.perf_counter()
-        made = sum(await asyncio.gather(*(ask() for _ in range(callers))))
-        return made / (time.perf_counter() - start)
-
-    alone, together = await rate(1), await rate(8)
-    print(f"1 caller {alone:.0f} tokens/s, 8 callers {together:.0f} tokens/s")
-    assert together > alone

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 
 from meshgate.client.failure import as_aio_failure
 from meshgate.client.token import AsyncTokenSource
 from meshgate.runtime.metadata import AUTHORIZATION
-
-if TYPE_CHECKING:  # generic in the stubs alone
-    _UnaryUnaryClientInterceptor = grpc.aio.UnaryUnaryClientInterceptor[Any, Any]
-    _UnaryStreamClientInterceptor = grpc.aio.UnaryStreamClientInterceptor[Any, Any]
-    _StreamUnaryClientInterceptor = grpc.aio.StreamUnaryClientInterceptor[Any, Any]
-    _StreamStreamClientInterceptor = grpc.aio.StreamStreamClientInterceptor[Any, Any]
-else:
-    _UnaryUnaryClientInterceptor = grpc.aio.UnaryUnaryClientInterceptor
-    _UnaryStreamClientInterceptor = grpc.aio.UnaryStreamClientInterceptor
-    _StreamUnaryClientInterceptor = grpc.aio.StreamUnaryClientInterceptor
-    _StreamStreamClientInterceptor = grpc.aio.StreamStreamClientInterceptor
 
 
 class _WithToken:
@@ -44,22 +33,22 @@ class _WithToken:
         return details._replace(metadata=metadata, timeout=timeout)
 
 
-class _UnaryUnary(_WithToken, _UnaryUnaryClientInterceptor):
+class _UnaryUnary(_WithToken, grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         return await continuation(await self._with_token(client_call_details), request)
 
 
-class _UnaryStream(_WithToken, _UnaryStreamClientInterceptor):
+class _UnaryStream(_WithToken, grpc.aio.UnaryStreamClientInterceptor):
     async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
         return await continuation(await self._with_token(client_call_details), request)
 
 
-class _StreamUnary(_WithToken, _StreamUnaryClientInterceptor):
+class _StreamUnary(_WithToken, grpc.aio.StreamUnaryClientInterceptor):
     async def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         return await continuation(await self._with_token(client_call_details), request_iterator)
 
 
-class _StreamStream(_WithToken, _StreamStreamClientInterceptor):
+class _StreamStream(_WithToken, grpc.aio.StreamStreamClientInterceptor):
     async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
         return await continuation(await self._with_token(client_call_details), request_iterator)
 

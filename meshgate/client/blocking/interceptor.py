@@ -6,24 +6,13 @@ UNAVAILABLE, which would be retried.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import grpc
 
 from meshgate.client.failure import as_call_failed
 from meshgate.client.token import TokenSource
 from meshgate.runtime.metadata import AUTHORIZATION
-
-if TYPE_CHECKING:  # generic in the stubs alone
-    _UnaryUnary = grpc.UnaryUnaryClientInterceptor[Any, Any]
-    _UnaryStream = grpc.UnaryStreamClientInterceptor[Any, Any]
-    _StreamUnary = grpc.StreamUnaryClientInterceptor[Any, Any]
-    _StreamStream = grpc.StreamStreamClientInterceptor[Any, Any]
-else:
-    _UnaryUnary = grpc.UnaryUnaryClientInterceptor
-    _UnaryStream = grpc.UnaryStreamClientInterceptor
-    _StreamUnary = grpc.StreamUnaryClientInterceptor
-    _StreamStream = grpc.StreamStreamClientInterceptor
 
 
 class _Fields(NamedTuple):
@@ -39,7 +28,12 @@ class _Details(_Fields, grpc.ClientCallDetails):
     """What gRPC passes on."""
 
 
-class TokenInterceptor(_UnaryUnary, _UnaryStream, _StreamUnary, _StreamStream):
+class TokenInterceptor(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamUnaryClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
     """For all four arities, which differ in nothing here."""
 
     def __init__(self, source: TokenSource) -> None:
