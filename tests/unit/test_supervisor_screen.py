@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -55,10 +56,20 @@ def test_one_that_said_nothing_has_no_second_line(console: Console, board: Board
     assert lines(console) == ["generation died (status 3), starting it again in 1.0 s"]
 
 
-def test_ready_says_what_to_do_next(console: Console, board: Board) -> None:
+def test_ready_says_what_to_do_next(console: Console, board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: name)
     Screen(console, board).ready("127.0.0.1:8443")
     assert lines(console)[0] == "ready on 127.0.0.1:8443"
     assert "  meshgate chat" in lines(console)
+
+
+def test_the_next_commands_are_named_as_they_can_be_called(
+    console: Console, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.chdir(Path(sys.executable).parent.parent)
+    Screen(console, board).ready("127.0.0.1:8443")
+    assert "  bin/meshgate chat" in lines(console)
 
 
 def test_without_a_terminal_there_is_no_table(console: Console, board: Board) -> None:
