@@ -14,6 +14,7 @@ from gateway.backend import BackendConfig
 from gateway.envelope import SealingConfig
 from gateway.limits import LimitsConfig
 from gateway.routes import SERVICES
+from gateway.store import StoreConfig
 from meshgate.runtime import channel, tls
 from meshgate.runtime.config import ConfigError, Strict
 
@@ -45,6 +46,8 @@ class GatewayConfig(Strict):
     limits: LimitsConfig
     audit: AuditConfig
     sealing: SealingConfig
+    store: StoreConfig | None = None
+    """What workers and replicas share; without it each process is on its own."""
 
     @model_validator(mode="after")
     def _known_backends(self) -> Self:

@@ -1,0 +1,55 @@
+"""The store that workers and replicas share: Redis or Valkey. Limits, replays and revocations agree through it.
+
+One pool of connections for the whole process, each command bounded in time, so that a store that hangs costs a caller
+that much and no more. Who uses it decides what its absence means.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import redis.asyncio as redis
+from pydantic import Field, SecretStr, field_validator
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from meshgate.runtime.config import Strict
+
+_SCHEMES: Final = ("redis://", "rediss://", "unix://")
+_HEALTH_CHECK_SECONDS: Final = 15
+
+Client = redis.Redis
+
+
+class StoreConfig(Strict):
+    """Where the store is."""
+
+    url: SecretStr
+    """redis://, rediss:// (TLS) or unix://, with user and password where it asks for them."""
+    timeout_seconds: float = Field(0.1, gt=0, le=5)
+    """How long one command, connecting included, may take."""
+    connections: int = Field(32, ge=1, le=1000)
+    """The most connections of one worker."""
+    prefix: str = Field("meshgate", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    """What every key begins with, so that several meshes can share a store."""
+
+    @field_validator("url")
+    @classmethod
+    def _known_scheme(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(_SCHEMES):
+            raise ValueError(f"must begin with one of {', '.join(_SCHEMES)}")
+        return value
+
+
+def connect(config: StoreConfig) -> Client:
+    """A client; nothing is sent before its first command. Its commands raise redis.RedisError or TimeoutError."""
+    pool = redis.BlockingConnectionPool.from_url(
+        config.url.get_secret_value(),
+        max_connections=config.connections,
+        timeout=config.timeout_seconds,
+        socket_timeout=config.timeout_seconds,
+        socket_connect_timeout=config.timeout_seconds,
+        health_check_interval=_HEALTH_CHECK_SECONDS,
+        retry=Retry(NoBackoff(), 1),  # a connection that the store closed while idle is opened anew
+    )
+    return redis.Redis.from_pool(pool)
