@@ -6,7 +6,7 @@ RUN := $(BIN)/python
 PROTOS := $(wildcard protos/meshgate/v1/*.proto)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: up test check proto lock bench clean install train-sentiment
+.PHONY: up test check proto lock bench bench-gateway clean install train-sentiment
 
 up: $(VENV)/serving ## set everything up and serve until Ctrl-C
 	@$(BIN)/meshgate up $(ARGS)
@@ -40,6 +40,11 @@ $(VENV)/developing: $(VENV)/serving requirements-dev.lock
 	@$(RUN) -m pip install --quiet --requirement requirements-dev.lock
 	@touch $@
 
+$(VENV)/benching: $(VENV)/developing requirements-bench.lock
+	@echo "installing what the benchmarks compare with"
+	@$(RUN) -m pip install --quiet --requirement requirements-bench.lock
+	@touch $@
+
 proto: $(VENV)/developing ## write the generated stubs
 	$(RUN) -m grpc_tools.protoc -I protos --python_out=. --grpc_python_out=. --mypy_out=quiet:. \
 		--mypy_grpc_out=quiet:. --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
@@ -51,7 +56,9 @@ lock: $(VENV)/developing ## resolve the lock files anew
 train-sentiment: $(VENV)/developing ## train the sentiment classifier again
 	$(RUN) -m services.classification.training
 
-bench: $(VENV)/developing ## measure this machine
+bench: bench-gateway ## measure this machine
+
+bench-gateway: $(VENV)/benching ## the gateway between a bare pass-through and Envoy
 	$(RUN) -m bench $(ARGS)
 
 clean: ## remove what was installed and built; certificates, keys and audit logs under .meshgate stay

@@ -1,181 +1,105 @@
-"""`make bench`: the gateway against a bare pass-through, same backend, same bytes, one run, several rounds."""
+"""`make bench-gateway`: the gateway between a bare pass-through and Envoy; same backend, same bytes, one run."""
 
 from __future__ import annotations
 
+import meshgate.runtime.tls13  # noqa: F401 - before grpc
+
+# isort: split
+import argparse
 import asyncio
 import os
-import re
-import socket
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import Final
 
-import grpc
 import uvloop
 from rich.console import Console
-from rich.table import Table
 
 import certs
+from bench import contender, table
+from bench.backend import CHUNKS
+from bench.rounds import Measurement, Plan
+from bench.table import Table
 from gateway import issuer
-from meshgate.runtime import channel
-from meshgate.v1 import embedding_pb2
 
-_METHOD = "/meshgate.v1.EmbeddingService/Embed"
-_REQUEST = embedding_pb2.EmbedRequest(inputs=["a sentence of some eight words or so"]).SerializeToString()
-_ROUNDS = 5
-_SECONDS = 2.0
-_START_SECONDS = 120.0
-_CONFIG = Path(__file__).parent.parent / "deploy" / "config" / "gateway.toml"
+_CALLERS: Final = (1, 64)
+_STREAMS: Final = 8
+_WHOLE: Final = Plan(rounds=5, seconds=2.0)
+_QUICK: Final = Plan(rounds=2, seconds=0.7)
+_WIDTH: Final = 140
 
 
-@dataclass(frozen=True)
-class Round:
-    """One measurement of one server."""
-
-    calls_per_second: float
-    cpu_us: float
-    """CPU time of the server for each call."""
-    p50_ms: float
-    p99_ms: float
-
-
-def free_port() -> int:
-    """A port that was free just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def server(*arguments: str) -> Iterator[int]:
-    """A server process; yields its pid."""
-    with subprocess.Popen([sys.executable, "-m", *arguments], stderr=subprocess.DEVNULL) as process:  # noqa: S603
-        try:
-            yield process.pid
-        finally:
-            process.terminate()
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time that a process has taken, from /proc (Linux)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-async def load(opened: Any, metadata: tuple[tuple[str, str], ...], callers: int) -> list[float]:
-    """Calls for a while from so many callers; returns the seconds each call took."""
-    call = opened.unary_unary(_METHOD)
-    until = time.perf_counter() + _SECONDS
-    took: list[float] = []
-
-    async def caller() -> None:
-        while (start := time.perf_counter()) < until:
-            await call(_REQUEST, metadata=metadata, timeout=10)
-            took.append(time.perf_counter() - start)
-
-    await asyncio.gather(*(caller() for _ in range(callers)))
-    return took
-
-
-async def measure(opened: Any, metadata: tuple[tuple[str, str], ...], pid: int, callers: int) -> Round:
-    """One round against one server."""
-    cpu, start = cpu_seconds(pid), time.perf_counter()
-    took = sorted(await load(opened, metadata, callers))
-    elapsed, used = time.perf_counter() - start, cpu_seconds(pid) - cpu
-    return Round(len(took) / elapsed, used / len(took) * 1e6, median(took) * 1e3, took[int(len(took) * 0.99)] * 1e3)
-
-
-async def answered(opened: Any, metadata: tuple[tuple[str, str], ...]) -> None:
-    """Returns once a server, and what is behind it, has started and answers. Raises TimeoutError."""
-    async with asyncio.timeout(_START_SECONDS):
-        while True:
-            try:
-                await opened.unary_unary(_METHOD)(_REQUEST, metadata=metadata, timeout=5, wait_for_ready=True)
-            except grpc.aio.AioRpcError:
-                await asyncio.sleep(0.2)
-            else:
-                return
-
-
-async def rounds(home: Path, targets: dict[str, tuple[int, int]], callers: int) -> dict[str, list[Round]]:
-    """Every server in turn, again and again, so that a slow minute of the machine hits all of them."""
-    credentials = grpc.ssl_channel_credentials((home / "certs" / "ca.pem").read_bytes())
-    token = issuer.mint(home, tenant="bench", subject="bench", scopes=("embed",), ttl=3600)
-    metadata = (("authorization", f"Bearer {token}"),)
-    results: dict[str, list[Round]] = {name: [] for name in targets}
-    channels: dict[str, Any] = {
-        name: channel.open_channel(f"127.0.0.1:{port}", credentials) for name, (port, _) in targets.items()
-    }
-    for opened in channels.values():
-        await answered(opened, metadata)
-    for _ in range(_ROUNDS):
-        for name, (_, pid) in targets.items():
-            results[name].append(await measure(channels[name], metadata, pid, callers))
-    for opened in channels.values():
-        await opened.close(None)
-    return results
-
-
-def table(results: dict[str, list[Round]], callers: int) -> Table:
-    """Medians over the rounds, with the ratio of CPU to the first row."""
-    made = Table(title=f"{callers} callers, median of {_ROUNDS} rounds of {_SECONDS:g} s")
-    for column in ("", "calls/s", "CPU us/call", "ratio", "p50 ms", "p99 ms"):
-        made.add_column(column, justify="right" if column else "left")
-    baseline = median(item.cpu_us for item in next(iter(results.values())))
-    for name, items in results.items():
-        cpu = median(item.cpu_us for item in items)
-        made.add_row(
-            name,
-            f"{median(item.calls_per_second for item in items):,.0f}",
-            f"{cpu:.0f}",
-            f"{cpu / baseline:.2f}",
-            f"{median(item.p50_ms for item in items):.2f}",
-            f"{median(item.p99_ms for item in items):.2f}",
-        )
-    return made
-
-
-def main() -> None:
+def main() -> int:
     """Starts everything in a state directory of its own, measures, and stops it."""
-    with tempfile.TemporaryDirectory() as made, ExitStack() as stack:
-        home = Path(made)
+    flags = _arguments().parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-") as made, ExitStack() as stack:
         os.environ["MESHGATE_HOME"] = made
+        home = Path(made)
         certs.ensure(home)
         issuer.ensure_key(home)
-        backend, bare, gate = free_port(), free_port(), free_port()
-        folder = str(home / "certs")
-        at = {port: f"127.0.0.1:{port}" for port in (backend, bare, gate)}
-        stack.enter_context(server("bench.backend", "--listen", at[backend], "--certs", folder))
-        through = ("bench.passthrough", "--listen", at[bare], "--target", at[backend], "--certs", folder)
-        targets = {"bare pass-through": (bare, stack.enter_context(server(*through)))}
-        ours = (
-            "gateway",
-            "--config",
-            str(_config(home)),
-            "--listen",
-            at[gate],
-            "--backend",
-            f"embedding={at[backend]}",
-        )
-        targets["meshgate, every stage"] = (gate, stack.enter_context(server(*ours)))
-        for callers in (1, 64):
-            Console().print(table(asyncio.run(rounds(home, targets, callers)), callers))
+        room = contender.open_room(home, stack)
+        chosen = contender.start(room, flags.only or contender.ALL)
+        for item in chosen:
+            sys.stderr.write(f"{item.name}: pid {', '.join(map(str, item.pids)) or '-'}\n")
+        try:
+            tables = asyncio.run(_measure(room, chosen, flags))
+        except Exception:
+            _show_logs(home)
+            raise
+    _print(tables, markdown=flags.markdown)
+    return 0
 
 
-def _config(home: Path) -> Path:
-    """The shipped configuration with limits that a benchmark does not reach."""
-    path = home / "gateway.toml"
-    path.write_text(re.sub(r"(requests_per_second|burst) = \d+", r"\1 = 1000000", _CONFIG.read_text()))
-    return path
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a first impression: two short rounds")
+    parser.add_argument("--rounds", type=int, help="how often each is measured")
+    parser.add_argument("--seconds", type=float, help="how long each time")
+    parser.add_argument("--callers", type=int, action="append", help="at once; may be given again (1 and 64)")
+    parser.add_argument(
+        "--only", choices=contender.ALL, action="append", metavar="NAME", help=f"of {', '.join(contender.ALL)}"
+    )
+    parser.add_argument("--no-streams", action="store_true", help="unary calls alone")
+    parser.add_argument("--markdown", action="store_true", help="print what RESULTS.md has")
+    return parser
+
+
+def _plan(flags: argparse.Namespace) -> Plan:
+    plan = _QUICK if flags.quick else _WHOLE
+    return Plan(flags.rounds or plan.rounds, flags.seconds or plan.seconds)
+
+
+async def _measure(room: contender.Room, chosen: list[contender.Contender], flags: argparse.Namespace) -> list[Table]:
+    titles = {item.name: item.title for item in chosen}
+    measurement = Measurement(room, chosen, _plan(flags))
+    await measurement.ready()
+    tables = [table.calls(await measurement.unary(count), titles, count) for count in flags.callers or _CALLERS]
+    streamed = [name for name in contender.STREAMED if name in titles]
+    if streamed and not flags.no_streams:
+        tables.append(table.streams(await measurement.streams(streamed, _STREAMS), titles, _STREAMS, CHUNKS))
+    await measurement.close()
+    return tables
+
+
+def _print(tables: Iterable[Table], *, markdown: bool) -> None:
+    console = Console(width=_WIDTH) if not sys.stdout.isatty() else Console()
+    for item in tables:
+        if markdown:
+            sys.stdout.write(item.markdown() + "\n")
+        else:
+            console.print(item.drawn())
+
+
+def _show_logs(home: Path) -> None:
+    """The end of every log, which goes away with the state directory."""
+    for log in sorted(home.glob("*.log")):
+        lines = log.read_text(errors="replace").splitlines()[-5:]
+        sys.stderr.write("".join(f"{log.name}: {line}\n" for line in lines))
 
 
 if __name__ == "__main__":
     uvloop.install()
-    main()
+    sys.exit(main())

@@ -1,4 +1,7 @@
-"""`python -m bench.backend`: a service that answers at once, so that what stands before it is what is measured."""
+"""`python -m bench.backend`: three services that answer at once, so that what stands before them is what is measured.
+
+Replies are serialised once, at start: what is left is gRPC's own work.
+"""
 
 from __future__ import annotations
 
@@ -10,37 +13,60 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import uvloop
 
 from meshgate.runtime import metadata, server, tls
-from meshgate.v1 import embedding_pb2, embedding_pb2_grpc, models_pb2, models_pb2_grpc
+from meshgate.v1 import embedding_pb2, generation_pb2, models_pb2
 
-_VECTOR = embedding_pb2.FloatVector(values=[0.05] * 384)
-_REPLY = embedding_pb2.EmbedResponse(embeddings=[embedding_pb2.Embedding(floats=_VECTOR, tokens=8)], model="instant")
-
-
-class Embedding(embedding_pb2_grpc.EmbeddingServiceServicer):
-    """The same vector for everything."""
-
-    async def Embed(self, request: embedding_pb2.EmbedRequest, context: Any) -> embedding_pb2.EmbedResponse:
-        metadata.report_usage(context, 8)
-        return _REPLY
-
-    async def EmbedStream(
-        self, request_iterator: Any, context: Any
-    ) -> AsyncIterator[embedding_pb2.EmbedStreamResponse]:
-        async for _ in request_iterator:
-            yield embedding_pb2.EmbedStreamResponse(response=_REPLY)
+CHUNKS: Final = 200
+"""Messages of a stream."""
+_INPUT_TOKENS: Final = 8
+_CAPABILITIES: Final = (models_pb2.CAPABILITY_GENERATE, models_pb2.CAPABILITY_EMBED, models_pb2.CAPABILITY_CLASSIFY)
+_SERVICES: Final = tuple(f"meshgate.v1.{name}Service" for name in ("Generation", "Embedding", "Classification"))
 
 
-class Models(models_pb2_grpc.ModelServiceServicer):
-    """One model."""
+def _vector() -> bytes:
+    vector = embedding_pb2.FloatVector(values=[0.05] * 384)
+    embedding = embedding_pb2.Embedding(floats=vector, tokens=_INPUT_TOKENS)
+    return embedding_pb2.EmbedResponse(embeddings=[embedding], model="instant").SerializeToString()
 
-    async def ListModels(self, request: models_pb2.ListModelsRequest, context: Any) -> models_pb2.ListModelsResponse:
-        return models_pb2.ListModelsResponse(models=[models_pb2.Model(name="instant", default=True)])
+
+def _chunk() -> bytes:
+    delta = generation_pb2.CandidateDelta(text=" word", token_ids=[1234])
+    return generation_pb2.GenerateStreamResponse(deltas=[delta]).SerializeToString()
+
+
+def _models() -> bytes:
+    model = models_pb2.Model(
+        name="instant",
+        capabilities=_CAPABILITIES,
+        default=True,
+        max_input_tokens=2048,
+        max_output_tokens=CHUNKS,
+        max_batch=64,
+        max_candidates=1,
+    )
+    return models_pb2.ListModelsResponse(models=[model]).SerializeToString()
+
+
+def _unary(reply: bytes) -> Any:
+    async def answer(_: bytes, context: Any) -> bytes:
+        metadata.report_usage(context, _INPUT_TOKENS)
+        return reply
+
+    return grpc.unary_unary_rpc_method_handler(answer)
+
+
+def _stream(chunk: bytes) -> Any:
+    async def answer(_: bytes, context: Any) -> AsyncIterator[bytes]:
+        for _index in range(CHUNKS):
+            yield chunk
+        metadata.report_usage(context, _INPUT_TOKENS, CHUNKS)
+
+    return grpc.unary_stream_rpc_method_handler(answer)
 
 
 class Instant:
@@ -55,9 +81,14 @@ class Instant:
         return None
 
     def register(self, made: grpc.aio.Server) -> Sequence[str]:
-        embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(Embedding(), made)
-        models_pb2_grpc.add_ModelServiceServicer_to_server(Models(), made)
-        return ("meshgate.v1.EmbeddingService",)
+        answers = {
+            "EmbeddingService": {"Embed": _unary(_vector())},
+            "GenerationService": {"GenerateStream": _stream(_chunk())},
+            "ModelService": {"ListModels": _unary(_models())},
+        }
+        for name, methods in answers.items():
+            made.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(f"meshgate.v1.{name}", methods),))
+        return _SERVICES
 
     async def stop(self, grace: float) -> None:
         return None

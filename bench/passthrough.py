@@ -18,18 +18,32 @@ from meshgate.runtime import channel, server, tls
 
 
 class PassThrough(grpc.GenericRpcHandler):
-    """Forwards unary calls of any method."""
+    """Forwards calls of any method: those named `...Stream` stream their replies, all others are unary."""
 
     def __init__(self, backend: Any) -> None:
         self._backend = backend
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        forward = self._backend.unary_unary(str(handler_call_details.method))
+        method = str(handler_call_details.method)
+        return self._stream(method) if method.endswith("Stream") else self._unary(method)
+
+    def _unary(self, method: str) -> Any:
+        forward = self._backend.unary_unary(method)
 
         async def serve(request: bytes, context: Any) -> Any:
             return await forward(request, timeout=context.time_remaining())
 
         return grpc.unary_unary_rpc_method_handler(serve)
+
+    def _stream(self, method: str) -> Any:
+        forward = self._backend.unary_stream(method)
+
+        async def serve(request: bytes, context: Any) -> None:
+            replies = forward(request, timeout=context.time_remaining())
+            while (reply := await replies.read()) is not channel.EOF:
+                await context.write(reply)
+
+        return grpc.unary_stream_rpc_method_handler(serve)
 
 
 async def main() -> int:
