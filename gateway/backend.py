@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
 from pydantic import Field
 
-from gateway.call import Call, Requests
+from gateway.call import Call
+from gateway.passage import Passage
 from gateway.routes import Route
 from meshgate import errors
 from meshgate.runtime import channel, metadata, status, tls
@@ -21,8 +21,6 @@ _log = logging.getLogger(__name__)
 
 _HOP_SECONDS: Final = 0.02
 """Kept from the caller's deadline at each hop, so that there is time left to say that it passed."""
-
-Unseal = Callable[[bytes | None], bytes | None]
 
 
 class BackendConfig(Strict):
@@ -44,6 +42,7 @@ class Backend:
         self._tls = credentials
         self._identity = tls.Identity(credentials) if credentials else None
         self._channel: Any = self._open()  # the stubs ask for serialisers; bytes need none
+        self._methods: dict[str, Any] = {}
 
     def _open(self) -> grpc.aio.Channel:
         if self._identity is None or self._tls is None:
@@ -54,7 +53,7 @@ class Backend:
     async def refresh(self, grace: float) -> None:
         """Moves to a new channel when the certificates changed; calls on the old one get `grace` seconds to end."""
         if self._identity is not None and self._identity.changed():
-            old, self._channel = self._channel, self._open()
+            old, self._channel, self._methods = self._channel, self._open(), {}
             _log.info("certificates changed", extra={"backend": self.name})
             await old.close(grace)
 
@@ -66,64 +65,72 @@ class Backend:
         """A generated stub on the present channel."""
         return make(self._channel)
 
-    async def forward(self, call: Call, route: Route, first: bytes, rest: Requests, unseal: Unseal) -> Messages:
-        """Yields the service's replies to `first` and, where the method streams, to `rest` through `unseal`.
+    async def forward(self, call: Call, route: Route, first: bytes, passage: Passage) -> None:
+        """Passes on the service's replies to `first` and, where the method streams, to what `passage` reads after it.
 
-        Leaving the iterator cancels the service's work. Usage is booked on `call` at the end.
+        Cancelled, it cancels the service's work. Usage is booked on `call` at the end. Raises MeshError.
         """
-        sent = _metadata(call)
         longest = self._config.longest_call_seconds
         timeout = min(call.remaining(_HOP_SECONDS) or longest, longest)
-        with _renamed(self.name):
-            if not route.server_streams:
-                unary = self._channel.unary_unary(route.path)(first, timeout=timeout, metadata=sent)
-                yield await unary
-                await _book(call, unary)
-                return
-            async for reply in self._stream(call, route, (first, rest, unseal), sent, timeout):
-                yield reply
+        try:
+            if route.server_streams:
+                await self._stream(call, route, first, passage, timeout)
+            else:
+                await self._unary(call, route, first, passage, timeout)
+        except grpc.aio.AioRpcError as error:
+            raise _rename(error, self.name) from error
 
-    async def _stream(
-        self, call: Call, route: Route, source: tuple[bytes, Requests, Unseal], sent: Any, timeout: float
-    ) -> Messages:
-        first, rest, unseal = source
+    async def _unary(self, call: Call, route: Route, first: bytes, passage: Passage, timeout: float) -> None:
+        unary = self._method(route)(first, timeout=timeout, metadata=_metadata(call))
+        await passage.send(await unary)
+        await _book(call, unary)
+
+    async def _stream(self, call: Call, route: Route, first: bytes, passage: Passage, timeout: float) -> None:
         pump: asyncio.Task[None] | None = None
         if route.client_streams:
-            stream: Any = self._channel.stream_stream(route.path)(timeout=timeout, metadata=sent)
-            pump = asyncio.create_task(_pump(stream, first, rest, unseal))
+            stream = self._method(route)(timeout=timeout, metadata=_metadata(call))
+            pump = asyncio.create_task(_pump(stream, first, passage))
         else:
-            stream = self._channel.unary_stream(route.path)(first, timeout=timeout, metadata=sent)
+            stream = self._method(route)(first, timeout=timeout, metadata=_metadata(call))
         try:
-            while (reply := await _read(stream, pump)) is not channel.EOF:
-                yield reply
+            await _relay(stream, passage)
             await _book(call, stream)
+        except (asyncio.CancelledError, grpc.aio.AioRpcError):
+            # If it was the caller's side that failed, that failure is why the stream was cancelled.
+            if pump is not None and pump.done() and not pump.cancelled() and (cause := pump.exception()):
+                raise cause from None
+            raise
         finally:
             stream.cancel()
             if pump is not None:
                 pump.cancel()
                 await asyncio.gather(pump, return_exceptions=True)
 
+    def _method(self, route: Route) -> Any:
+        """What calls a method on the present channel."""
+        found = self._methods.get(route.path)
+        if found is None:
+            arities = {
+                (False, False): self._channel.unary_unary,
+                (False, True): self._channel.unary_stream,
+                (True, True): self._channel.stream_stream,
+            }
+            found = self._methods[route.path] = arities[route.client_streams, route.server_streams](route.path)
+        return found
 
-Messages = AsyncIterator[bytes]
+
+async def _relay(stream: Any, passage: Passage) -> None:
+    while (reply := await stream.read()) is not channel.EOF:
+        await passage.send(reply)
 
 
-async def _read(stream: Any, pump: asyncio.Task[None] | None) -> Any:
-    """The next reply; if the caller's side failed, that failure, which is why the stream was cancelled."""
-    try:
-        return await stream.read()
-    except (asyncio.CancelledError, grpc.aio.AioRpcError):
-        if pump is not None and pump.done() and not pump.cancelled() and (cause := pump.exception()):
-            raise cause from None
-        raise
-
-
-async def _pump(stream: Any, first: bytes, rest: Requests, unseal: Unseal) -> None:
+async def _pump(stream: Any, first: bytes, passage: Passage) -> None:
     """Sends what the caller sends, no faster than the service takes it."""
     try:
         message: bytes | None = first
         while message is not None:
             await stream.write(message)
-            message = unseal(await rest.read())
+            message = await passage.read()
         await stream.done_writing()
     except asyncio.InvalidStateError:
         return  # the service ended first; the reader learns why
@@ -139,20 +146,7 @@ def _metadata(call: Call) -> tuple[tuple[str, str], ...]:
 
 
 async def _book(call: Call, finished: Any) -> None:
-    call.input_tokens, call.output_tokens = metadata.usage_of(await _trailers(finished.trailing_metadata()))
-
-
-async def _trailers(trailers: Awaitable[Any]) -> list[tuple[str, str | bytes]]:
-    return list(await trailers)
-
-
-@contextmanager
-def _renamed(name: str) -> Iterator[None]:
-    """Turns a failed call to a service into what the caller may know of it."""
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        raise _rename(error, name) from error
+    call.input_tokens, call.output_tokens = metadata.usage_of(await finished.trailing_metadata())
 
 
 def _rename(error: grpc.aio.AioRpcError, name: str) -> errors.MeshError:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -35,7 +35,7 @@ class Call:
     authorization: str | None
     deadline: float | None
     """On time.monotonic's clock, or None where the caller set none."""
-    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    request_id: str = field(default_factory=lambda: os.urandom(16).hex())
     principal: Principal | None = None
     admitted: bool = False
     """Whether policy let it through."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Final
 
 from gateway.audit import AuditLog, AuditRecord
@@ -30,28 +28,24 @@ class Journal:
         self._log = log
         self._pending: set[asyncio.Future[None]] = set()
 
-    @asynccontextmanager
-    async def around(self, call: Call) -> AsyncIterator[None]:
-        """Runs a call and commits its last record, whichever way it ends, before that end goes on.
+    async def ended(self, call: Call) -> None:
+        """Commits the last record of a call that was served.
 
-        Raises what the call raised, or Unavailable (AUDIT_UNAVAILABLE) in place of anything, where the record can't be
-        written: an answer that nobody could account for is not given.
+        Raises Unavailable (AUDIT_UNAVAILABLE) where it can't be written: an answer that nobody could account for is
+        not given.
         """
-        try:
-            yield
-        except errors.MeshError as error:
-            await self._log.commit(self._ended(call, status.grpc_code(error).name, error.reason))
-            raise
-        except TimeoutError:
-            await self._log.commit(self._ended(call, "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"))
-            raise
-        except (asyncio.CancelledError, GeneratorExit):
-            self._leave(self._ended(call, "CANCELLED", "CANCELLED"))
-            raise
-        except Exception:
-            await self._log.commit(self._ended(call, "INTERNAL", "INTERNAL"))
-            raise
         await self._log.commit(self._ended(call, _OK, ""))
+
+    async def failed(self, call: Call, error: BaseException) -> None:
+        """Commits the last record of a call that `error` ended. Raises Unavailable as `ended` does, in its place."""
+        if isinstance(error, errors.MeshError):
+            await self._log.commit(self._ended(call, status.grpc_code(error).name, error.reason))
+        elif isinstance(error, TimeoutError):
+            await self._log.commit(self._ended(call, "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"))
+        elif isinstance(error, asyncio.CancelledError | GeneratorExit):
+            self._leave(self._ended(call, "CANCELLED", "CANCELLED"))
+        else:
+            await self._log.commit(self._ended(call, "INTERNAL", "INTERNAL"))
 
     def admitted(self, call: Call) -> None:
         """Records that a call may go on, without waiting: its last record comes later in the same order."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
+
+from google.protobuf.message import Message
 
 from gateway import intent
 from gateway.authorisation import Policy
-from gateway.backend import Unseal
-from gateway.call import Call, Requests
+from gateway.call import Call
 from gateway.catalogue import Catalogue
+from gateway.passage import Passage
 from gateway.principal import Principal
 from gateway.routes import Route
 from meshgate import errors
@@ -26,17 +28,16 @@ class Local:
         self._policy = policy
         self._keys = keys
 
-    async def forward(
-        self, call: Call, route: Route, first: bytes, rest: Requests, unseal: Unseal
-    ) -> AsyncIterator[bytes]:
-        """Yields the one reply."""
+    async def forward(self, call: Call, route: Route, first: bytes, passage: Passage) -> None:
+        """Sends the one reply."""
         request: Any = intent.parse(route.request_type, first)
         principal = call.principal
         assert principal is not None, "authenticated before"  # noqa: S101 - the pipeline's order
         if isinstance(request, models_pb2.ListModelsRequest):
-            yield self._models(request, principal).SerializeToString()
+            reply: Message = self._models(request, principal)
         else:
-            yield self._sealing_keys(request).SerializeToString()
+            reply = self._sealing_keys(request)
+        await passage.send(reply.SerializeToString())
 
     def _models(self, request: models_pb2.ListModelsRequest, principal: Principal) -> models_pb2.ListModelsResponse:
         wanted = request.capability

@@ -4,42 +4,39 @@
     -> audit closes
 
 Each stage is its own file and can refuse by raising a MeshError. A unary call is a stream of one message: nothing here
-asks for the arity. The caller's final status leaves only after `journal.around` has its record on disk.
+asks for the arity. The caller's final status leaves only after `journal` has its record on disk.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from gateway import intent
 from gateway.authentication import Authenticator
 from gateway.authorisation import Policy
-from gateway.backend import Unseal
 from gateway.call import Call, Replies, Requests
 from gateway.catalogue import Catalogue
 from gateway.envelope import Exchange, Opener
 from gateway.intent import Intent
 from gateway.journal import Journal
 from gateway.limits import Limits, Reservation
+from gateway.passage import Passage
 from gateway.principal import Principal
 from gateway.routes import LOCAL_ROUTES, MODEL_ROUTES, PUBLIC_ROUTES, Route
 from meshgate import errors
 from meshgate.runtime.status import TOO_LARGE
 
-_FIRST_SECONDS: Final = 60.0
-"""How long a stream may be open without its first message."""
-
 
 class Forwarder(Protocol):
     """What answers a route: a service, or the gateway itself."""
 
-    def forward(
-        self, call: Call, route: Route, first: bytes, rest: Requests, unseal: Unseal
-    ) -> AsyncIterator[bytes]: ...
+    async def forward(self, call: Call, route: Route, first: bytes, passage: Passage) -> None:
+        """Answers `first`, and what `passage` reads after it, by what it sends on `passage`. Returns when all is sent.
+
+        Books usage on `call`. Raises MeshError. Cancelled, it cancels the work.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +54,24 @@ class Pipeline:
 
     async def run(self, call: Call, requests: Requests, replies: Replies) -> None:
         """Serves one call. Raises MeshError when it is refused or fails, CancelledError when the caller left."""
-        async with self.journal.around(call):
-            principal = self._authenticate(call)
-            wanted = await self._read(call, requests)
-            self._authorise(call, principal, wanted)
-            reservation = await self._reserve(call, principal, wanted)
-            try:
-                exchange = self._open(call, principal, wanted)
-                self.journal.admitted(call)
-                await self._forward(call, exchange, requests, replies)
-            finally:
-                self.limits.settle(reservation, call.input_tokens + call.output_tokens)
+        try:
+            await self._serve(call, requests, replies)
+        except BaseException as error:
+            await self.journal.failed(call, error)
+            raise
+        await self.journal.ended(call)
+
+    async def _serve(self, call: Call, requests: Requests, replies: Replies) -> None:
+        principal = self._authenticate(call)
+        wanted = await self._read(call, requests)
+        self._authorise(call, principal, wanted)
+        reservation = await self._reserve(call, principal, wanted)
+        try:
+            exchange = self._open(call, principal, wanted)
+            self.journal.admitted(call)
+            await self._forward(call, exchange, requests, replies)
+        finally:
+            self.limits.settle(reservation, call.input_tokens + call.output_tokens)
 
     def _authenticate(self, call: Call) -> Principal:
         call.principal = self.authenticator.authenticate(call.authorization)
@@ -79,8 +83,7 @@ class Pipeline:
         route = PUBLIC_ROUTES.get(call.method)
         if route is None:
             raise errors.Unimplemented("no such method", reason="METHOD_UNKNOWN")
-        async with asyncio.timeout(min(call.remaining() or _FIRST_SECONDS, _FIRST_SECONDS)):
-            first = await requests.read()
+        first = await requests.read()
         if first is not None and len(first) > self.max_message_bytes:
             raise errors.InvalidArgument(
                 f"the message is too large: at most {self.max_message_bytes} bytes", reason=TOO_LARGE
@@ -120,12 +123,8 @@ class Pipeline:
     async def _forward(self, call: Call, exchange: Exchange, requests: Requests, replies: Replies) -> None:
         """Relays replies as they come, sealed where the request was."""
         wanted = exchange.inner
-        forwarder = self.forwarders[wanted.route.backend]
-        answers = forwarder.forward(call, wanted.route, wanted.first, requests, exchange.unseal)
-        async with aclosing(answers):  # type: ignore[type-var]  # every forwarder is an async generator
-            async for reply in answers:
-                if (sealed := exchange.seal(reply)) is not None:
-                    await replies.send(sealed)
+        passage = Passage(exchange, requests, replies)
+        await self.forwarders[wanted.route.backend].forward(call, wanted.route, wanted.first, passage)
         if (last := exchange.finish(call)) is not None:
             await replies.send(last)
         call.mark("forward")

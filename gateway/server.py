@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
-from gateway.call import Call
+from gateway.call import Call, Replies, Requests
 from gateway.pipeline import Pipeline
 from gateway.routes import PUBLIC_ROUTES, Route
 from meshgate import errors
@@ -24,6 +24,9 @@ _log = logging.getLogger(__name__)
 
 _NO_DEADLINE: Final = 86_400.0 * 365
 """gRPC gives a call without a deadline one that is further away than this."""
+
+_FIRST_SECONDS: Final = 60.0
+"""How long a stream may be open without its first message."""
 
 
 class Edge(grpc.GenericRpcHandler):
@@ -48,28 +51,30 @@ class Edge(grpc.GenericRpcHandler):
 
     def _unary_of(self, path: str) -> Any:
         async def serve(request: bytes, context: Context) -> bytes:
-            replies = OneReply()
-            await self._run(path, One(request), replies, context)
+            call = call_of(path, context)
+            replies = OneReply(call)
+            await self._run(call, One(request, call), replies, context)
             return replies.message
 
         return serve
 
     def _unary_stream_of(self, path: str) -> Any:
         async def serve(request: bytes, context: Context) -> None:
-            await self._run(path, One(request), ReplyStream(context), context)
+            call = call_of(path, context)
+            await self._run(call, One(request, call), ReplyStream(context, call), context)
 
         return serve
 
     def _stream_of(self, path: str) -> Any:
         async def serve(_: Any, context: Context) -> None:
-            await self._run(path, RequestStream(context), ReplyStream(context), context)
+            call = call_of(path, context)
+            await self._run(call, RequestStream(context, call), ReplyStream(context, call), context)
 
         return serve
 
-    async def _run(self, path: str, requests: Any, replies: Any, context: Context) -> None:
-        call = call_of(path, context)
+    async def _run(self, call: Call, requests: Requests, replies: Replies, context: Context) -> None:
         try:
-            await self._pipeline.run(call, Counted(requests, call), CountedReplies(replies, call))
+            await self._pipeline.run(call, requests, replies)
         except errors.MeshError as error:
             await interceptor.abort(context, error, call.request_id)
         except TimeoutError:
@@ -77,7 +82,7 @@ class Edge(grpc.GenericRpcHandler):
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception:  # the border: whatever else is our fault, and its text stays here
-            _log.exception("call failed", extra={"method": path, "request_id": call.request_id})
+            _log.exception("call failed", extra={"method": call.method, "request_id": call.request_id})
             await interceptor.abort(context, errors.Internal("internal error"), call.request_id)
 
 
@@ -102,21 +107,42 @@ def _authorization(context: Context) -> str | None:
 class One:
     """Requests of a call with one message."""
 
-    def __init__(self, message: bytes) -> None:
+    __slots__ = ("_call", "_message")
+
+    def __init__(self, message: bytes, call: Call) -> None:
         self._message: bytes | None = message
+        self._call = call
 
     async def read(self) -> bytes | None:
         message, self._message = self._message, None
+        if message is not None:
+            self._call.bytes_in = len(message)
         return message
 
 
 class RequestStream:
     """Requests of a call whose client streams."""
 
-    def __init__(self, context: Context) -> None:
+    __slots__ = ("_begun", "_call", "_context")
+
+    def __init__(self, context: Context, call: Call) -> None:
         self._context = context
+        self._call = call
+        self._begun = False
 
     async def read(self) -> bytes | None:
+        message = await (self._later() if self._begun else self._first())
+        if message is not None:
+            self._call.bytes_in += len(message)
+        return message
+
+    async def _first(self) -> bytes | None:
+        """Bounded, because a stream that never begins holds a place for nothing."""
+        self._begun = True
+        async with asyncio.timeout(min(self._call.remaining() or _FIRST_SECONDS, _FIRST_SECONDS)):
+            return await self._later()
+
+    async def _later(self) -> bytes | None:
         message: Any = await self._context.read()
         return None if message is channel.EOF else message
 
@@ -124,43 +150,26 @@ class RequestStream:
 class OneReply:
     """The reply of a unary call: kept, because it leaves only after the audit record is on disk."""
 
-    def __init__(self) -> None:
+    __slots__ = ("_call", "message")
+
+    def __init__(self, call: Call) -> None:
         self.message = b""
+        self._call = call
 
     async def send(self, reply: bytes) -> None:
         self.message = reply
+        self._call.bytes_out = len(reply)
 
 
 class ReplyStream:
     """Replies of a call whose server streams."""
 
-    def __init__(self, context: Context) -> None:
+    __slots__ = ("_call", "_context")
+
+    def __init__(self, context: Context, call: Call) -> None:
         self._context = context
-
-    async def send(self, reply: bytes) -> None:
-        await self._context.write(reply)
-
-
-class Counted:
-    """Requests whose bytes are counted."""
-
-    def __init__(self, requests: One | RequestStream, call: Call) -> None:
-        self._requests = requests
-        self._call = call
-
-    async def read(self) -> bytes | None:
-        message = await self._requests.read()
-        self._call.bytes_in += len(message or b"")
-        return message
-
-
-class CountedReplies:
-    """Replies whose bytes are counted."""
-
-    def __init__(self, replies: OneReply | ReplyStream, call: Call) -> None:
-        self._replies = replies
         self._call = call
 
     async def send(self, reply: bytes) -> None:
         self._call.bytes_out += len(reply)
-        await self._replies.send(reply)
+        await self._context.write(reply)
