@@ -1,4 +1,4 @@
-"""`python -m gateway --config FILE`: runs one gateway until SIGTERM."""
+"""`python -m gateway --config FILE`: runs one gateway, of as many workers as it says, until SIGTERM."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import uvloop
 
 from gateway.app import Gateway
 from gateway.config import GatewayConfig
+from gateway.port import Port
+from gateway.workers import Workers
 from meshgate.runtime import config, process
 
 
@@ -22,12 +24,31 @@ def main() -> int:
     parser.add_argument(
         "--backend", metavar="NAME=HOST:PORT", action="append", default=[], help="overrides where a service is"
     )
-    return process.run("gateway", lambda: _serve(parser.parse_args()))
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # for Workers to pass
+    flags = parser.parse_args()
+    name = "gateway" if flags.worker is None else f"gateway.{flags.worker}"
+    return process.run(name, lambda: _run(flags))
 
 
-async def _serve(flags: argparse.Namespace) -> int:
+async def _run(flags: argparse.Namespace) -> int:
     targets = dict(item.partition("=")[::2] for item in flags.backend)
-    gateway = Gateway(config.load(flags.config, GatewayConfig).with_overrides(flags.listen, targets))
+    loaded = config.load(flags.config, GatewayConfig).with_overrides(flags.listen, targets)
+    if flags.worker is None and loaded.workers > 1:
+        return await _supervise(loaded, flags)
+    return await _serve(Gateway(loaded, worker=flags.worker))
+
+
+async def _supervise(loaded: GatewayConfig, flags: argparse.Namespace) -> int:
+    backends = [part for item in flags.backend for part in ("--backend", item)]
+    shared = [sys.executable, "-m", "gateway", "--config", str(flags.config), *backends]
+
+    def command(number: int, listen: str) -> list[str]:
+        return [*shared, "--listen", listen, "--worker", str(number)]
+
+    return await Workers(loaded.workers, Port(loaded.server.listen), loaded.server.drain_seconds, command).run()
+
+
+async def _serve(gateway: Gateway) -> int:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)

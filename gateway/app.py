@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Final
 
@@ -10,7 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from gateway.audit import AuditLog
+from gateway.audit import AuditConfig, AuditLog
 from gateway.authentication import Authenticator
 from gateway.authorisation import Policy
 from gateway.backend import Backend
@@ -32,17 +33,23 @@ _RECEIVED: Final = 2
 """gRPC itself receives messages of twice the size, so that one that is somewhat too large is refused by us: with a
 reason, a request id and a record."""
 
+_MEET_SECONDS: Final = 2.0
+
 
 class Gateway:
     """One gateway. `port` is the bound one once `start` returns."""
 
-    def __init__(self, config: GatewayConfig) -> None:
+    def __init__(self, config: GatewayConfig, worker: int | None = None) -> None:
+        """`worker` is its number among those that share the port."""
         self.port = 0
         self._config = config
+        self._worker = worker
+        self._unmet = set(config.backends)
+        self._met = asyncio.Event()
         self._health = Health()
         self._backends = {name: Backend(name, section, config.mesh) for name, section in config.backends.items()}
         self._catalogue = Catalogue(self._backends, self._announce)
-        self._audit = AuditLog(config.audit)
+        self._audit = AuditLog(_audit_of(config, worker))
         self._journal = Journal(self._audit)
         self._pipeline = self._build()
         self._server: grpc.aio.Server | None = None
@@ -67,7 +74,7 @@ class Gateway:
         """Serves from here on. Raises ConfigError for a busy port, unreadable certificates or a broken audit log."""
         await self._audit.start()
         edge = self._config.server
-        made = grpc.aio.server(options=_options(edge))
+        made = grpc.aio.server(options=_options(edge, shared=self._worker is not None))
         made.add_generic_rpc_handlers((Edge(self._pipeline),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, made)
         if edge.reflection:
@@ -75,10 +82,11 @@ class Gateway:
             reflection.enable_server_reflection(names, made)
         for name in SERVICES:
             await self._announce(name, False)
+        self._watch = asyncio.create_task(self._catalogue.watch())
+        await self._meet()
         self.port = server.bind(made, edge.listen, edge.tls)
         await made.start()
         self._server = made
-        self._watch = asyncio.create_task(self._catalogue.watch())
         await self._health.set("", SERVING)
         _log.info("serving", extra={"listen": edge.listen, "port": self.port})
 
@@ -94,12 +102,30 @@ class Gateway:
         await asyncio.gather(*(backend.close() for backend in self._backends.values()))
         await self._audit.stop()
 
+    async def _meet(self) -> None:
+        """Keeps a worker from the port until it knows the services: the others have what it would only refuse."""
+        if self._worker is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._met.wait(), _MEET_SECONDS)
+
     async def _announce(self, backend: str, serving: bool) -> None:
+        if serving:
+            self._unmet.discard(backend)
+        if not self._unmet:
+            self._met.set()
         await self._health.set(SERVICES[backend], SERVING if serving else NOT_SERVING)
 
 
-def _options(edge: EdgeConfig) -> channel.Options:
+def _audit_of(config: GatewayConfig, worker: int | None) -> AuditConfig:
+    """Where this process writes its records: each worker has a chain of its own."""
+    if worker is None:
+        return config.audit
+    return config.audit.model_copy(update={"directory": config.audit.directory / f"worker-{worker}"})
+
+
+def _options(edge: EdgeConfig, *, shared: bool) -> channel.Options:
     return (
+        ("grpc.so_reuseport", int(shared)),  # before the server's own: gRPC takes the first of two
         *server.server_options(_RECEIVED * edge.max_message_bytes),
         ("grpc.max_concurrent_streams", edge.max_streams_per_connection),
         ("grpc.max_connection_age_ms", edge.max_connection_age_seconds * 1000),

@@ -48,11 +48,19 @@ class GatewayConfig(Strict):
     sealing: SealingConfig
     store: StoreConfig | None = None
     """What workers and replicas share; without it each process is on its own."""
+    workers: int = Field(1, ge=1, le=64)
+    """Processes that share the port, each with a core's worth of Python. More than one need a store."""
 
     @model_validator(mode="after")
     def _known_backends(self) -> Self:
         if unknown := set(self.backends) - set(SERVICES):
             raise ValueError(f"backends: unknown: {', '.join(sorted(unknown))}; known: {', '.join(SERVICES)}")
+        return self
+
+    @model_validator(mode="after")
+    def _workers_share(self) -> Self:
+        if self.workers > 1 and self.store is None:
+            raise ValueError("workers: more than one need a [store], or limits would not be exact")
         return self
 
     def with_overrides(self, listen: str | None, targets: Mapping[str, str]) -> GatewayConfig:

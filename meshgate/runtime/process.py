@@ -8,10 +8,14 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Final
 
 from meshgate.runtime import config, log
 
 _log = logging.getLogger(__name__)
+
+BAD_CONFIG: Final = 2
+"""The exit status of a process whose configuration can't be used."""
 
 
 def arguments(name: str) -> argparse.ArgumentParser:
@@ -30,7 +34,7 @@ def run(name: str, main: Callable[[], Coroutine[None, None, int]]) -> int:
     except config.ConfigError as error:
         for line in str(error).splitlines():
             _log.error(line)
-        return 2
+        return BAD_CONFIG
     except KeyboardInterrupt:
         return 0
     except Exception:

@@ -42,11 +42,12 @@ class Child:
         self,
         name: str,
         command: Sequence[str],
-        log: Path,
+        log: Path | None,
         observer: Observer,
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Without `log` the process writes where we do."""
         self.name = name
         self.log = log
         self.pid: int | None = None
@@ -86,6 +87,8 @@ class Child:
 
     def last_line(self) -> str:
         """The last line of its log that is not blank: why it died, most often."""
+        if self.log is None:
+            return ""
         try:
             with self.log.open("rb") as file:
                 file.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
@@ -106,7 +109,7 @@ class Child:
             await asyncio.wait_for(self._stopping.wait(), wait)
 
     async def _run(self) -> int:
-        with self.log.open("ab") as output:
+        with self.log.open("ab") if self.log else contextlib.nullcontext() as output:
             self._process = process = await _spawn(self._command, output)
         self.pid = process.pid
         try:
@@ -124,7 +127,7 @@ class Child:
                 os.killpg(self._process.pid, number)
 
 
-async def _spawn(command: Sequence[str], output: IO[bytes]) -> asyncio.subprocess.Process:
+async def _spawn(command: Sequence[str], output: IO[bytes] | None) -> asyncio.subprocess.Process:
     # -I and -S: the leash needs no site-packages, and what the environment says of Python is for the command alone.
     leashed = (sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *command)
     return await asyncio.create_subprocess_exec(
