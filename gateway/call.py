@@ -35,6 +35,8 @@ class Call:
     authorization: str | None
     deadline: float | None
     """On time.monotonic's clock, or None where the caller set none."""
+    certificate: str | None = None
+    """Base64url SHA-256 of the caller's certificate (RFC 8705), where the edge asks for one."""
     request_id: str = field(default_factory=lambda: os.urandom(16).hex())
     principal: Principal | None = None
     admitted: bool = False
@@ -43,11 +45,15 @@ class Call:
     """The method that does the work: `method`, or the one inside the envelope."""
     model: str = ""
     sealing_key_id: str = ""
+    limits: str = ""
+    """How the limits were decided, where not as they should be: `local` while the store was down."""
     tokens_reserved: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
+    trailers: tuple[tuple[str, str], ...] = ()
+    """Metadata that a call which ends well ends with."""
     stages: dict[str, int] = field(default_factory=dict)
     """Stage to microseconds."""
     _mark: int = field(default_factory=time.perf_counter_ns)
@@ -55,7 +61,7 @@ class Call:
     def mark(self, stage: str) -> None:
         """Books the time since the last mark under `stage`."""
         now = time.perf_counter_ns()
-        self.stages[stage] = self.stages.get(stage, 0) + (now - self._mark) // 1000
+        self.stages[stage] = (now - self._mark) // 1000
         self._mark = now
 
     def remaining(self, reserve: float = 0.0) -> float | None:

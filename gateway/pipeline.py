@@ -74,7 +74,7 @@ class Pipeline:
             self.limits.settle(reservation, call.input_tokens + call.output_tokens)
 
     def _authenticate(self, call: Call) -> Principal:
-        call.principal = self.authenticator.authenticate(call.authorization)
+        call.principal = self.authenticator.authenticate(call.authorization, call.certificate)
         call.mark("authenticate")
         return call.principal
 

@@ -75,6 +75,8 @@ class Edge(grpc.GenericRpcHandler):
     async def _run(self, call: Call, requests: Requests, replies: Replies, context: Context) -> None:
         try:
             await self._pipeline.run(call, requests, replies)
+            if call.trailers:
+                context.set_trailing_metadata(call.trailers)
         except errors.MeshError as error:
             await interceptor.abort(context, error, call.request_id)
         except TimeoutError:
