@@ -9,11 +9,13 @@ import argparse
 import asyncio
 import signal
 import sys
+import time
 
 import uvloop
 
 from gateway.app import Gateway
 from gateway.config import GatewayConfig
+from gateway.keyring import Keyring
 from gateway.port import Port
 from gateway.workers import Workers
 from meshgate.runtime import config, process
@@ -45,6 +47,7 @@ async def _supervise(loaded: GatewayConfig, flags: argparse.Namespace) -> int:
     def command(number: int, listen: str) -> list[str]:
         return [*shared, "--listen", listen, "--worker", str(number)]
 
+    Keyring(loaded.sealing.keys, lambda: time.time_ns() // 1_000_000)  # or workers would each make their own keys
     return await Workers(loaded.workers, Port(loaded.server.listen), loaded.server.drain_seconds, command).run()
 
 

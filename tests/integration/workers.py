@@ -109,17 +109,19 @@ class Gateway:
         return found
 
     @asynccontextmanager
-    async def connections(self) -> AsyncIterator[list[Any]]:
-        """Stubs, each on a connection of its own."""
+    async def channels(self) -> AsyncIterator[list[grpc.aio.Channel]]:
+        """Channels, each a connection of its own."""
         credentials = grpc.ssl_channel_credentials((self.home / "certs" / "ca.pem").read_bytes())
         options = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
         async with AsyncExitStack() as stack:
-            yield [
-                generation_pb2_grpc.GenerationServiceStub(
-                    await stack.enter_async_context(grpc.aio.secure_channel(self.target, credentials, options=options))
-                )
-                for _ in range(CONNECTIONS)
-            ]
+            made = (grpc.aio.secure_channel(self.target, credentials, options=options) for _ in range(CONNECTIONS))
+            yield [await stack.enter_async_context(channel) for channel in made]
+
+    @asynccontextmanager
+    async def connections(self) -> AsyncIterator[list[Any]]:
+        """Stubs on channels of their own."""
+        async with self.channels() as channels:
+            yield [generation_pb2_grpc.GenerationServiceStub(channel) for channel in channels]
 
     async def generate(self, stub: Any) -> grpc.StatusCode:
         """The status of a call."""
