@@ -48,15 +48,20 @@ class Measurement:
     """Open connections to every contender."""
 
     def __init__(self, room: Room, contenders: Sequence[Contender], plan: Plan) -> None:
-        self._contenders = contenders
+        self._contenders = list(contenders)
         self._plan = plan
         self._callers = {item.name: Callers(room, item) for item in contenders}
 
-    async def ready(self) -> None:
-        """Returns once all answer. Raises TimeoutError, grpc.aio.AioRpcError or RuntimeError."""
-        for item in self._contenders:
-            await self._callers[item.name].ready()
-            item.check()
+    async def ready(self) -> list[Contender]:
+        """Returns once all answer, with those that are not what they say: they are not measured.
+
+        Raises TimeoutError or grpc.aio.AioRpcError.
+        """
+        for callers in self._callers.values():
+            await callers.ready()
+        false = [item for item in self._contenders if not item.is_what_it_says()]
+        self._contenders = [item for item in self._contenders if item not in false]
+        return false
 
     async def unary(self, callers: int) -> Rounds:
         """The unary calls of every contender."""
