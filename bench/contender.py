@@ -20,6 +20,7 @@ from meshgate import sealing
 _CONFIG: Final = Path(__file__).parent.parent / "deploy" / "config" / "gateway.toml"
 _NEVER_REACHED: Final = 1_000_000
 _RATES: Final = re.compile(r"^(requests_per_second|burst) = \d+", re.MULTILINE)
+_WORKERS: Final = re.compile(r"^workers = \d+", re.MULTILINE)
 _SERVICES: Final = ("generation", "embedding", "classification")
 
 
@@ -115,7 +116,7 @@ def _valkey(room: Room) -> Contender:
 
 def _workers(room: Room) -> Contender:
     url, store = _store(room, "workers")
-    port, pid = _gateway(room, "workers", before="workers = 2\n", after=f'\n[store]\nurl = "{url}"\n')
+    port, pid = _gateway(room, "workers", workers=2, after=f'\n[store]\nurl = "{url}"\n')
     return Contender("workers", "the same, 2 workers (Valkey's CPU too)", port, (pid, store), store=url)
 
 
@@ -148,12 +149,13 @@ def start(room: Room, names: Collection[str]) -> list[Contender]:
     return [make(room) for name, make in ALL.items() if name in names]
 
 
-def _gateway(room: Room, name: str, *, before: str = "", after: str = "") -> tuple[int, int]:
+def _gateway(room: Room, name: str, *, workers: int = 1, after: str = "") -> tuple[int, int]:
     """A gateway of the shipped configuration, with an audit log of its own and limits that are counted but never
     reached. Returns its port and its pid."""
     shipped = _RATES.sub(rf"\1 = {_NEVER_REACHED}", _CONFIG.read_text())
+    shipped = _WORKERS.sub(f"workers = {workers}", shipped)
     config = room.home / f"{name}.toml"
-    config.write_text(before + shipped.replace("${MESHGATE_HOME}/audit", f"${{MESHGATE_HOME}}/audit-{name}") + after)
+    config.write_text(shipped.replace("${MESHGATE_HOME}/audit", f"${{MESHGATE_HOME}}/audit-{name}") + after)
     port = free_port()
     backends = (flag for service in _SERVICES for flag in ("--backend", f"{service}=127.0.0.1:{room.backend}"))
     return port, room.run(name, process.python("gateway", "--config", str(config), *_listen(port), *backends))
