@@ -11,7 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from gateway.audit import AuditConfig, AuditLog
+from gateway.audit import AuditLog
 from gateway.authentication import Authenticator
 from gateway.authorisation import Policy
 from gateway.backend import Backend
@@ -49,7 +49,7 @@ class Gateway:
         self._health = Health()
         self._backends = {name: Backend(name, section, config.mesh) for name, section in config.backends.items()}
         self._catalogue = Catalogue(self._backends, self._announce)
-        self._audit = AuditLog(_audit_of(config, worker))
+        self._audit = AuditLog(config.audit, writer="" if worker is None else f"worker-{worker}")
         self._journal = Journal(self._audit)
         self._pipeline = self._build()
         self._server: grpc.aio.Server | None = None
@@ -114,13 +114,6 @@ class Gateway:
         if not self._unmet:
             self._met.set()
         await self._health.set(SERVICES[backend], SERVING if serving else NOT_SERVING)
-
-
-def _audit_of(config: GatewayConfig, worker: int | None) -> AuditConfig:
-    """Where this process writes its records: each worker has a chain of its own."""
-    if worker is None:
-        return config.audit
-    return config.audit.model_copy(update={"directory": config.audit.directory / f"worker-{worker}"})
 
 
 def _options(edge: EdgeConfig, *, shared: bool) -> channel.Options:

@@ -16,7 +16,7 @@ from rich.table import Column, Table
 
 from gateway import issuer
 from gateway.audit import tail as tailing
-from gateway.audit.checkpoint import PUBLIC_KEY, load_public_key
+from gateway.audit.signing import PUBLIC_KEY, load_public_key
 from gateway.audit.verify import Report
 from gateway.audit.verify import verify as verify_log
 from meshgate.runtime import config

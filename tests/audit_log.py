@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.audit import AuditConfig, AuditRecord
 from gateway.audit import record as records
-from gateway.audit.checkpoint import PUBLIC_KEY, load_public_key
 from gateway.audit.disk import Disk
 from gateway.audit.ledger import Ledger
+from gateway.audit.signing import PUBLIC_KEY, load_public_key
 from gateway.audit.verify import Report, verify
 
 CHECKPOINT_EVERY: Final = 10
+LONG: Final = 366 * 86_400.0
 
 
 def config(directory: Path, **changes: Any) -> AuditConfig:
     """A log in `directory`/audit that signs every tenth record and, the clock standing, at no other time."""
-    fields = {"directory": directory / "audit", "keys": directory / "keys", "checkpoint_records": CHECKPOINT_EVERY}
+    fields = {
+        "directory": directory / "audit",
+        "keys": directory / "keys",
+        "checkpoint_records": CHECKPOINT_EVERY,
+        "segment_seconds": LONG,
+        "signing_key_seconds": LONG,  # the age of a file is real, and the clock is not
+    }
     return AuditConfig.model_validate({**fields, **changes})
 
 
@@ -45,10 +53,30 @@ def encoded(number: int = 0) -> bytes:
     return records.encode(record(number))
 
 
-def ledger(directory: Path, disk: Disk | None = None, **changes: Any) -> Ledger:
+class Clock:
+    """Both clocks of a log; they stand until they are set."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+        self.elapsed = 0.0
+
+    def wall(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.elapsed
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        self.elapsed += seconds
+
+
+def ledger(
+    directory: Path, disk: Disk | None = None, *, clock: Clock | None = None, writer: str = "", **changes: Any
+) -> Ledger:
     """An open one whose clocks stand."""
-    made = config(directory, **changes)
-    return Ledger(made, disk or Disk(), clock=lambda: 1_800_000_000.0, monotonic=lambda: 0.0)
+    made, clock = config(directory, **changes), clock or Clock()
+    return Ledger(made, disk or Disk(), writer=writer, clock=clock.wall, monotonic=clock.monotonic)
 
 
 def written(directory: Path, count: int = 25, **changes: Any) -> Path:

@@ -15,8 +15,8 @@ wakes them. `ledger.py` is what that thread does; `verify.py` is what an auditor
 from __future__ import annotations
 
 from gateway.audit.config import AuditConfig
-from gateway.audit.digest import ContentMac
+from gateway.audit.digest import ContentMac, ContentMacs
+from gateway.audit.log import AuditLog
 from gateway.audit.record import AuditRecord
-from gateway.audit.writer import AuditLog
 
-__all__ = ["AuditConfig", "AuditLog", "AuditRecord", "ContentMac"]
+__all__ = ["AuditConfig", "AuditLog", "AuditRecord", "ContentMac", "ContentMacs"]

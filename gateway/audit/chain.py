@@ -21,6 +21,9 @@ _BODY_AT: Final = _HASH_END + 2
 _SEQ: Final = b',"seq":'
 _SEQ_DIGITS: Final = 20
 
+EVENT_SIGNING_KEY: Final = b'"event":"signing_key"'
+"""In the line of every record that names the next signing key, and of no other: within a string quotes are escaped."""
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -54,7 +57,7 @@ def link(record: bytes, last: Link) -> tuple[bytes, Link]:
 def follow(lines: Iterable[bytes], last: Link) -> Iterator[Link]:
     """Where the chain stands after each of `lines`, which have no newlines. Raises Broken at the first bad one."""
     for line in lines:
-        last = _next(line, last)
+        last = after(line, last)
         yield last
 
 
@@ -63,7 +66,8 @@ def record_of(line: bytes) -> bytes:
     return line[_BODY_AT + len(b'"record":') : line.rindex(_SEQ)]
 
 
-def _next(line: bytes, last: Link) -> Link:
+def after(line: bytes, last: Link) -> Link:
+    """Where the chain stands after `line`, which has no newline. Raises Broken if it does not belong there."""
     expected = last.seq + 1
     body = line[_BODY_AT:]
     digest = _digest(last.hash, body)

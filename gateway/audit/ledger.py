@@ -9,20 +9,23 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
-from gateway import keyfile
 from gateway.audit import chain, recovery, segments
-from gateway.audit.checkpoint import FILE, Checkpoint, Signer
+from gateway.audit.checkpoint import FILE, Checkpoint
 from gateway.audit.config import AuditConfig
-from gateway.audit.digest import KEY_BYTES
 from gateway.audit.disk import AppendFile, Disk
 from gateway.audit.record import canonical
+from gateway.audit.signing import SigningKeys
 
 _log = logging.getLogger(__name__)
 
-HMAC_KEY = "audit-hmac.key"
-_SEALED = 0o400
+_SEALED: Final = 0o400
+_BREATH: Final = 0.01
+"""The least time between two rounds of chores, for when one of them fails."""
+_LOOK_SECONDS: Final = 60.0
+"""How often the directory of keys is looked at for a successor."""
 
 
 class Ledger:
@@ -33,10 +36,11 @@ class Ledger:
         config: AuditConfig,
         disk: Disk,
         *,
+        writer: str = "",
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Opens the log in `config.directory` or begins one. What a crash left half-written is moved aside.
+        """Opens the log of `writer` or begins one. What a crash left half-written is moved aside.
 
         Raises OSError, ValueError for keys that can't be used, and chain.Broken for a log that is not as it was left.
         """
@@ -44,10 +48,13 @@ class Ledger:
         self._disk = disk
         self._clock = clock
         self._monotonic = monotonic
-        config.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = disk.lock(config.directory / "lock")
+        self._directory = config.directory / writer
+        self._name = writer
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = disk.lock(self._directory / "lock")
         self._uncovered = 0
         self._checkpoint_at = 0.0
+        self._look_at = monotonic() + _LOOK_SECONDS
         self._late = False
         try:
             self._open()
@@ -56,49 +63,65 @@ class Ledger:
             raise
 
     def _open(self) -> None:
-        config, disk = self._config, self._disk
-        self._signer = Signer(config.keys)
-        self.hmac_key = keyfile.obtain(config.keys / HMAC_KEY, lambda: secrets.token_bytes(KEY_BYTES))
-        if len(self.hmac_key) != KEY_BYTES:
-            raise ValueError(f"{HMAC_KEY} is not {KEY_BYTES} bytes")
-        self._checkpoints, covered = recovery.checkpoints(config.directory / FILE, disk, self._signer.public_key)
-        found = recovery.recover(config.directory, disk, covered)
+        disk = self._disk
+        self._keys = SigningKeys(self._config.keys, self._config.signing_key_seconds, self._clock)
+        self._checkpoints, covered = recovery.checkpoints(self._directory / FILE, disk, self._keys)
+        found = recovery.recover(self._directory, disk, covered)
+        origin = found.origin
         self._last = found.last
         self._number = found.segment
-        self._writer = found.writer or secrets.token_hex(16)
-        self._segment = AppendFile(config.directory / segments.name(self._number), disk)
+        self._writer = origin.writer if origin else secrets.token_hex(16)
+        self._key = origin.key if origin else self._keys.keys[0].key_id
+        self._keys.after(self._key)  # or it is not our log
+        self._began = origin.time if origin else self._now()
+        self._segment = AppendFile(self._path(self._number), disk)
         torn = found.torn.fields() if found.torn else {}
         self._begin(fresh=self._segment.size == 0, torn=torn)
-        disk.sync_directory(config.directory)
+        disk.sync_directory(self._directory)
 
     def _begin(self, *, fresh: bool, torn: dict[str, Any]) -> None:
         """The first record of this run: of a new log, of a new segment, or of one that goes on."""
         if not fresh:
             self.append([self._event("opened", **torn)])
             return
+        self._began = self._now()
         self._write([self._first()])
         if torn:
             self._write([self._event("opened", **torn)])
 
     def append(self, records: Sequence[bytes]) -> None:
         """Returns when all of the canonical `records` are on disk, after one sync."""
-        if self._segment.size >= self._config.segment_bytes:
+        if self._segment.size >= self._config.segment_bytes or self._of_age():
             self._rotate()
         self._write(records)
+        self._look()
         full = self._uncovered >= self._config.checkpoint_records and not self._late
-        if full or self.due() == 0:
+        if full or self._checkpoint_due() == 0:
             self.try_checkpoint()
 
-    def due(self) -> float | None:
-        """Seconds until a checkpoint should be made, or None when the last one covers all."""
-        return max(0.0, self._checkpoint_at - self._monotonic()) if self._uncovered else None
+    def due(self) -> float:
+        """Seconds until `idle` has something to do."""
+        waits = [self._look_at - self._monotonic(), self._began / 1e6 + self._config.segment_seconds - self._clock()]
+        checkpoint = self._checkpoint_due()
+        return max(_BREATH, min(waits if checkpoint is None else [*waits, checkpoint]))
+
+    def idle(self) -> None:
+        """A checkpoint, a new segment or a look for a new key, where it is time. Raises OSError."""
+        self._look()
+        if self._checkpoint_due() == 0:
+            self.try_checkpoint()
+        if self._of_age():
+            self._rotate()
 
     def checkpoint(self) -> None:
         """Signs where the log stands, unless that is signed already."""
         if not self._uncovered:
             return
-        made = Checkpoint(self._last, self._now(), self._writer)
-        line = self._signer.sign(made)
+        for successor in self._keys.after(self._key):
+            assert successor.endorsement is not None, "only the first has none"  # noqa: S101 - for the types
+            self._write([self._event("signing_key", **successor.endorsement.fields())])
+            self._key = successor.key_id
+        line = Checkpoint(self._last, self._now(), self._writer).signed(self._keys)
         self._checkpoints.append(line)
         self._uncovered = 0
         self._late = False
@@ -124,6 +147,22 @@ class Ledger:
             self._checkpoints.close()
             self._disk.close(self._lock)
 
+    def _checkpoint_due(self) -> float | None:
+        return max(0.0, self._checkpoint_at - self._monotonic()) if self._uncovered else None
+
+    def _of_age(self) -> bool:
+        return self._clock() - self._began / 1e6 >= self._config.segment_seconds
+
+    def _look(self) -> None:
+        """Goes over to a new signing key, where there is one: the next checkpoint says so and is signed with it."""
+        if self._monotonic() < self._look_at:
+            return
+        self._look_at = self._monotonic() + _LOOK_SECONDS
+        try:
+            self._keys.renew()
+        except (OSError, ValueError):
+            _log.exception("audit signing keys not looked through")  # the one in use stays good
+
     def _write(self, records: Sequence[bytes]) -> None:
         last = self._last
         lines = []
@@ -139,11 +178,11 @@ class Ledger:
     def _rotate(self) -> None:
         """Seals this segment and begins the next. Where that fails, this one stays the one in use."""
         self.try_checkpoint()
-        following = AppendFile(self._config.directory / segments.name(self._number + 1), self._disk)
+        following = AppendFile(self._path(self._number + 1), self._disk)
         previous = self._segment
         try:
             following.cut(0)  # an earlier try may have left something
-            self._disk.sync_directory(self._config.directory)
+            self._disk.sync_directory(self._directory)
             self._segment = following
             self._write([self._first()])
         except OSError:
@@ -151,18 +190,22 @@ class Ledger:
             following.close()
             raise
         self._number += 1
+        self._began = self._now()
         previous.path.chmod(_SEALED)
         previous.close()
 
     def _first(self) -> bytes:
         """What begins a log or a segment."""
-        who = {"key": self._signer.key_id, "writer": self._writer, "version": 1}
+        who = {"key": self._key, "version": 1, "writer": self._writer, **({"name": self._name} if self._name else {})}
         if self._last == chain.ORIGIN:
             return self._event("genesis", **who)
         return self._event("segment", previous=self._last.hash.hex(), **who)
 
     def _event(self, event: str, **fields: Any) -> bytes:
         return canonical({"event": event, "time": self._now(), **fields})
+
+    def _path(self, number: int) -> Path:
+        return self._directory / segments.name(number)
 
     def _now(self) -> int:
         return int(self._clock() * 1_000_000)

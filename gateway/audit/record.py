@@ -1,24 +1,32 @@
 """What a record says, and its one encoding.
 
 Canonical JSON as in RFC 8785: names sorted, no white space, UTF-8, only what must be escaped is. Values are strings,
-integers and objects of integers alone, so that the RFC's rules for fractions never apply. A field that is empty or zero
-is left out.
+integers below 2^53 and objects of integers alone, and names are ASCII, so that the RFC's rules for fractions and for
+sorting by UTF-16 never apply. A field that is empty or zero is left out.
+
+`canonical` is the definition and takes any record; `encode` makes the same bytes of a call's record several times
+faster, because it is done twice a call: the names are in order beforehand, and what calls have in common (who, which
+method, which stages) is kept encoded.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from operator import attrgetter
-from typing import Any, Final
+from functools import lru_cache
+from json.encoder import encode_basestring
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 
-@dataclass(frozen=True, slots=True)
-class AuditRecord:
-    """One event of one call."""
+_KEPT: Final = 1024
+"""How many combinations of what calls have in common are kept encoded."""
+
+
+class AuditRecord(NamedTuple):
+    """One event of one call. A tuple, because of all immutable things it is the cheapest to make and to read."""
 
     time: int
     """Microseconds since the Unix epoch."""
@@ -44,7 +52,9 @@ class AuditRecord:
     """The method that does the work, where it is another one: that inside an envelope."""
     model: str = ""
     sealing_key_id: str = ""
-    stages_us: Mapping[str, int] = field(default_factory=dict)
+    limits: str = ""
+    """How the limits were decided, where not as they should be: `local` while the store was down."""
+    stages_us: Mapping[str, int] = MappingProxyType({})
     """Stage to microseconds."""
     bytes_in: int = 0
     bytes_out: int = 0
@@ -55,15 +65,34 @@ class AuditRecord:
     """ContentMac.hexdigest() of the request messages."""
     reply_hmac: str = ""
     """The same of the reply messages."""
-
-
-_NAMES: Final = tuple(field.name for field in fields(AuditRecord))
-_values = attrgetter(*_NAMES)
+    hmac_key_id: str = ""
+    """Which key both were made with."""
 
 
 def encode(record: AuditRecord) -> bytes:
-    """The canonical bytes of a call's record. Raises TypeError for a value of another type."""
-    return canonical({name: value for name, value in zip(_NAMES, _values(record), strict=True) if value})
+    """The canonical bytes of a call's record. Raises TypeError or ValueError for a value of another type."""
+    quoted = encode_basestring
+    pieces = (  # written out, because calls are what it would cost
+        f'"bytes_in":{record.bytes_in:d},' if record.bytes_in else "",
+        f'"bytes_out":{record.bytes_out:d},' if record.bytes_out else "",
+        _outcome(record.decision, record.event, record.hmac_key_id),
+        f'"input_tokens":{record.input_tokens:d},' if record.input_tokens else "",
+        _work(record.issuer, record.limits, record.method, record.model),
+        f'"output_tokens":{record.output_tokens:d},' if record.output_tokens else "",
+        f'"peer":{quoted(record.peer)},' if record.peer else "",
+        f'"reason":{quoted(record.reason)},' if record.reason else "",
+        f'"reply_hmac":{quoted(record.reply_hmac)},' if record.reply_hmac else "",
+        f'"request_hmac":{quoted(record.request_hmac)},' if record.request_hmac else "",
+        f'"request_id":{quoted(record.request_id)},' if record.request_id else "",
+        f'"sealing_key_id":{quoted(record.sealing_key_id)},' if record.sealing_key_id else "",
+        _stages(record.stages_us) if record.stages_us else "",
+        _caller(record.status, record.subject, record.target, record.tenant),
+        f'"time":{record.time:d},' if record.time else "",
+        f'"token_id":{quoted(record.token_id)},' if record.token_id else "",
+        f'"tokens_reserved":{record.tokens_reserved:d},' if record.tokens_reserved else "",
+    )
+    line = "".join(pieces)
+    return f"{{{line[:-1]}}}".encode("utf-8", "backslashreplace")
 
 
 def canonical(record: Mapping[str, Any]) -> bytes:
@@ -72,3 +101,35 @@ def canonical(record: Mapping[str, Any]) -> bytes:
     A lone surrogate, which UTF-8 can't hold, stays as its escape.
     """
     return _encode(record).encode("utf-8", "backslashreplace")
+
+
+def _text(name: str, value: str) -> str:
+    return f'"{name}":{encode_basestring(value)},' if value else ""
+
+
+@lru_cache(_KEPT)
+def _outcome(decision: str, event: str, hmac_key_id: str) -> str:
+    return _text("decision", decision) + _text("event", event) + _text("hmac_key_id", hmac_key_id)
+
+
+@lru_cache(_KEPT)
+def _work(issuer: str, limits: str, method: str, model: str) -> str:
+    return _text("issuer", issuer) + _text("limits", limits) + _text("method", method) + _text("model", model)
+
+
+@lru_cache(_KEPT)
+def _caller(status: str, subject: str, target: str, tenant: str) -> str:
+    return _text("status", status) + _text("subject", subject) + _text("target", target) + _text("tenant", tenant)
+
+
+def _stages(stages: Mapping[str, int]) -> str:
+    ordered, template = _layout(tuple(stages))
+    return template % tuple([stages[name] for name in ordered])
+
+
+@lru_cache(_KEPT)
+def _layout(names: tuple[str, ...]) -> tuple[list[str], str]:
+    """Names in order, and the text around their numbers."""
+    ordered = sorted(names)
+    members = ",".join(encode_basestring(name).replace("%", "%%") + ":%d" for name in ordered)
+    return ordered, f'"stages_us":{{{members}}},'

@@ -10,17 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway import keyfile
 from gateway.audit import chain, segments
 from gateway.audit.chain import Broken, Link
-from gateway.audit.checkpoint import Checkpoint, check
+from gateway.audit.checkpoint import Checkpoint, parse
 from gateway.audit.disk import OWNER_ONLY, AppendFile, Disk
+from gateway.audit.signing import SigningKeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +42,22 @@ class Found:
     last: Link
     segment: int
     """The number of the segment to go on with; it may not exist yet or be empty."""
-    writer: str
-    """Empty for a new log."""
+    origin: Origin | None
+    """None for a new log."""
     torn: Torn | None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the first record of a segment says."""
+
+    start: Link
+    """What it continues."""
+    writer: str
+    key: str
+    """The id of the key that signs from there on; a later record may name its successor."""
+    time: int
+    """Microseconds since the Unix epoch."""
 
 
 def recover(directory: Path, disk: Disk, covered: Checkpoint | None) -> Found:
@@ -58,15 +70,15 @@ def recover(directory: Path, disk: Disk, covered: Checkpoint | None) -> Found:
     torn = _move_torn(found[-1][1], disk) if found else None
     whole = [path for _, path in found if path.stat().st_size]
     if not whole:
-        last, writer = chain.ORIGIN, ""
+        last, origin = chain.ORIGIN, None
     else:
-        last, writer = _follow(whole[-1], covered)
+        last, origin = _follow(whole[-1], covered)
     if covered is not None and covered.link.seq > last.seq:
         raise Broken(last.seq + 1, f"missing: the last checkpoint covers the log as far as record {covered.link.seq}")
-    return Found(last, number, writer, torn)
+    return Found(last, number, origin, torn)
 
 
-def checkpoints(path: Path, disk: Disk, key: Ed25519PublicKey) -> tuple[AppendFile, Checkpoint | None]:
+def checkpoints(path: Path, disk: Disk, keys: SigningKeys) -> tuple[AppendFile, Checkpoint | None]:
     """The file of checkpoints, cut to whole lines, and the last of them. Raises OSError and Broken."""
     file = AppendFile(path, disk)
     torn = segments.torn_from(path)
@@ -75,7 +87,13 @@ def checkpoints(path: Path, disk: Disk, key: Ed25519PublicKey) -> tuple[AppendFi
     last = None
     for line in segments.lines(path):
         last = line
-    return file, None if last is None else check(last, key)
+    return file, None if last is None else _checked(last, keys)
+
+
+def _checked(line: bytes, keys: SigningKeys) -> Checkpoint:
+    signed = parse(line)
+    signed.check([key.public for key in keys.keys])
+    return signed.checkpoint
 
 
 def _move_torn(path: Path, disk: Disk) -> Torn | None:
@@ -96,26 +114,35 @@ def _move_torn(path: Path, disk: Disk) -> Torn | None:
     return Torn(aside.name, len(rest), digest)
 
 
-def _follow(path: Path, covered: Checkpoint | None) -> tuple[Link, str]:
-    """Where the segment ends, and whose it is. Raises Broken, also where it contradicts the checkpoint."""
+def _follow(path: Path, covered: Checkpoint | None) -> tuple[Link, Origin]:
+    """Where the segment ends, and what it began with. Raises Broken, also where it contradicts the checkpoint."""
     stripped = _stripped(path)
     first = next(stripped)
-    start, writer = _start(first)
-    last = start
-    for last in chain.follow(_chained(first, stripped), start):
+    origin = _origin(first)
+    last, key = origin.start, origin.key
+    for line in _chained(first, stripped):
+        last = chain.after(line, last)
         if covered is not None and last.seq == covered.link.seq and last.hash != covered.link.hash:
             raise Broken(last.seq, "not what its checkpoint was signed for")
-    return last, writer
+        if chain.EVENT_SIGNING_KEY in line:
+            key = _named(line, last.seq)
+    return last, replace(origin, key=key)
 
 
-def _start(first: bytes) -> tuple[Link, str]:
-    """What a segment says, in its first record, that it continues."""
+def _named(line: bytes, seq: int) -> str:
+    try:
+        return str(json.loads(line)["record"]["key"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise Broken(seq, "names no signing key") from None
+
+
+def _origin(first: bytes) -> Origin:
     try:
         line = json.loads(first)
         record, seq = line["record"], int(line["seq"])
-        if record["event"] == "genesis":
-            return chain.ORIGIN, str(record["writer"])
-        return Link(seq - 1, bytes.fromhex(record["previous"])), str(record["writer"])
+        genesis = record["event"] == "genesis"
+        start = chain.ORIGIN if genesis else Link(seq - 1, bytes.fromhex(record["previous"]))
+        return Origin(start, str(record["writer"]), str(record["key"]), int(record["time"]))
     except (ValueError, KeyError, TypeError, RecursionError):
         raise Broken(0, "the last segment does not begin with a record of where it goes on") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,18 @@ def listed(directory: Path) -> list[tuple[int, Path]]:
     """The segments in `directory` by number. Raises OSError."""
     found = ((_NAME.fullmatch(path.name), path) for path in directory.iterdir())
     return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def writers(root: Path) -> list[tuple[str, Path]]:
+    """The logs under `root` by the names of their writers: its own, if it has one, is without a name.
+
+    Raises OSError, FileNotFoundError where there is no log at all.
+    """
+    own = [("", root)] if listed(root) else []
+    parts = sorted((path.name, path) for path in root.iterdir() if path.is_dir() and listed(path))
+    if not own and not parts:
+        raise FileNotFoundError(errno.ENOENT, "no audit log", str(root))
+    return [*own, *parts]
 
 
 def lines(path: Path) -> Iterator[bytes]:

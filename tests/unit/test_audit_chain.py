@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from gateway.audit import chain
 from gateway.audit.chain import ORIGIN, Broken, Link
-from gateway.audit.checkpoint import FILE, Checkpoint, Signer
+from gateway.audit.checkpoint import FILE, Checkpoint
+from gateway.audit.signing import SigningKeys
 from tests import audit_log
 
 Lines = list[bytes]
@@ -116,8 +117,8 @@ def test_a_checkpoint_that_is_nonsense(log: Path) -> None:
 
 
 def test_a_checkpoint_of_another_key(log: Path, tmp_path: Path) -> None:
-    stranger = Signer(tmp_path / "stranger")
-    forged = stranger.sign(Checkpoint(Link(25, bytes(32)), 0, "w"))
+    stranger = SigningKeys(tmp_path / "stranger", audit_log.LONG)
+    forged = Checkpoint(Link(25, bytes(32)), 0, "w").signed(stranger)
     tamper(log, lambda lines: [*lines, forged], FILE)
     report = audit_log.verified(log)
     assert report.broken is not None
@@ -126,7 +127,7 @@ def test_a_checkpoint_of_another_key(log: Path, tmp_path: Path) -> None:
 
 def test_verifying_with_the_wrong_key(log: Path, tmp_path: Path) -> None:
     os.replace(tmp_path / "keys" / "audit-key.pub.pem", tmp_path / "kept")  # noqa: PTH105
-    Signer(tmp_path / "stranger")
+    SigningKeys(tmp_path / "stranger", audit_log.LONG)
     os.replace(tmp_path / "stranger" / "audit-key.pub.pem", tmp_path / "keys" / "audit-key.pub.pem")  # noqa: PTH105
     assert first_bad(log) == 9
 

@@ -1,0 +1,64 @@
+"""The log on disk as a sink."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from gateway.audit.chain import Broken
+from gateway.audit.config import AuditConfig
+from gateway.audit.disk import Disk
+from gateway.audit.ledger import Ledger
+from meshgate.runtime.config import ConfigError
+
+_log = logging.getLogger(__name__)
+
+
+class FileSink:
+    """Opens the ledger of one writer when it is opened itself. A Sink."""
+
+    def __init__(
+        self,
+        config: AuditConfig,
+        writer: str,
+        disk: Disk,
+        *,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._make = partial(Ledger, config, disk, writer=writer, clock=clock, monotonic=monotonic)
+        self._ledger: Ledger | None = None
+
+    def open(self) -> None:
+        """Recovers what a crash left. Raises ConfigError when the log is in use, unusable or altered."""
+        try:
+            self._ledger = self._make()
+        except BlockingIOError:
+            raise ConfigError("audit.directory: another process writes to this audit log") from None
+        except Broken as error:
+            raise ConfigError(f"audit.directory: the audit log is not as it was left: {error}") from error
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"audit: can't be opened: {error}") from error
+
+    def write(self, records: Sequence[bytes]) -> None:
+        """Returns when all are on disk. Raises OSError."""
+        self._opened().append(records)
+
+    def due(self) -> float | None:
+        return self._opened().due()
+
+    def idle(self) -> None:
+        try:
+            self._opened().idle()
+        except OSError as error:  # it will be tried again with the next record
+            _log.error("audit log: no new segment", extra={"why": error.strerror})
+
+    def close(self) -> None:
+        if self._ledger is not None:
+            self._ledger.close()
+
+    def _opened(self) -> Ledger:
+        assert self._ledger is not None, "opened before"  # noqa: S101 - the pump's order
+        return self._ledger

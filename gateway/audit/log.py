@@ -1,0 +1,173 @@
+"""The stage: records go to every sink, each in a lane of its own, so that one that hangs holds up no other.
+
+A record is encoded once and its bytes are shared. A call waits for the sinks that are required and for no other; where
+one of them hasn't the record in time, the call is refused. Then another sink may have a record of a success that the
+caller was not told of: a record too many can be explained, one too few can't.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from gateway.audit import record as records
+from gateway.audit.config import AuditConfig, SinkConfig
+from gateway.audit.digest import ContentMacs, DigestKeys
+from gateway.audit.disk import Disk
+from gateway.audit.file import FileSink
+from gateway.audit.lane import Lane, Terms
+from gateway.audit.record import AuditRecord
+from gateway.audit.sink import Sink
+from meshgate import errors
+from meshgate.runtime.config import ConfigError
+
+_log = logging.getLogger(__name__)
+
+_MAX_RECORD_BYTES: Final = 48 * 1024
+_RETRY_SECONDS: Final = 1.0
+_RENEW_SECONDS: Final = 60.0
+
+
+class AuditLog:
+    """All sinks of one process. `commit` returns when the required ones have the record, and refuses else."""
+
+    def __init__(
+        self,
+        config: AuditConfig,
+        *,
+        writer: str = "",
+        disk: Disk | None = None,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`writer` names this process's part of the log, such as `worker-0`, where several share the directory."""
+        self._config = config
+        self._writer = writer
+        self._disk = disk or Disk()
+        self._clock = clock
+        self._monotonic = monotonic
+        self._keys: DigestKeys | None = None
+        self._renewal: asyncio.Task[None] | None = None
+        self.lanes: Sequence[Lane] = [self._lane(sink) for sink in config.sinks]
+        """One a sink, with what it has waiting and lost."""
+        self._required = [lane for lane in self.lanes if lane.terms.required]
+        self._others = [lane for lane in self.lanes if not lane.terms.required]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether every required sink took the last that it was given."""
+        return all(lane.healthy for lane in self._required)
+
+    async def start(self) -> None:
+        """Opens all sinks, recovering what a crash left. Raises ConfigError when one is in use, unusable or altered."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            for lane in self.lanes:
+                await lane.start()
+            self._keys = await asyncio.to_thread(
+                DigestKeys, self._config.keys, self._config.digest_key_seconds, self._clock
+            )
+        except (OSError, ValueError) as error:
+            await self.stop()
+            raise ConfigError(f"audit.keys: {error}") from error
+        except BaseException:
+            await self.stop()
+            raise
+        self._renewal = asyncio.create_task(self._renew(self._keys))
+
+    async def commit(self, record: AuditRecord) -> None:
+        """Returns when every required sink has `record`. A caller that is cancelled leaves it behind to be written.
+
+        Raises Unavailable (AUDIT_UNAVAILABLE) when a sink refuses, its queue is full or its time is up.
+        """
+        for done in self._enter(record):
+            if done is None or not await done:
+                raise _unavailable()
+
+    def leave(self, record: AuditRecord) -> None:
+        """Puts a record that nobody waits for in line, in order with all others. Never fails: a lost one is counted.
+
+        It is written with the next that somebody waits for, and by itself after some milliseconds.
+        """
+        encoded = _encoded(record)
+        if encoded is not None:
+            for lane in self.lanes:
+                lane.leave(encoded)
+
+    def submit(self, record: AuditRecord) -> asyncio.Future[None]:
+        """`commit` without waiting: the future ends as it would. Raises Unavailable when there is no room."""
+        entered = self._enter(record)
+        if not all(entered):
+            raise _unavailable()
+        return asyncio.ensure_future(_all(entered))
+
+    def content_macs(self) -> ContentMacs:
+        """New keyed digests for the messages of one call, and their key's id. Only after `start`."""
+        if self._keys is None:
+            raise RuntimeError("the audit log is not open")
+        return self._keys.macs()
+
+    async def stop(self) -> None:
+        """Writes what waits and closes all sinks, each within its time."""
+        renewal, self._renewal = self._renewal, None
+        if renewal is not None:
+            renewal.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await renewal
+        await asyncio.gather(*(lane.stop() for lane in self.lanes))
+
+    def _enter(self, record: AuditRecord) -> Sequence[asyncio.Future[bool] | None]:
+        encoded = _encoded(record)
+        if encoded is None:
+            return (None,)
+        for lane in self._others:
+            lane.leave(encoded)
+        return [lane.enter(encoded) for lane in self._required]
+
+    async def _renew(self, keys: DigestKeys) -> None:
+        """Keeps the key of digests fresh. One that can't be made leaves the old in use."""
+        while True:
+            await asyncio.sleep(_RENEW_SECONDS)
+            try:
+                await asyncio.to_thread(keys.renew)
+            except (OSError, ValueError):
+                _log.exception("audit digest key not renewed")
+
+    def _lane(self, config: SinkConfig) -> Lane:
+        terms = Terms(
+            name=config.kind,
+            required=config.required,
+            timeout_seconds=config.timeout_seconds or self._config.timeout_seconds,
+            queue_records=config.queue_records or self._config.queue_records,
+        )
+        return Lane(self._sink(config, terms), terms, self._gap)
+
+    def _sink(self, config: SinkConfig, terms: Terms) -> Sink:
+        return FileSink(self._config, self._writer, self._disk, clock=self._clock, monotonic=self._monotonic)
+
+    def _gap(self, lost: int) -> bytes:
+        return records.canonical({"event": "gap", "missing": lost, "time": int(self._clock() * 1_000_000)})
+
+
+async def _all(entered: Sequence[asyncio.Future[bool] | None]) -> None:
+    for done in entered:
+        if done is None or not await done:
+            raise _unavailable()
+
+
+def _encoded(record: AuditRecord) -> bytes | None:
+    """The record's bytes, or None, which is said, where it has none: one bad record harms no other."""
+    try:
+        encoded = records.encode(record)
+    except (TypeError, ValueError):
+        _log.exception("audit record has no encoding", extra={"request_id": record.request_id})
+        return None
+    return encoded if len(encoded) <= _MAX_RECORD_BYTES else None
+
+
+def _unavailable() -> errors.Unavailable:
+    return errors.Unavailable("the audit log can't be written", reason="AUDIT_UNAVAILABLE", retry_after=_RETRY_SECONDS)
