@@ -1,0 +1,40 @@
+"""The door: how many callers may be inside before anyone knows who they are.
+
+Behind authentication every caller has limits of its own. Before it nobody has a name, so what strangers can hold at
+once is one number for all of them: a flood of bad tokens fills it, and is refused from there on without a signature
+checked, a key looked for or a record waited for. A caller who is known leaves the door at once, so that those inside
+are only ever the ones being looked at.
+"""
+
+from __future__ import annotations
+
+from meshgate import errors
+
+_RETRY_SECONDS = 1.0
+
+
+class Door:
+    """Counts the calls whose principal is not known yet. For one event loop."""
+
+    __slots__ = ("inside", "most", "turned_away")
+
+    def __init__(self, most: int) -> None:
+        """`most` is how many may be inside at once."""
+        self.most = most
+        self.inside = 0
+        """Calls between `enter` and `leave`."""
+        self.turned_away = 0
+        """Calls that found no room, since the start."""
+
+    def enter(self) -> None:
+        """Takes a place, which the same call gives back. Raises Unavailable (OVERLOADED) if none is free."""
+        if self.inside >= self.most:
+            self.turned_away += 1
+            raise errors.Unavailable("too many callers at once", reason="OVERLOADED", retry_after=_RETRY_SECONDS)
+        self.inside += 1
+
+    def leave(self) -> None:
+        """Gives the place back: the principal is known, or the call has been refused. Once for each `enter`."""
+        if self.inside == 0:
+            raise RuntimeError("nobody is inside")
+        self.inside -= 1

@@ -1,0 +1,132 @@
+"""Every refusal of a stranger is accounted for, at a bounded rate of records."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.flood import OTHERS, Flood, FloodConfig, network
+
+START = 1_800_000_000_000_000
+SECOND = 1_000_000
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def flood(clock: Clock, **bounds: int) -> Flood:
+    return Flood(FloodConfig.model_validate({"singly_per_second": 3, **bounds}), clock)
+
+
+def test_the_first_of_a_second_are_recorded_singly_and_the_rest_in_one_sum() -> None:
+    clock = Clock()
+    made = flood(clock)
+    singly = 0
+    for _ in range(1000):
+        singly += made.singly("ipv4:192.0.2.1:40000", "TOKEN_MISSING")
+        clock.now += 10
+    [found] = made.due()
+    assert singly == 3
+    assert (found.peer, found.reason, found.count) == ("192.0.2.1", "TOKEN_MISSING", 997)
+    assert (found.first, found.last) == (START + 30, START + 9990)
+    assert made.summed == 997
+
+
+def test_sums_are_told_once() -> None:
+    made = flood(Clock())
+    for _ in range(5):
+        made.singly("ipv4:192.0.2.1:1", "TOKEN_MISSING")
+    assert [(made.waiting, [found.count for found in made.due()]) for _ in range(2)] == [(True, [2]), (False, [])]
+
+
+def test_a_new_second_and_another_address_have_places_of_their_own() -> None:
+    clock = Clock()
+    made = flood(clock)
+    assert [made.singly("ipv4:192.0.2.1:1", "X") for _ in range(5)] == [True, True, True, False, False]
+    assert made.singly("ipv4:192.0.2.2:1", "X")
+    clock.now += SECOND
+    assert made.singly("ipv4:192.0.2.1:1", "X")
+    clock.now -= 2 * SECOND  # a wall clock that was set back
+    assert made.singly("ipv4:192.0.2.1:1", "X")
+
+
+def test_another_port_or_another_address_of_one_network_is_the_same_caller() -> None:
+    made = flood(Clock())
+    ports = [made.singly(f"ipv4:192.0.2.1:{port}", "X") for port in range(10)]
+    hosts = [made.singly(f"ipv6:%5B2001:db8::{host}%5D:1", "X") for host in range(10)]
+    assert (sum(ports), sum(hosts)) == (3, 3)
+
+
+def test_many_addresses_cost_no_more_than_one() -> None:
+    made = flood(Clock(), singly_per_second_in_all=50, peers=100)
+    singly = sum(made.singly(f"ipv4:10.{n // 65536}.{n // 256 % 256}.{n % 256}:1", "X") for n in range(10_000))
+    sums = made.due()
+    assert singly == 50
+    assert len(sums) <= 101
+    assert singly + sum(found.count for found in sums) == 10_000
+    assert sum(found.count for found in sums if found.peer == OTHERS) > 9000
+
+
+def test_reasons_without_end_cost_no_more() -> None:
+    made = flood(Clock(), peers=1)
+    for number in range(10_000):
+        made.singly("ipv4:192.0.2.1:1", f"R{number}")
+    sums = made.due()
+    assert len(sums) <= 100
+    assert sum(found.count for found in sums) == 10_000 - 3
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["ipv4:192.0.2.1:1", "ipv4:192.0.2.2:1", "ipv6:%5B::1%5D:1", "unix:", "junk"]),
+            st.sampled_from(["TOKEN_MISSING", "TOKEN_EXPIRED"]),
+            st.integers(0, SECOND),
+            st.booleans(),
+        ),
+        max_size=100,
+    )
+)
+def test_nothing_is_lost_and_each_second_is_bounded(refusals: list[tuple[str, str, int, bool]]) -> None:
+    clock = Clock()
+    made = flood(clock, singly_per_second_in_all=5)
+    singly: Counter[int] = Counter()
+    told = 0
+    for peer, reason, wait, ask in refusals:
+        clock.now += wait
+        singly[clock.now // SECOND] += made.singly(peer, reason)
+        if ask:
+            told += sum(found.count for found in made.due())
+    told += sum(found.count for found in made.due())
+    assert singly.total() + told == len(refusals)
+    assert max(singly.values(), default=0) <= 5
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        ("ipv4:192.0.2.1:50000", "192.0.2.1"),
+        ("ipv6:%5B2001:db8:1:2:3:4:5:6%5D:443", "2001:db8:1:2::/64"),
+        ("ipv6:[2001:db8::1]:443", "2001:db8::/64"),
+        ("ipv6:%5Bfe80::1%25eth0%5D:443", "fe80::/64"),
+        ("ipv6:%5B::ffff:192.0.2.1%5D:443", "192.0.2.1"),
+        ("unix:", "unix"),
+        ("unix:/tmp/socket", "unix"),
+        ("", ""),
+    ],
+)
+def test_the_network_of_a_peer(peer: str, expected: str) -> None:
+    assert network(peer) == expected
+
+
+@given(st.text())
+def test_any_name_has_a_network(peer: str) -> None:
+    assert isinstance(network(peer), str)
