@@ -98,7 +98,6 @@ class Gateway:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
-        await self._journal.drain()
         await asyncio.gather(*(backend.close() for backend in self._backends.values()))
         await self._audit.stop()
 

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from gateway.audit import ContentMacs
 from gateway.principal import Principal
 from meshgate import errors
 
@@ -54,6 +55,8 @@ class Call:
     bytes_out: int = 0
     trailers: tuple[tuple[str, str], ...] = ()
     """Metadata that a call which ends well ends with."""
+    macs: ContentMacs | None = None
+    """The keyed digests of what passes, once the call is admitted."""
     stages: dict[str, int] = field(default_factory=dict)
     """Stage to microseconds."""
     _mark: int = field(default_factory=time.perf_counter_ns)

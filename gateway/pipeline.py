@@ -123,7 +123,7 @@ class Pipeline:
     async def _forward(self, call: Call, exchange: Exchange, requests: Requests, replies: Replies) -> None:
         """Relays replies as they come, sealed where the request was."""
         wanted = exchange.inner
-        passage = Passage(exchange, requests, replies)
+        passage = Passage(call, exchange, requests, replies)
         await self.forwarders[wanted.route.backend].forward(call, wanted.route, wanted.first, passage)
         if (last := exchange.finish(call)) is not None:
             await replies.send(last)
