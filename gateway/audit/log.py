@@ -15,13 +15,23 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from gateway.audit import record as records
-from gateway.audit.config import AuditConfig, SinkConfig
+from gateway.audit.config import (
+    AuditConfig,
+    FileSinkConfig,
+    OtlpSinkConfig,
+    RedisSinkConfig,
+    SinkConfig,
+    StdoutSinkConfig,
+)
 from gateway.audit.digest import ContentMacs, DigestKeys
 from gateway.audit.disk import Disk
 from gateway.audit.file import FileSink
 from gateway.audit.lane import Lane, Terms
+from gateway.audit.otlp import OtlpSink
 from gateway.audit.record import AuditRecord
+from gateway.audit.redis_stream import RedisSink
 from gateway.audit.sink import Sink
+from gateway.audit.stdout import StdoutSink
 from meshgate import errors
 from meshgate.runtime.config import ConfigError
 
@@ -144,10 +154,18 @@ class AuditLog:
             timeout_seconds=config.timeout_seconds or self._config.timeout_seconds,
             queue_records=config.queue_records or self._config.queue_records,
         )
-        return Lane(self._sink(config, terms), terms, self._gap)
+        return Lane(self._sink(config, terms.timeout_seconds), terms, self._gap)
 
-    def _sink(self, config: SinkConfig, terms: Terms) -> Sink:
-        return FileSink(self._config, self._writer, self._disk, clock=self._clock, monotonic=self._monotonic)
+    def _sink(self, config: SinkConfig, timeout_seconds: float) -> Sink:
+        match config:
+            case RedisSinkConfig():
+                return RedisSink(config, self._writer, timeout_seconds)
+            case OtlpSinkConfig():
+                return OtlpSink(config, self._writer, timeout_seconds)
+            case StdoutSinkConfig():
+                return StdoutSink(timeout_seconds)
+            case FileSinkConfig():
+                return FileSink(self._config, self._writer, self._disk, clock=self._clock, monotonic=self._monotonic)
 
     def _gap(self, lost: int) -> bytes:
         return records.canonical({"event": "gap", "missing": lost, "time": int(self._clock() * 1_000_000)})

