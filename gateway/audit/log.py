@@ -108,13 +108,6 @@ class AuditLog:
             for lane in self.lanes:
                 lane.leave(encoded)
 
-    def submit(self, record: AuditRecord) -> asyncio.Future[None]:
-        """`commit` without waiting: the future ends as it would. Raises Unavailable when there is no room."""
-        entered = self._enter(record)
-        if not all(entered):
-            raise _unavailable()
-        return asyncio.ensure_future(_all(entered))
-
     def content_macs(self) -> ContentMacs:
         """New keyed digests for the messages of one call, and their key's id. Only after `start`."""
         if self._keys is None:
@@ -169,12 +162,6 @@ class AuditLog:
 
     def _gap(self, lost: int) -> bytes:
         return records.canonical({"event": "gap", "missing": lost, "time": int(self._clock() * 1_000_000)})
-
-
-async def _all(entered: Sequence[asyncio.Future[bool] | None]) -> None:
-    for done in entered:
-        if done is None or not await done:
-            raise _unavailable()
 
 
 def _encoded(record: AuditRecord) -> bytes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,25 @@ def lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while line := file.readline(_MAX_LINE):
             yield line
+
+
+def lines_reversed(path: Path) -> Iterator[bytes]:
+    """The lines that a newline ends, last first. Of an overlong one only the beginning may come. Raises OSError."""
+    torn = torn_from(path)
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END) if torn is None else torn
+        if not end:
+            return
+        end -= 1  # the newline of the last
+        after = b""
+        while end > 0:
+            start = max(0, end - _MAX_LINE)
+            file.seek(start)
+            before, *whole = (file.read(end - start) + after).split(b"\n")
+            yield from (line + b"\n" for line in reversed(whole))
+            after = before if len(before) <= _MAX_LINE else b""
+            end = start
+        yield after + b"\n"
 
 
 def torn_from(path: Path) -> int | None:

@@ -1,56 +1,44 @@
-"""The last records of a log, and those that come, for a person who watches. It verifies nothing."""
+"""The last records of all writers' logs, and those that come, for a person who watches. It verifies nothing."""
 
 from __future__ import annotations
 
-import json
-from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from gateway.audit import chain, segments
+from gateway.audit import segments
+from gateway.audit.search import Query, content, search
 
 
-def last(directory: Path, count: int) -> list[dict[str, Any]]:
+def last(root: Path, count: int) -> list[dict[str, Any]]:
     """The last `count` records, oldest first. Raises OSError."""
-    found: list[dict[str, Any]] = []
-    for _, path in reversed(segments.listed(directory)):
-        wanted = count - len(found)
-        if wanted <= 0:
-            break
-        recent = deque((line for line in segments.lines(path) if line.endswith(b"\n")), maxlen=wanted)
-        found = [_record(line) for line in recent] + found
-    return found
+    return list(islice(search(root, Query(), newest_first=True), count))[::-1]
 
 
 class Follower:
-    """Reads what is appended from now on, across segments."""
+    """Reads what is appended from now on, across segments and writers."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, root: Path) -> None:
         """Starts at the end. Raises OSError."""
-        self._directory = directory
-        self._read = {number: path.stat().st_size for number, path in segments.listed(directory)}
+        self._root = root
+        self._read = {path: path.stat().st_size for path in self._segments()}
 
     def new(self) -> Iterator[dict[str, Any]]:
-        """The records appended since the last time. Raises OSError."""
-        for number, path in segments.listed(self._directory):
-            start = self._read.get(number, 0)
+        """The records appended since the last time, one writer's after another's. Raises OSError."""
+        for path in self._segments():
+            start = self._read.get(path, 0)
             if path.stat().st_size > start:
-                yield from self._from(number, path, start)
+                yield from self._from(path, start)
 
-    def _from(self, number: int, path: Path, start: int) -> Iterator[dict[str, Any]]:
+    def _segments(self) -> list[Path]:
+        return [path for _, directory in segments.writers(self._root) for _, path in segments.listed(directory)]
+
+    def _from(self, path: Path, start: int) -> Iterator[dict[str, Any]]:
         with path.open("rb") as file:
             file.seek(start)
             for line in file:
                 if not line.endswith(b"\n"):
                     return
-                self._read[number] = self._read.get(number, 0) + len(line)
-                yield _record(line)
-
-
-def _record(line: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(chain.record_of(line[:-1]))
-    except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {"event": "unreadable"}
+                self._read[path] = self._read.get(path, 0) + len(line)
+                yield content(line[:-1])

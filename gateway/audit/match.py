@@ -1,0 +1,43 @@
+"""Whether a text is the one that was sent or answered: its keyed digest is made anew and compared with the record's."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.audit.digest import ContentMac, Direction, find_key
+from gateway.audit.search import Query, search
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """What a call's last record says of its content."""
+
+    method: str
+    """The one that did the work."""
+    key_id: str
+    request: str
+    reply: str
+
+
+def digests_of(root: Path, request_id: str) -> Digests | None:
+    """Of the call of that id, or None where no record has them. Raises OSError."""
+    query = Query(fields={"request_id": request_id})
+    for record in search(root, query, newest_first=True):
+        if key_id := str(record.get("hmac_key_id", "")):
+            method = str(record.get("target") or record.get("method", ""))
+            return Digests(method, key_id, str(record.get("request_hmac", "")), str(record.get("reply_hmac", "")))
+    return None
+
+
+def matches(keys: Path, found: Digests, direction: Direction, messages: Sequence[bytes]) -> bool:
+    """Whether exactly `messages` went that way. Raises OSError, or ValueError where the key is gone."""
+    key = find_key(keys, found.key_id)
+    if key is None:
+        raise ValueError(f"the key {found.key_id} is not there any more")
+    mac = ContentMac(key, direction)
+    for message in messages:
+        mac.update(message)
+    return hmac.compare_digest(mac.hexdigest(), found.request if direction == "request" else found.reply)

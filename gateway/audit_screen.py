@@ -1,0 +1,120 @@
+"""Audit records and verdicts, as tables for people and JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, Final
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from gateway.audit.verify import Report
+
+_COLUMNS: Final = ("event", "who", "method", "model", "outcome", "tokens")
+_ROWS: Final = 1000
+"""Of one table, so that no number of records has to be held."""
+
+
+def records(found: Iterable[dict[str, Any]], as_json: bool) -> None:
+    """Prints records as they come."""
+    if as_json:
+        for record in found:
+            typer.echo(json.dumps(record))
+        return
+    rest = iter(found)
+    while rows := list(islice(rest, _ROWS)):
+        Console().print(_table(rows))
+
+
+def summary(reports: Sequence[Report]) -> dict[str, Any]:
+    """The verdict on all writers, and that on each."""
+    bad = next((report for report in reports if report.broken), None)
+    writers = [_verdict(report) for report in reports]
+    totals = ("records", "segments", "checkpoints", "uncovered", "unfinished_bytes")
+    return {
+        "intact": bad is None,
+        **{name: sum(verdict[name] for verdict in writers) for name in totals},
+        "first_bad": _first_bad(bad) if bad else None,
+        "writers": writers,
+    }
+
+
+def show(reports: Sequence[Report]) -> None:
+    """Prints the verdict on each writer."""
+    for report in reports:
+        _show(report)
+
+
+def _verdict(report: Report) -> dict[str, Any]:
+    return {
+        "writer": report.writer,
+        "intact": report.broken is None,
+        "records": report.records,
+        "segments": report.segments,
+        "checkpoints": report.checkpoints,
+        "covered_through": report.covered,
+        "uncovered": report.uncovered,
+        "unfinished_bytes": report.unfinished_bytes,
+        "key": report.key,
+        "first_bad": _first_bad(report),
+    }
+
+
+def _first_bad(report: Report) -> dict[str, Any] | None:
+    broken = report.broken
+    return {"writer": report.writer, "seq": broken.seq, "why": broken.why} if broken else None
+
+
+def _show(report: Report) -> None:
+    table = Table(show_header=False, box=None)
+    for name, value in (
+        ("writer", escape(report.writer)),
+        ("records", f"{report.records:,}"),
+        ("segments", f"{report.segments:,}"),
+        ("checkpoints", f"{report.checkpoints:,}"),
+        ("not yet covered by one", f"{report.uncovered:,}"),
+        ("unfinished last line", f"{report.unfinished_bytes:,} bytes" if report.unfinished_bytes else ""),
+    ):
+        if value:
+            table.add_row(name, value)
+    console = Console()
+    console.print(table)
+    if report.broken:
+        console.print(f"[bold red]broken[/] at {escape(str(report.broken))}")
+    else:
+        console.print("[bold green]intact[/]")
+
+
+def _table(rows: Iterable[dict[str, Any]]) -> Table:
+    table = Table(Column("time", no_wrap=True), *_COLUMNS, box=None)
+    for record in rows:
+        tokens = _number(record, "input_tokens") + _number(record, "output_tokens")
+        who = "/".join(str(record[name]) for name in ("tenant", "subject") if name in record)
+        method = str(record.get("target") or record.get("method", "")).rpartition("/")[2]
+        outcome = str(record.get("reason") or record.get("status", ""))
+        cells = (_time(record), str(record.get("event", "")), who, method, str(record.get("model", "")), outcome)
+        table.add_row(*map(_shown, cells), str(tokens or ""))
+    return table
+
+
+def _shown(cell: str) -> str:
+    """Text as it is: neither markup nor anything that a terminal would obey."""
+    return escape("".join(letter if letter.isprintable() else "\ufffd" for letter in cell))
+
+
+def _time(record: dict[str, Any]) -> str:
+    try:
+        moment = datetime.fromtimestamp(_number(record, "time") / 1_000_000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return "?"
+    return moment.isoformat(sep=" ", timespec="milliseconds").removesuffix("+00:00")
+
+
+def _number(record: dict[str, Any], name: str) -> int:
+    value = record.get(name, 0)
+    return value if isinstance(value, int) else 0
