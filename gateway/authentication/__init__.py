@@ -1,14 +1,29 @@
 """Authentication: a bearer token (RFC 6750) becomes a Principal, or the call ends here.
 
 `Authenticator.authenticate` is the whole seam. Behind it: `header.py` reads what may be read before the signature is
-checked, `keyset.py` holds the issuers' public keys, `claims.py` decides what verified claims mean. The rules follow RFC
-8725 (JWT best current practices): the algorithm comes from configuration and key, never from the token alone, and no
-header parameter can name a key.
+checked, `verification.py` makes the checks in their order, `claims.py` decides what verified claims mean. The rules
+follow RFC 8725 (JWT best current practices): the algorithm comes from configuration and key, never from the token
+alone, and no header parameter can name a key.
+
+Keys (`keysource.py`, `keyset.py`, `fetch.py`) and revocations (`revocations.py`, `revocation.py`) are kept fresh in the
+background between `Authenticator.start` and `stop`. A call never waits for either.
 """
 
 from __future__ import annotations
 
-from gateway.authentication.authenticator import Authenticator
-from gateway.authentication.config import IssuerConfig
+from gateway.authentication.authenticator import STEPS, Authenticator, Findings
+from gateway.authentication.certificate import thumbprint
+from gateway.authentication.config import IssuerConfig, RevocationConfig
+from gateway.authentication.revocations import revocations
+from gateway.authentication.source import SourceState
 
-__all__ = ["Authenticator", "IssuerConfig"]
+__all__ = [
+    "STEPS",
+    "Authenticator",
+    "Findings",
+    "IssuerConfig",
+    "RevocationConfig",
+    "SourceState",
+    "revocations",
+    "thumbprint",
+]

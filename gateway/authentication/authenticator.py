@@ -1,43 +1,56 @@
-"""The stage itself: token in, Principal out; a signature is checked once for each token, not for each call."""
+"""The stage itself: token in, Principal out; a signature is checked once for each token, not for each call.
+
+What can change in the background is compared by number: the generation of an issuer's keys and the revision of the
+list of revocations. So a token that was verified before is dropped by the first call after a change, however it came.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from jwt import PyJWS, exceptions
-
-from gateway.authentication import claims, header, refusal
-from gateway.authentication.config import IssuerConfig
-from gateway.authentication.keyset import Key
-from gateway.authentication.keysource import KeyFile, KeySource
+from gateway.authentication import refusal
+from gateway.authentication.config import IssuerConfig, JwksConfig, RevocationConfig
+from gateway.authentication.keysource import KeySource, source
+from gateway.authentication.revocations import Revocations
+from gateway.authentication.source import Source, SourceState
+from gateway.authentication.verification import CHECKS, Passed, Trust, Verified, Verifier, bearer
 from gateway.principal import Principal
+from meshgate import errors
+from meshgate.runtime.config import ConfigError
 
-_JWS: Final = PyJWS(algorithms=["ES256", "EdDSA", "RS256", "PS256"], options={"enforce_minimum_key_length": True})
-_SCHEME: Final = "bearer "
+_log = logging.getLogger(__name__)
+
 _CACHED_TOKENS: Final = 10_000
+_AGAIN_SECONDS: Final = 1.0
+STEPS: Final = ("revocations", *CHECKS, "revoked", "certificate")
+"""All that a token must pass, in order."""
+
+
+class _Known:
+    """A token that was verified before."""
+
+    __slots__ = ("revision", "verified")
+
+    def __init__(self, verified: Verified, revision: int) -> None:
+        self.verified = verified
+        self.revision = revision
+        """Of the list of revocations that did not have it."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Trust:
-    """An issuer's entry and its keys."""
+class Findings:
+    """How far a token came: the steps it passed, and who it proves or why not."""
 
-    config: IssuerConfig
-    keys: KeySource
-
-
-@dataclass(frozen=True, slots=True)
-class _Verified:
-    """What a token proved, and until when that holds."""
-
-    principal: Principal
-    until: float
-    keys: KeySource
-    generation: int
+    passed: tuple[str, ...]
+    principal: Principal | None
+    refusal: errors.MeshError | None
 
 
 class Authenticator:
@@ -50,97 +63,135 @@ class Authenticator:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         cached_tokens: int = _CACHED_TOKENS,
+        revocations: Revocations | None = None,
     ) -> None:
         """`clock` gives seconds since the Unix epoch. Raises ConfigError when an issuer's keys can't be read."""
         self._clock = clock
+        self._monotonic = monotonic
         self._cached_tokens = cached_tokens
-        self._cache: OrderedDict[bytes, _Verified] = OrderedDict()
-        files = {path: KeyFile(path, monotonic) for path in {config.jwks for config in issuers}}
-        self._trusted = [_Trust(config, files[config.jwks]) for config in issuers]
+        self._cache: OrderedDict[bytes, _Known] = OrderedDict()
+        self._revocations = revocations or Revocations(None, RevocationConfig.model_construct(), monotonic)
+        self._listed = self._revocations.known
+        sources = _sources(issuers, monotonic)
+        trusted = [Trust(config, sources[_place(config)]) for config in issuers]
+        self._kept: list[Source] = [*sources.values(), self._revocations]
+        self._verifier = Verifier(trusted, monotonic)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Fetches what has to be fetched, within bounded time, and keeps keys and revocations fresh from here on.
+
+        What can't be had is tried again in the background; until then its tokens are refused as Unavailable.
+        """
+        await self.refresh()
+        self._tasks = [asyncio.create_task(_tend(each.run)) for each in self._kept]
+
+    async def refresh(self) -> None:
+        """Looks at every source, once."""
+        await asyncio.gather(*(each.refresh() for each in self._kept))
+
+    async def stop(self) -> None:
+        """Ends the work in the background."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    def sources(self) -> list[SourceState]:
+        """How the sources of keys and revocations are, for metrics."""
+        now = self._monotonic()
+        return [each.watch.state(now) for each in self._kept]
 
     def authenticate(self, authorization: str | None, certificate_thumbprint: str | None = None) -> Principal:
         """The caller that `authorization` ("Bearer <token>", the scheme in any case) proves.
 
-        `certificate_thumbprint` is the base64url SHA-256 of the client certificate of this connection, if it has one:
-        a token bound to a certificate (RFC 8705) is good on such a connection alone.
+        `certificate_thumbprint` is the base64url SHA-256 of the client certificate of this connection, if it has one
+        (see certificate.py): a token bound to a certificate (RFC 8705) is good on such a connection alone.
 
-        Raises Unauthenticated with one of the reasons in refusal.py, and nothing else whatever the string.
+        Raises Unauthenticated with one of the reasons in refusal.py whatever the string, or Unavailable where keys or
+        revocations are not known, and nothing else.
         """
-        token = _token(authorization)
+        now = self._monotonic()
+        if now >= self._revocations.good_until:
+            raise refusal.revocations_unavailable()
+        token = bearer(authorization)
         digest = hashlib.sha256(token).digest()
-        found = self._cache.get(digest)
-        if found is not None and self._holds(found):
+        known = self._cache.get(digest)
+        if known is not None and self._holds(known, now):
             self._cache.move_to_end(digest)
         else:
-            self._cache.pop(digest, None)
-            found = self._verify(token)
-            self._remember(digest, found)
-        bond = found.principal.confirmation
-        if bond is not None and bond != certificate_thumbprint:
+            known = self._renew(digest, token)
+        principal = known.verified.principal
+        if principal.confirmation is not None and principal.confirmation != certificate_thumbprint:
             raise refusal.binding()
-        return found.principal
+        return principal
 
-    def _holds(self, found: _Verified) -> bool:
-        """Whether the token is in time and no key of its issuer has changed since."""
-        found.keys.refresh()
-        return self._clock() < found.until and found.generation == found.keys.generation
+    def examine(self, authorization: str | None, certificate_thumbprint: str | None = None) -> Findings:
+        """The same, but told: every step of STEPS is made anew, and the first that fails is what a caller would get."""
+        passed: list[str] = []
+        try:
+            principal = self._examine(authorization, certificate_thumbprint, passed.append)
+        except errors.MeshError as error:
+            return Findings(tuple(passed), None, error)
+        return Findings(tuple(passed), principal, None)
 
-    def _remember(self, digest: bytes, verified: _Verified) -> None:
-        self._cache[digest] = verified
+    def _examine(self, authorization: str | None, thumbprint: str | None, passed: Passed) -> Principal:
+        if self._monotonic() >= self._revocations.good_until:
+            raise refusal.revocations_unavailable()
+        passed("revocations")
+        verified = self._verify(bearer(authorization), passed)
+        passed("revoked")
+        if verified.principal.confirmation not in (None, thumbprint):
+            raise refusal.binding()
+        passed("certificate")
+        return verified.principal
+
+    def _holds(self, known: _Known, now: float) -> bool:
+        """Whether the token is in time, no key of its issuer has changed since, and it is not revoked."""
+        verified = known.verified
+        keys = verified.keys
+        if known.revision != self._listed.revision:
+            if self._listed.covers(verified.revocable):
+                raise refusal.revoked()  # and it stays known, so that refusing it again is cheap
+            known.revision = self._listed.revision
+        return self._clock() < verified.until and verified.generation == keys.generation and now < keys.good_until
+
+    def _renew(self, digest: bytes, token: bytes) -> _Known:
+        """Verifies a token that is not known, or no longer, and remembers it."""
+        self._cache.pop(digest, None)
+        made = self._cache[digest] = _Known(self._verify(token, _unnoticed), self._listed.revision)
         if len(self._cache) > self._cached_tokens:
             self._cache.popitem(last=False)
+        return made
 
-    def _verify(self, token: bytes) -> _Verified:
-        text = token.decode("ascii")
-        unverified = header.read(text)
-        trust = self._trust(unverified)
-        trust.keys.refresh()
-        key = _key(trust, unverified)
-        _check_signature(text, key, unverified.algorithm)
-        principal = claims.principal(unverified.claims, trust.config, token, self._clock())
-        until = principal.expires_at + trust.config.leeway_seconds
-        return _Verified(principal, until, trust.keys, trust.keys.generation)
-
-    def _trust(self, unverified: header.Unverified) -> _Trust:
-        """The entry whose issuer and audience the token names."""
-        issuer = unverified.claims.get("iss")
-        entries = [trust for trust in self._trusted if trust.config.issuer == issuer]
-        if not entries:
-            raise refusal.issuer()
-        named = claims.audiences(unverified.claims)
-        for trust in entries:
-            if trust.config.audience in named:
-                return trust
-        raise refusal.audience()
+    def _verify(self, token: bytes, passed: Passed) -> Verified:
+        verified = self._verifier.verify(token, self._clock(), passed)
+        if self._listed.covers(verified.revocable):
+            raise refusal.revoked()
+        return verified
 
 
-def _token(authorization: str | None) -> bytes:
-    """The token of the header, unread. Only its length and alphabet are known to be possible."""
-    if not authorization or authorization[: len(_SCHEME)].lower() != _SCHEME:
-        raise refusal.missing()
-    if len(authorization) > len(_SCHEME) + header.MAX_TOKEN_BYTES:
-        raise refusal.malformed(f"longer than {header.MAX_TOKEN_BYTES} bytes")
-    if not authorization.isascii():
-        raise refusal.malformed("not three base64url parts")
-    return authorization[len(_SCHEME) :].encode("ascii")
+def _unnoticed(_check: str) -> None:
+    """Nobody asked how far a token came."""
 
 
-def _key(trust: _Trust, unverified: header.Unverified) -> Key:
-    """The key to check with. What the token calls its algorithm must fit both the issuer's list and the key."""
-    if unverified.algorithm not in trust.config.algorithms:
-        raise refusal.algorithm()
-    key = trust.keys.find(unverified.kid)
-    if key is None:
-        raise refusal.key_unknown()
-    if unverified.algorithm not in key.algorithms:
-        raise refusal.algorithm()
-    return key
+def _place(config: JwksConfig) -> JwksConfig:
+    """What of an issuer's entry says where its keys are: entries that agree share them."""
+    return JwksConfig.model_validate(config.model_dump(include=set(JwksConfig.model_fields)))
 
 
-def _check_signature(token: str, key: Key, algorithm: str) -> None:
-    try:
-        _JWS.decode_complete(token, key=key.public, algorithms=[algorithm])
-    except exceptions.InvalidSignatureError:
-        raise refusal.signature() from None
-    except exceptions.PyJWTError:
-        raise refusal.malformed("not a signed JWT") from None
+def _sources(issuers: Sequence[IssuerConfig], clock: Callable[[], float]) -> dict[JwksConfig, KeySource]:
+    names = [(config.issuer, config.audience) for config in issuers]
+    if len(set(names)) != len(names):
+        raise ConfigError("issuers: two entries have the same issuer and audience; the second would never count")
+    return {place: source(place, clock) for place in map(_place, issuers)}
+
+
+async def _tend(run: Callable[[], Awaitable[None]]) -> None:
+    """Keeps background work alive: a fault of ours must not end it in silence."""
+    while True:
+        try:
+            return await run()
+        except Exception as error:  # the border: its kind is told, its text may hold anything
+            _log.error("background work failed, goes on", extra={"why": type(error).__name__})
+            await asyncio.sleep(_AGAIN_SECONDS)

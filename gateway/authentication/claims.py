@@ -8,20 +8,17 @@ import re
 from typing import Any, Final
 
 from gateway.authentication import refusal
-from gateway.authentication.config import IssuerConfig
+from gateway.authentication.config import TENANT, IssuerConfig
+from gateway.authentication.revocation import Revocable
 from gateway.principal import Principal
 
-_TENANT: Final = re.compile(r"[A-Za-z0-9][!-~]{0,127}", re.ASCII)
+_TENANT: Final = re.compile(TENANT, re.ASCII)
 _MAX_SUBJECT: Final = 256
 _MAX_DATE: Final = 2**53
 
 
-def principal(claims: dict[str, Any], issuer: IssuerConfig, token: bytes, now: float) -> Principal:
-    """The caller that `claims` name. `now` is in seconds since the Unix epoch. Raises Unauthenticated.
-
-    RFC 7519, section 4.1: a token is refused from `exp` on, and until `nbf` and `iat`, each with the issuer's leeway.
-    """
-    expires_at = _times(claims, issuer.leeway_seconds, now)
+def principal(claims: dict[str, Any], issuer: IssuerConfig, token: bytes, expires_at: int) -> Principal:
+    """The caller that `claims` name. Raises Unauthenticated."""
     return Principal(
         tenant=_tenant(claims, issuer.tenant_claim),
         subject=_subject(claims),
@@ -33,17 +30,11 @@ def principal(claims: dict[str, Any], issuer: IssuerConfig, token: bytes, now: f
     )
 
 
-def audiences(claims: dict[str, Any]) -> list[str]:
-    """The `aud` claim: one string or a list of them. Raises Unauthenticated (TOKEN_AUDIENCE)."""
-    found = claims.get("aud")
-    if isinstance(found, str):
-        return [found]
-    if isinstance(found, list) and all(isinstance(item, str) for item in found):
-        return found
-    raise refusal.audience()
+def expiry(claims: dict[str, Any], leeway: float, now: float) -> int:
+    """When the token expires, in seconds since the Unix epoch like `now`. Raises Unauthenticated where it is not time.
 
-
-def _times(claims: dict[str, Any], leeway: float, now: float) -> int:
+    RFC 7519, section 4.1: a token is refused from `exp` on, and until `nbf` and `iat`, each with the issuer's leeway.
+    """
     expires_at = _date(claims, "exp")
     if expires_at is None:
         raise refusal.claim("exp", "present")
@@ -54,6 +45,21 @@ def _times(claims: dict[str, Any], leeway: float, now: float) -> int:
         if begins is not None and begins > now + leeway:
             raise refusal.not_yet_valid()
     return math.floor(expires_at)
+
+
+def revocable(claims: dict[str, Any], principal: Principal) -> Revocable:
+    """By what the token that made `principal` can be revoked."""
+    return Revocable(principal.issuer, claims.get("jti"), principal.subject, claims.get("iat"))
+
+
+def audiences(claims: dict[str, Any]) -> list[str]:
+    """The `aud` claim: one string or a list of them. Raises Unauthenticated (TOKEN_AUDIENCE)."""
+    found = claims.get("aud")
+    if isinstance(found, str):
+        return [found]
+    if isinstance(found, list) and all(isinstance(item, str) for item in found):
+        return found
+    raise refusal.audience()
 
 
 def _date(claims: dict[str, Any], name: str) -> float | None:

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt import PyJWK, PyJWTError
+
+from gateway.authentication.source import SourceError
 
 _PUBLIC: Final = {"EC": ("crv", "x", "y"), "OKP": ("crv", "x"), "RSA": ("n", "e")}
 """The members that make a public key, by `kty`. Others, a private key's above all, are never looked at."""
@@ -16,11 +19,14 @@ _FITTING: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("OKP", "Ed25519"): frozenset({"EdDSA"}),
     ("RSA", ""): frozenset({"RS256", "PS256"}),
 }
-_MIN_RSA_BITS: Final = 2048
+_RSA_BITS: Final = range(2048, 8192 + 1)
+"""Shorter ones are too weak; longer ones only make us work."""
+_RSA_EXPONENTS: Final = range(2**16 + 1, 2**64)
+"""FIPS 186-5 wants more than 2**16; beyond 64 bits OpenSSL does not go for every size."""
 _MAX_KEYS: Final = 256
 
 
-class KeySetError(Exception):
+class KeySetError(SourceError):
     """The JWK Set can't be used."""
 
 
@@ -79,9 +85,13 @@ def _key(jwk: dict[str, Any]) -> Key | None:
     if not algorithms:
         return None
     public = _public(kty, jwk, min(algorithms))
-    if public is None or (kty == "RSA" and public.key_size < _MIN_RSA_BITS):
+    if public is None or (isinstance(public, RSAPublicKey) and not _sound(public)):
         return None
     return Key(public, algorithms)
+
+
+def _sound(public: RSAPublicKey) -> bool:
+    return public.key_size in _RSA_BITS and public.public_numbers().e in _RSA_EXPONENTS
 
 
 def _for_signatures(jwk: dict[str, Any]) -> bool:

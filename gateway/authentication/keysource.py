@@ -1,98 +1,179 @@
-"""Where an issuer's keys come from and when they are looked at again."""
+"""Where an issuer's keys come from, and how they stay fresh.
+
+Keys change in the background, never in a call. A token whose kid is unknown is refused at once, and the URL is asked
+again soon: to make its call wait would let anyone without a token hold calls open, and an issuer that publishes a key
+before it signs with it, as all of them should, never meets this. However many unknown kids come, the URL is fetched
+for them no oftener than every ten seconds.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+import math
+import random
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, Protocol
+from urllib.parse import urlsplit
 
-from gateway.authentication.keyset import Key, KeySet, KeySetError, parse
+from gateway.authentication import fetch
+from gateway.authentication.config import JwksConfig
+from gateway.authentication.keyset import Key, KeySet, parse
+from gateway.authentication.source import Source, SourceError, SourceFile, Watch
 from meshgate.runtime.config import ConfigError
 
 _log = logging.getLogger(__name__)
 
-_CHECK_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 1.0
 """How often a file is looked at."""
 _UNKNOWN_SECONDS: Final = 10.0
-"""How often an unknown kid may have the keys read again: a flood of made-up kids costs one read in that time."""
+"""How long after a fetch unknown kids can bring about another."""
+_FIRST_RETRY_SECONDS: Final = 1.0
 _MAX_BYTES: Final = 1024 * 1024
+_JITTER: Final = 0.1
+"""By which part a fetch comes early, at random, so that replicas don't fetch at one moment."""
+
+Clock = Callable[[], float]
+Get = Callable[[], Awaitable[bytes]]
 
 
-class KeySource(Protocol):
-    """The keys of one issuer. `generation` grows when they change, so that what an old one proved can be dropped."""
+class KeySource(Source, Protocol):
+    """The keys of one issuer."""
 
     generation: int
-
-    def refresh(self) -> None:
-        """Looks for new keys if it is time to. Never raises: bad news leave the old keys."""
+    """Grows when they change, so that what an old one proved can be dropped."""
+    good_until: float
+    """On the monotonic clock: keys that could not be confirmed for too long are believed no more."""
 
     def find(self, kid: str | None) -> Key | None:
-        """The key named `kid`, or the only one for None. An unknown name has the keys read again, rate-limited."""
+        """The key named `kid`, or the only one for None."""
 
 
-class KeyFile:
-    """Keys in a JWK Set file, read again when its time, size or inode changes."""
+def source(config: JwksConfig, clock: Clock) -> KeySource:
+    """The keys that `config` tells of. `clock` is monotonic, in seconds. Raises ConfigError."""
+    if config.jwks is not None:
+        return KeyFile(config.jwks, clock)
+    url = str(config.jwks_url)
+    context = fetch.trust(config.jwks_ca)
+    timeout = config.jwks_timeout_seconds
 
-    def __init__(self, path: Path, clock: Callable[[], float]) -> None:
-        """`clock` is monotonic, in seconds. Raises ConfigError when the file can't be used."""
+    async def get() -> bytes:
+        return await fetch.get(url, context, seconds=timeout, max_bytes=_MAX_BYTES)
+
+    return KeyUrl(get, config, clock)
+
+
+class _Keys:
+    """A set of keys that can be exchanged."""
+
+    def __init__(self, clock: Clock, name: str) -> None:
         self.generation = 0
-        self._path = path
+        self.good_until = -math.inf
+        self.watch = Watch(f"keys {name}")
         self._clock = clock
-        self._seen: tuple[int, int, int] | None = None
-        self._check_at = clock() + _CHECK_SECONDS
-        self._unknown_at = clock()
         self._keys: KeySet = {}
-        try:
-            self._seen = self._look()
-            self._keys = parse(self._content())
-        except (OSError, KeySetError) as error:
-            raise ConfigError(f"{path}: {error.strerror if isinstance(error, OSError) else error}") from error
 
-    def refresh(self) -> None:
-        now = self._clock()
-        if now < self._check_at:
+    def find(self, kid: str | None) -> Key | None:
+        return self._keys.get(kid)
+
+    def _take(self, keys: KeySet) -> None:
+        if keys == self._keys:
             return
-        self._check_at = now + _CHECK_SECONDS
+        self._keys = keys
+        self.generation += 1
+        _log.info("keys loaded", extra={"source": self.watch.name, "count": len(keys)})
+
+
+class KeyFile(_Keys):
+    """Keys in a JWK Set file. Good for as long as nobody writes another."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        """Raises ConfigError when the file can't be used."""
+        super().__init__(clock, path.name)
+        self._file = SourceFile(path, _MAX_BYTES)
         try:
-            changed = self._look() != self._seen
-        except OSError:
-            changed = self._seen is not None
-        if changed:
-            self._reload()
+            self._look()
+        except SourceError as error:
+            raise ConfigError(f"issuers: jwks: {path}: {error}") from None
+        self.good_until = math.inf
+
+    async def refresh(self) -> None:
+        try:
+            self._look()
+        except SourceError as error:
+            self._file.forget()
+            self.watch.failed(error)
+
+    async def run(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            await self.refresh()
+
+    def _look(self) -> None:
+        content = self._file.changed()
+        if content is not None:
+            self._take(parse(content))
+        self.watch.good(self._clock())
+
+
+class KeyUrl(_Keys):
+    """Keys at a URL, fetched ahead of need and, within limits, on an unknown kid."""
+
+    def __init__(self, get: Get, config: JwksConfig, clock: Clock) -> None:
+        """`get` fetches them or raises SourceError, in bounded time."""
+        super().__init__(clock, urlsplit(str(config.jwks_url)).hostname or "")
+        self.next_at = -math.inf
+        """When, on the clock, they are fetched next."""
+        self._get = get
+        self._refresh_seconds = config.jwks_refresh_seconds
+        self._keep_seconds = config.jwks_keep_seconds
+        self._pause = _FIRST_RETRY_SECONDS
+        self._asked_at = -math.inf
+        self._sooner = asyncio.Event()
 
     def find(self, kid: str | None) -> Key | None:
         found = self._keys.get(kid)
-        if found is None and self._clock() >= self._unknown_at:
-            self._unknown_at = self._clock() + _UNKNOWN_SECONDS
-            self._reload()
-            found = self._keys.get(kid)
+        if found is None:
+            self._want()
         return found
 
-    def _reload(self) -> None:
-        """Takes new keys, or keeps the old and says so."""
+    async def refresh(self) -> None:
+        self._asked_at = self._clock()
         try:
-            self._seen = None  # what can't be read now is looked at again next time
-            seen = self._look()
-            keys = parse(self._content())
-        except (OSError, KeySetError) as error:
-            _log.error(
-                "keys not reloaded, the old ones stay", extra={"issuer_keys": self._path.name, "why": str(error)}
-            )
+            keys = parse(await self._get())
+        except SourceError as error:
+            self.watch.failed(error)
+            self._again(self._pause)
+            self._pause = min(2 * self._pause, self._refresh_seconds)
             return
-        self._seen = seen
-        if keys != self._keys:
-            self._keys = keys
-            self.generation += 1
-            _log.info("keys reloaded", extra={"issuer_keys": self._path.name, "count": len(keys)})
+        self.good_until = self._asked_at + self._keep_seconds
+        self._take(keys)
+        self.watch.good(self._clock())
+        self._pause = _FIRST_RETRY_SECONDS
+        self._again(self._refresh_seconds)
 
-    def _look(self) -> tuple[int, int, int]:
-        stat = self._path.stat()
-        return stat.st_mtime_ns, stat.st_size, stat.st_ino
+    async def run(self) -> None:
+        while True:
+            await self._wait()
+            await self.refresh()
 
-    def _content(self) -> bytes:
-        with self._path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
-            raise KeySetError(f"longer than {_MAX_BYTES} bytes")
-        return content
+    async def _wait(self) -> None:
+        """Until the next fetch is due. An unknown kid can bring that forward, hence more than one look."""
+        while (left := self.next_at - self._clock()) > 0:
+            self._sooner.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._sooner.wait()
+            except TimeoutError:
+                continue
+
+    def _want(self) -> None:
+        soonest = self._asked_at + _UNKNOWN_SECONDS
+        if soonest < self.next_at:
+            self.next_at = soonest
+            self._sooner.set()
+
+    def _again(self, seconds: float) -> None:
+        early = random.uniform(0, _JITTER)  # noqa: S311 - spreads load, hides nothing
+        self.next_at = self._clock() + seconds * (1 - early)

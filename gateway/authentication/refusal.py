@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from meshgate import errors
+
+_RETRY_SECONDS: Final = 1.0
 
 
 def missing() -> errors.Unauthenticated:
@@ -47,6 +51,28 @@ def claim(name: str, rule: str) -> errors.Unauthenticated:
 
 def binding() -> errors.Unauthenticated:
     return _refusal("TOKEN_BINDING", "the token is bound to a client certificate that this connection did not present")
+
+
+def tenant() -> errors.Unauthenticated:
+    return _refusal("TOKEN_TENANT", "the token's issuer may not name this tenant")
+
+
+def revoked() -> errors.Unauthenticated:
+    return _refusal("TOKEN_REVOKED", "the token has been revoked")
+
+
+def keys_unavailable() -> errors.Unavailable:
+    """Not the caller's doing: the token may be a good one."""
+    return errors.Unavailable(
+        "the keys of the token's issuer are not at hand", reason="KEYS_UNAVAILABLE", retry_after=_RETRY_SECONDS
+    )
+
+
+def revocations_unavailable() -> errors.Unavailable:
+    """Whether any token is still good can't be known."""
+    return errors.Unavailable(
+        "what is revoked is not known", reason="REVOCATIONS_UNAVAILABLE", retry_after=_RETRY_SECONDS
+    )
 
 
 def _refusal(reason: str, message: str) -> errors.Unauthenticated:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,13 @@ def refusal(authenticator: Authenticator, authorization: str | None) -> str:
     with pytest.raises(Unauthenticated) as caught:
         authenticator.authenticate(authorization)
     return caught.value.reason
+
+
+def spoil(path: Path, content: bytes | None) -> None:
+    """Writes what is no key set, or takes the file away."""
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
 
 
 def test_a_good_token_names_its_principal(authenticator: Authenticator) -> None:
@@ -128,7 +136,7 @@ def test_a_token_begins_at_nbf_and_iat_less_leeway(authenticator: Authenticator,
 def test_a_signature_is_checked_once(authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch) -> None:
     token = bearer(tokens.token())
     first = authenticator.authenticate(token)
-    monkeypatch.setattr("gateway.authentication.authenticator._check_signature", None)
+    monkeypatch.setattr("gateway.authentication.verification.check_signature", None)
     assert authenticator.authenticate(token) is first
 
 
@@ -140,77 +148,72 @@ def test_the_cache_is_bounded_and_forgets_the_longest_unused(
     for token in (one, two, one, three):
         authenticator.authenticate(token)
     checked: list[str] = []
-    monkeypatch.setattr(
-        "gateway.authentication.authenticator._check_signature", lambda token, *_: checked.append(token)
-    )
+    monkeypatch.setattr("gateway.authentication.verification.check_signature", lambda token, *_: checked.append(token))
     for token in (one, three, two):
         authenticator.authenticate(token)
     assert checked == [two.removeprefix("Bearer ")]
 
 
-def test_a_withdrawn_key_ends_its_tokens_cached_ones_too(jwks: Path, clock: Clock) -> None:
-    monotonic = Clock(0.0)
-    authenticator = tokens.authenticator(jwks, clock, monotonic=monotonic)
+async def test_a_withdrawn_key_ends_its_tokens_cached_ones_too(authenticator: Authenticator, jwks: Path) -> None:
     token = bearer(tokens.token())
     authenticator.authenticate(token)
     tokens.publish(jwks, [tokens.jwk(tokens.ED_KEY, kid="ed")])
-    monotonic.now = 1.0
+    await authenticator.refresh()
     assert refusal(authenticator, token) == "TOKEN_KEY_UNKNOWN"
 
 
-def test_an_empty_key_set_withdraws_all(jwks: Path, clock: Clock) -> None:
-    monotonic = Clock(0.0)
-    authenticator = tokens.authenticator(jwks, clock, monotonic=monotonic)
+async def test_an_empty_key_set_withdraws_all(authenticator: Authenticator, jwks: Path) -> None:
     tokens.publish(jwks, [])
-    monotonic.now = 1.0
+    await authenticator.refresh()
     assert refusal(authenticator, bearer(tokens.token())) == "TOKEN_KEY_UNKNOWN"
 
 
-def test_a_new_key_is_found_through_its_kid_and_bad_kids_cannot_hammer(
-    jwks: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+async def test_a_new_key_is_found_and_no_call_reads_the_file(
+    authenticator: Authenticator, jwks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monotonic = Clock(0.0)
-    authenticator = tokens.authenticator(jwks, clock, monotonic=monotonic)
     new = bearer(tokens.token(tokens.OTHER_EC_KEY, header={"kid": "new"}))
-    assert refusal(authenticator, new) == "TOKEN_KEY_UNKNOWN"
     tokens.publish(jwks, [tokens.jwk(tokens.OTHER_EC_KEY, kid="new")])
-    reads: list[Path] = []
-    whole = Path.open
-
-    def counted(path: Path, *args: Any, **named: Any) -> Any:
-        reads.append(path)
-        return whole(path, *args, **named)
-
-    monkeypatch.setattr(Path, "open", counted)
-    for number in range(100):
-        refusal(authenticator, bearer(tokens.token(header={"kid": f"bad-{number}"})))
-    assert reads == []
-    monotonic.now = 10.0
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "stat", None)
+        patched.setattr(Path, "open", None)
+        for number in range(100):
+            refusal(authenticator, bearer(tokens.token(header={"kid": f"bad-{number}"})))
+        assert refusal(authenticator, new) == "TOKEN_KEY_UNKNOWN"
+    await authenticator.refresh()
     assert authenticator.authenticate(new).subject == "bob"
-    assert reads == [jwks]
+
+
+async def test_a_file_that_did_not_change_is_not_read(
+    authenticator: Authenticator, jwks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.utime(jwks, (NOW - 10, NOW - 10))
+    await authenticator.refresh()
+    monkeypatch.setattr(Path, "open", None)
+    await authenticator.refresh()
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b'{"keys": 1}', b'{"keys": [1]}', b'{"keys": [{"kty": "oct"}]}', b"\xff" * 9]
 )
-def test_a_bad_reload_keeps_the_old_keys_and_says_so(
-    jwks: Path, clock: Clock, content: bytes, caplog: pytest.LogCaptureFixture
+async def test_a_bad_reload_keeps_the_old_keys_and_says_so_once(
+    authenticator: Authenticator, jwks: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monotonic = Clock(0.0)
-    authenticator = tokens.authenticator(jwks, clock, monotonic=monotonic, cached_tokens=1)
-    authenticator.authenticate(bearer(tokens.token()))
-    jwks.write_bytes(content)
-    monotonic.now = 1.0
-    with caplog.at_level(logging.ERROR):
-        assert authenticator.authenticate(bearer(tokens.token(sub="alice"))).subject == "alice"
-    assert "keys not reloaded" in caplog.text
+    spoil(jwks, content)
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            await authenticator.refresh()
+        assert authenticator.authenticate(bearer(tokens.token())).subject == "bob"
+        assert [state.failures for state in authenticator.sources() if state.name == "keys jwks.json"] == [3]
+        tokens.publish_all(jwks)
+        await authenticator.refresh()
+    told = [record.message for record in caplog.records]
+    assert told == ["source is out, what is known stays", "source is back"]
+    assert str(jwks) not in caplog.text
 
 
-def test_a_deleted_key_file_keeps_the_old_keys(jwks: Path, clock: Clock) -> None:
-    monotonic = Clock(0.0)
-    authenticator = tokens.authenticator(jwks, clock, monotonic=monotonic)
-    jwks.unlink()
-    monotonic.now = 1.0
+async def test_a_deleted_key_file_keeps_the_old_keys(authenticator: Authenticator, jwks: Path) -> None:
+    spoil(jwks, None)
+    await authenticator.refresh()
     assert authenticator.authenticate(bearer(tokens.token())).subject == "bob"
 
 

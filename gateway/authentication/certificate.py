@@ -1,0 +1,26 @@
+"""A client certificate's name in a token that is bound to it (RFC 8705, section 3.1)."""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import ssl
+from base64 import urlsafe_b64encode
+from functools import lru_cache
+from typing import Final
+
+_CACHED: Final = 4096
+
+
+@lru_cache(maxsize=_CACHED)
+def thumbprint(pem: bytes) -> str | None:
+    """`x5t#S256` of a PEM certificate: base64url, without padding, of SHA-256 of its DER; None for what is none.
+
+    The certificate is one that the TLS handshake has accepted, as gRPC's `x509_pem_cert` gives it, so that the cache
+    can't be flooded by anyone without a certificate.
+    """
+    try:
+        der = ssl.PEM_cert_to_DER_cert(pem.decode("ascii"))
+    except (ValueError, binascii.Error):
+        return None
+    return urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=").decode()

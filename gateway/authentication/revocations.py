@@ -1,0 +1,210 @@
+"""Where the list of what is revoked comes from, and what holds while it can't be had.
+
+It is looked at every half second: a file by its time and size, the store by asking for what is new in a stream. So an
+entry counts within a second of being written, for tokens that were verified before too, and a call pays a comparison.
+
+In the store the list is a stream, `PREFIX:revoked`, one entry a field list, so that one command adds one:
+
+    XADD meshgate:revoked * issuer https://id.example jti 6f1c until 1767225600
+
+A stream says in one cheap command what is new since the last look, and one that was emptied or lost restores nobody:
+only an entry with `restored 1` does. All of it is read again every minute, because a store that took over from another
+may count from an earlier time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import redis
+from pydantic import ValidationError
+
+from gateway.authentication.config import RevocationConfig
+from gateway.authentication.revocation import MAX_ENTRIES, Revocable, RevocationList, Revoked
+from gateway.authentication.source import SourceError, SourceFile, Watch
+from gateway.store import Client
+from meshgate.runtime.config import ConfigError, Strict
+
+_log = logging.getLogger(__name__)
+
+_LOOK_SECONDS: Final = 0.5
+_FORGET_SECONDS: Final = 60.0
+_RESYNC_SECONDS: Final = 60.0
+_PAGE: Final = 500
+_MAX_BYTES: Final = 16 * 1024 * 1024
+_START: Final = "0-0"
+
+Clock = Callable[[], float]
+
+
+class RevokedFile(Strict):
+    """What a file says: `{"revoked": [...]}`, all of it each time."""
+
+    revoked: Sequence[Revoked]
+
+
+class Entries(Protocol):
+    """Where entries come from."""
+
+    async def look(self, known: RevocationList) -> None:
+        """Brings `known` up to date. Raises SourceError with what is known left in force."""
+
+
+class EntriesFile:
+    """A file; what it no longer says is no longer revoked. One that is no list changes nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = SourceFile(path, _MAX_BYTES)
+
+    async def look(self, known: RevocationList) -> None:
+        self.look_now(known)
+
+    def look_now(self, known: RevocationList) -> None:
+        """The same: a file is read where it stands."""
+        content = self._file.changed()
+        if content is None:
+            return
+        try:
+            known.replace(_listed(content))
+        except SourceError:
+            self._file.forget()
+            raise
+
+
+def _listed(content: bytes) -> Sequence[Revoked]:
+    try:
+        listed = RevokedFile.model_validate_json(content).revoked
+    except ValidationError as error:
+        raise SourceError(f"not a list of revocations: {_where(error)}") from None
+    if any(entry.restored for entry in listed):
+        raise SourceError("restored is for the store: leave the entry out")
+    return listed
+
+
+def _where(error: ValidationError) -> str:
+    """The place of the first mistake and its kind, without what stands there."""
+    first = error.errors(include_input=False, include_context=False, include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['type']}"
+
+
+class EntriesStream:
+    """A stream in the store."""
+
+    def __init__(self, client: Client, prefix: str, clock: Clock = time.monotonic) -> None:
+        self._client = client
+        self._key = f"{prefix}:revoked"
+        self._clock = clock
+        self._after = _START
+        self._resync_at = -math.inf
+
+    async def look(self, known: RevocationList) -> None:
+        resync = self._clock() >= self._resync_at
+        after = _START if resync else self._after
+        try:
+            entries, self._after = await self._since(after)
+        except (redis.RedisError, OSError, TimeoutError):
+            self._resync_at = -math.inf
+            raise SourceError("the store can't be asked") from None
+        known.add(entries)  # all at once, so that nobody is caught between an entry and its `restored`
+        if resync:
+            self._resync_at = self._clock() + _RESYNC_SECONDS
+
+    async def _since(self, after: str) -> tuple[list[Revoked], str]:
+        """The entries after one, and the last one's name. Each page is one bounded command."""
+        found: list[Revoked] = []
+        more = True
+        while more:
+            page: Any = await self._client.xrange(self._key, min=f"({after}", count=_PAGE)
+            found += [entry for identity, fields in page if (entry := _entry(identity, fields)) is not None]
+            after = page[-1][0].decode("ascii") if page else after
+            more = len(page) == _PAGE
+            if len(found) > MAX_ENTRIES:
+                raise SourceError(f"more than {MAX_ENTRIES} entries")
+        return found, after
+
+
+def _entry(identity: bytes, fields: dict[bytes, bytes]) -> Revoked | None:
+    """An entry of the stream. One that makes no sense is told in the log, and must not keep out those after it."""
+    try:
+        text: Any = {name.decode(): value.decode() for name, value in fields.items()}
+        return Revoked.model_validate(text)
+    except ValueError:  # UnicodeDecodeError and ValidationError are
+        _log.error("a revocation in the store can't be read: it revokes nothing", extra={"entry": identity.decode()})
+        return None
+
+
+class Revocations:
+    """The list, kept fresh in the background."""
+
+    def __init__(self, source: Entries | None, config: RevocationConfig, clock: Clock, now: Clock = time.time) -> None:
+        """`clock` is monotonic and `now` the time of day, both in seconds. Without a source nothing is revoked."""
+        self.known = RevocationList()
+        self.watch = Watch("revocations")
+        self.good_until = math.inf if source is None else -math.inf
+        """On the clock: from then on nobody is let in. It is never infinite before a list was read."""
+        self._source = source
+        self._keep = config.on_outage == "keep"
+        self._outage_seconds = config.outage_seconds
+        self._clock = clock
+        self._now = now
+        self._forget_at = clock() + _FORGET_SECONDS
+
+    def covers(self, token: Revocable) -> bool:
+        """Whether the token is revoked."""
+        return self.known.covers(token)
+
+    async def refresh(self) -> None:
+        """Looks once. Never raises: bad news leave what is known."""
+        if self._source is None:
+            return
+        try:
+            await self._source.look(self.known)
+        except SourceError as error:
+            self.watch.failed(error)
+            return
+        self.seen()
+
+    def seen(self) -> None:
+        """Notes that the list is up to date."""
+        now = self._clock()
+        self.watch.good(now)
+        self.good_until = math.inf if self._keep else now + self._outage_seconds
+        if now >= self._forget_at:
+            self._forget_at = now + _FORGET_SECONDS
+            self.known.forget(self._now())
+
+    async def run(self) -> None:
+        """Keeps the list fresh until cancelled."""
+        while self._source is not None:
+            await asyncio.sleep(_LOOK_SECONDS)
+            await self.refresh()
+
+
+def revocations(
+    config: RevocationConfig | None, client: Client | None, prefix: str = "", clock: Clock = time.monotonic
+) -> Revocations:
+    """The list that `config` tells of. `client` is of the [store]. Raises ConfigError where a file is no list."""
+    if config is None:
+        return Revocations(None, RevocationConfig.model_construct(), clock)
+    if config.file is not None:
+        return _of_file(config.file, config, clock)
+    if client is None:
+        raise ConfigError("revocation.store: there is no [store]")
+    return Revocations(EntriesStream(client, prefix, clock), config, clock)
+
+
+def _of_file(path: Path, config: RevocationConfig, clock: Clock) -> Revocations:
+    source = EntriesFile(path)
+    made = Revocations(source, config, clock)
+    try:
+        source.look_now(made.known)
+    except SourceError as error:
+        raise ConfigError(f"revocation.file: {path}: {error}") from None
+    made.seen()
+    return made

@@ -1,0 +1,127 @@
+"""The checks of a token, in their order. What they are called is what `meshgate policy explain` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from jwt import PyJWS, exceptions
+
+from gateway.authentication import claims, header, refusal
+from gateway.authentication.config import IssuerConfig
+from gateway.authentication.keyset import Key
+from gateway.authentication.keysource import KeySource
+from gateway.authentication.revocation import Revocable
+from gateway.principal import Principal
+
+CHECKS: Final = ("token", "issuer", "audience", "algorithm", "key", "signature", "time", "claims", "tenant")
+
+_JWS: Final = PyJWS(algorithms=["ES256", "EdDSA", "RS256", "PS256"], options={"enforce_minimum_key_length": True})
+_SCHEME: Final = "bearer "
+
+Passed = Callable[[str], object]
+"""Told of each check that a token has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """An issuer's entry and its keys."""
+
+    config: IssuerConfig
+    keys: KeySource
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a token proved, and until when that holds."""
+
+    principal: Principal
+    revocable: Revocable
+    until: float
+    keys: KeySource
+    generation: int
+
+
+class Verifier:
+    """Verifies tokens of trusted issuers."""
+
+    def __init__(self, trusted: Sequence[Trust], monotonic: Callable[[], float]) -> None:
+        self._trusted = trusted
+        self._monotonic = monotonic
+
+    def verify(self, token: bytes, now: float, passed: Passed) -> Verified:
+        """Makes all of CHECKS; `now` is in seconds since the epoch. Raises Unauthenticated or Unavailable."""
+        text = token.decode("ascii")
+        unverified = header.read(text)
+        passed("token")
+        trust = self._trust(unverified, passed)
+        key = self._key(trust, unverified, passed)
+        check_signature(text, key, unverified.algorithm)
+        passed("signature")
+        return _believed(unverified, trust, token, now, passed)
+
+    def _trust(self, unverified: header.Unverified, passed: Passed) -> Trust:
+        """The first entry whose issuer and audience the token names."""
+        issuer = unverified.claims.get("iss")
+        entries = [trust for trust in self._trusted if trust.config.issuer == issuer]
+        if not entries:
+            raise refusal.issuer()
+        passed("issuer")
+        named = claims.audiences(unverified.claims)
+        for trust in entries:
+            if trust.config.audience in named:
+                passed("audience")
+                return trust
+        raise refusal.audience()
+
+    def _key(self, trust: Trust, unverified: header.Unverified, passed: Passed) -> Key:
+        """The key to check with. What the token calls its algorithm must fit both the issuer's list and the key."""
+        if unverified.algorithm not in trust.config.algorithms:
+            raise refusal.algorithm()
+        passed("algorithm")
+        if self._monotonic() >= trust.keys.good_until:
+            raise refusal.keys_unavailable()
+        key = trust.keys.find(unverified.kid)
+        if key is None:
+            raise refusal.key_unknown()
+        if unverified.algorithm not in key.algorithms:
+            raise refusal.algorithm()
+        passed("key")
+        return key
+
+
+def bearer(authorization: str | None) -> bytes:
+    """The token of an Authorization header, unread. Only its length and alphabet are known to be possible."""
+    if not authorization or authorization[: len(_SCHEME)].lower() != _SCHEME:
+        raise refusal.missing()
+    if len(authorization) > len(_SCHEME) + header.MAX_TOKEN_BYTES:
+        raise refusal.malformed(f"longer than {header.MAX_TOKEN_BYTES} bytes")
+    if not authorization.isascii():
+        raise refusal.malformed("not three base64url parts")
+    return authorization[len(_SCHEME) :].encode("ascii")
+
+
+def check_signature(token: str, key: Key, algorithm: str) -> None:
+    """Raises Unauthenticated unless `key` made the signature by `algorithm`, which the caller has allowed for it."""
+    try:
+        _JWS.decode_complete(token, key=key.public, algorithms=[algorithm])
+    except exceptions.InvalidSignatureError:
+        raise refusal.signature() from None
+    except exceptions.PyJWTError:
+        raise refusal.malformed("not a signed JWT") from None
+
+
+def _believed(unverified: header.Unverified, trust: Trust, token: bytes, now: float, passed: Passed) -> Verified:
+    """What claims with a good signature say."""
+    config = trust.config
+    expires_at = claims.expiry(unverified.claims, config.leeway_seconds, now)
+    passed("time")
+    principal = claims.principal(unverified.claims, config, token, expires_at)
+    passed("claims")
+    if config.tenants is not None and principal.tenant not in config.tenants:
+        raise refusal.tenant()
+    passed("tenant")
+    until = expires_at + config.leeway_seconds
+    revocable = claims.revocable(unverified.claims, principal)
+    return Verified(principal, revocable, until, trust.keys, trust.keys.generation)
