@@ -11,8 +11,10 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from gateway import store
+from gateway import limits
 from gateway.audit import AuditLog
-from gateway.authentication import Authenticator
+from gateway.authentication import Authenticator, revocations
 from gateway.authorisation import Policy
 from gateway.backend import Backend
 from gateway.catalogue import Catalogue
@@ -51,6 +53,11 @@ class Gateway:
         self._catalogue = Catalogue(self._backends, self._announce)
         self._audit = AuditLog(config.audit, writer="" if worker is None else f"worker-{worker}")
         self._journal = Journal(self._audit)
+        self._store = None if config.store is None else store.connect(config.store)
+        prefix = "" if config.store is None else config.store.prefix
+        revoked = revocations(config.revocation, self._store, prefix)
+        self._authenticator = Authenticator(config.issuers, revocations=revoked)
+        self._limits = self._limited()
         self._pipeline = self._build()
         self._server: grpc.aio.Server | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -61,18 +68,25 @@ class Gateway:
         local: Forwarder = Local(self._catalogue, policy, opener.published)
         return Pipeline(
             journal=self._journal,
-            authenticator=Authenticator(self._config.issuers),
+            authenticator=self._authenticator,
             policy=policy,
             catalogue=self._catalogue,
-            limits=Limits(self._config.limits),
+            limits=self._limits,
             opener=opener,
             forwarders={GATEWAY: local, **self._backends},
             max_message_bytes=self._config.server.max_message_bytes,
         )
 
+    def _limited(self) -> Limits:
+        config, models = self._config, self._catalogue.models
+        if config.store is None or self._store is None:
+            return Limits(config.limits, models=models)
+        return limits.connected(config.limits, config.store, self._store, workers=config.workers, models=models)
+
     async def start(self) -> None:
         """Serves from here on. Raises ConfigError for a busy port, unreadable certificates or a broken audit log."""
         await self._audit.start()
+        await self._authenticator.start()
         edge = self._config.server
         made = grpc.aio.server(options=_options(edge, shared=self._worker is not None))
         made.add_generic_rpc_handlers((Edge(self._pipeline),))
@@ -99,7 +113,11 @@ class Gateway:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
         await asyncio.gather(*(backend.close() for backend in self._backends.values()))
+        await self._limits.stop()
         await self._audit.stop()
+        await self._authenticator.stop()
+        if self._store is not None:
+            await self._store.aclose()
 
     async def _meet(self) -> None:
         """Keeps a worker from the port until it knows the services: the others have what it would only refuse."""

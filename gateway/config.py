@@ -8,7 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from gateway.audit import AuditConfig
-from gateway.authentication import IssuerConfig
+from gateway.authentication import IssuerConfig, RevocationConfig
 from gateway.authorisation import PolicyConfig
 from gateway.backend import BackendConfig
 from gateway.envelope import SealingConfig
@@ -42,6 +42,8 @@ class GatewayConfig(Strict):
     """As whom the gateway speaks to services."""
     backends: Mapping[str, BackendConfig]
     issuers: tuple[IssuerConfig, ...] = Field(min_length=1)
+    revocation: RevocationConfig | None = None
+    """Which tokens and subjects are no longer believed; without it all are until they expire."""
     policy: PolicyConfig
     limits: LimitsConfig
     audit: AuditConfig
@@ -61,6 +63,12 @@ class GatewayConfig(Strict):
     def _workers_share(self) -> Self:
         if self.workers > 1 and self.store is None:
             raise ValueError("workers: more than one need a [store], or limits would not be exact")
+        return self
+
+    @model_validator(mode="after")
+    def _revocations_stored(self) -> Self:
+        if self.revocation is not None and self.revocation.store and self.store is None:
+            raise ValueError("revocation.store: there is no [store]")
         return self
 
     def with_overrides(self, listen: str | None, targets: Mapping[str, str]) -> GatewayConfig:
