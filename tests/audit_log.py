@@ -99,9 +99,9 @@ def segment(directory: Path, number: int = 1) -> Path:
     return directory / f"audit-{number:08d}.jsonl"
 
 
-def verified(directory: Path) -> Report:
+def verified(directory: Path, keys: Path | None = None) -> Report:
     """The report on `directory`, an audit directory beside its keys."""
-    return verify(directory, load_public_key(directory.parent / "keys" / PUBLIC_KEY))
+    return verify(directory, load_public_key((keys or directory.parent / "keys") / PUBLIC_KEY))
 
 
 class FastDisk(Disk):

@@ -110,6 +110,7 @@ class Lane:
 
     def _add(self, record: bytes) -> bool:
         if not self._open or self.waiting >= self.terms.queue_records:
+            self._forming.dropped += 1
             self._lose(1, "full")
             return False
         self.waiting += 1
@@ -123,7 +124,7 @@ class Lane:
         if self._flying is not None or not self._forming.records:
             return
         group, self._forming = self._forming, Group()
-        group.owned_to = self._unsaid
+        group.owned_to = self._unsaid - group.dropped
         self._fly(group)
 
     def _fly(self, group: Group) -> None:

@@ -25,6 +25,8 @@ class Group:
     waiters: list[asyncio.Future[bool]] = field(default_factory=list)
     born: float = 0.0
     """When the first of those who wait came, on the loop's clock."""
+    dropped: int = 0
+    """How many found no room since its first; the next group owns to them."""
     owned_to: int = 0
     """How many missing records it begins by owning up to."""
 

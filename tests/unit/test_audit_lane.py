@@ -1,0 +1,233 @@
+"""A lane: one hand-over a group, a bound on all that waits, and nothing missing that is not owned to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from gateway.audit.lane import RIDE_SECONDS, Lane, Terms
+from gateway.audit.sink import SinkFailed, SinkRefused
+from meshgate.runtime.config import ConfigError
+
+
+class Sink:
+    """Keeps groups; holds them back and fails on demand."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[bytes]] = []
+        self.failures: list[Exception] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.reached = threading.Event()
+        self.closed = False
+        self.opens: Exception | None = None
+
+    def open(self) -> None:
+        if self.opens:
+            raise self.opens
+
+    def write(self, records: Sequence[bytes]) -> None:
+        self.reached.set()
+        self.gate.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+        self.groups.append(list(records))
+
+    def due(self) -> float | None:
+        return None
+
+    def idle(self) -> None:
+        return
+
+    def close(self) -> None:
+        self.closed = True
+
+    @property
+    def records(self) -> list[bytes]:
+        return [record for group in self.groups for record in group]
+
+
+def gap(missing: int) -> bytes:
+    return json.dumps({"missing": missing}).encode()
+
+
+@asynccontextmanager
+async def opened(sink: Sink, *, required: bool = True, seconds: float = 5.0, bound: int = 100) -> AsyncIterator[Lane]:
+    lane = Lane(sink, Terms("test", required, seconds, bound), gap)
+    await lane.start()
+    try:
+        yield lane
+    finally:
+        sink.gate.set()
+        await lane.stop()
+        assert sink.closed
+        assert not any(thread.name == "audit-test" for thread in threading.enumerate())
+
+
+async def entered(lane: Lane, record: bytes) -> bool:
+    done = lane.enter(record)
+    return done is not None and await done
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the thread tells nobody but the lane
+            await asyncio.sleep(0.001)
+
+
+async def test_what_nobody_waits_for_rides_with_what_somebody_does() -> None:
+    sink = Sink()
+    async with opened(sink) as lane:
+        lane.leave(b"admitted")
+        assert await entered(lane, b"ended")
+    assert sink.groups == [[b"admitted", b"ended"]]
+
+
+async def test_what_nobody_waits_for_leaves_soon_by_itself() -> None:
+    sink = Sink()
+    async with opened(sink) as lane:
+        loop = asyncio.get_running_loop()
+        lane.leave(b"1")
+        began = loop.time()
+        await until(sink.reached.is_set)
+        assert loop.time() - began >= RIDE_SECONDS * 0.5
+        assert sink.records == [b"1"]
+
+
+async def test_order_is_that_of_arrival() -> None:
+    sink = Sink()
+    async with opened(sink) as lane:
+        sink.gate.clear()
+        waiting = []
+        for number in range(30):
+            lane.leave(b"left %d" % number)
+            waiting.append(lane.enter(b"entered %d" % number))
+            await asyncio.sleep(0)
+        sink.gate.set()
+        assert all([await done for done in waiting if done])
+    assert sink.records == [b"%s %d" % (how, number) for number in range(30) for how in (b"left", b"entered")]
+    assert len(sink.groups) == 2
+
+
+async def test_a_failed_group_is_owned_to() -> None:
+    sink = Sink()
+    async with opened(sink) as lane:
+        sink.failures = [SinkFailed("away"), OSError(5, "broken")]
+        lane.leave(b"left")
+        assert not await entered(lane, b"1")
+        assert not await entered(lane, b"2")
+        assert (lane.healthy, lane.lost) == (False, 3)
+        assert await entered(lane, b"3")
+        assert await entered(lane, b"4")
+        assert (lane.healthy, lane.lost) == (True, 3)
+    assert sink.records == [gap(3), b"3", b"4"]
+
+
+async def test_a_bug_of_a_sink_fails_its_group_alone() -> None:
+    sink = Sink()
+    async with opened(sink) as lane:
+        sink.failures = [ZeroDivisionError()]
+        assert not await entered(lane, b"1")
+        assert await entered(lane, b"2")
+
+
+async def test_a_full_lane_takes_nothing_and_owns_to_it() -> None:
+    sink = Sink()
+    async with opened(sink, bound=3) as lane:
+        sink.gate.clear()
+        waiting = [lane.enter(b"%d" % number) for number in range(3)]
+        assert lane.enter(b"4") is None
+        lane.leave(b"5")
+        assert lane.lost == 2
+        sink.gate.set()
+        assert all([await done for done in waiting if done])
+        assert await entered(lane, b"6")
+    assert sink.records == [b"0", b"1", b"2", gap(2), b"6"]
+
+
+async def test_those_whose_time_is_up_are_refused_and_their_records_stay() -> None:
+    sink = Sink()
+    async with opened(sink, seconds=0.1) as lane:
+        sink.gate.clear()
+        assert not any(await asyncio.gather(entered(lane, b"1"), entered(lane, b"2")))
+        await until(sink.reached.is_set)
+        assert not await entered(lane, b"3")
+        sink.gate.set()
+        await until(lambda: not lane.waiting)
+    assert sink.records == [b"1", b"2", b"3"]
+
+
+async def test_what_nobody_waits_for_is_tried_again() -> None:
+    sink = Sink()
+    async with opened(sink, required=False) as lane:
+        sink.failures = [SinkFailed("away"), SinkFailed("away")]
+        lane.leave(b"1")
+        await until(lambda: bool(sink.groups))
+        await until(lambda: not lane.waiting)
+        assert (lane.healthy, lane.lost) == (True, 0)
+    assert sink.records == [b"1"]
+
+
+async def test_what_a_sink_will_never_take_is_not_tried_again() -> None:
+    sink = Sink()
+    async with opened(sink, required=False) as lane:
+        sink.failures = [SinkRefused("bad")]
+        lane.leave(b"1")
+        await until(lambda: lane.lost == 1)
+        lane.leave(b"2")
+        await until(lambda: not lane.waiting)
+    assert sink.records == [gap(1), b"2"]
+
+
+async def test_a_stop_does_not_wait_for_the_next_try() -> None:
+    sink = Sink()
+    async with opened(sink, required=False) as lane:
+        sink.failures = [SinkFailed("away")]
+        lane.leave(b"1")
+        await until(lambda: not lane.healthy)
+    assert sink.records == [b"1"]
+
+
+async def test_a_stop_is_bounded_and_counts_what_it_leaves(caplog: pytest.LogCaptureFixture) -> None:
+    sink = Sink()
+    lane = Lane(sink, Terms("stuck", True, 0.05, 10), gap)
+    await lane.start()
+    sink.gate.clear()
+    flying = lane.enter(b"1")
+    await until(sink.reached.is_set)
+    forming = lane.enter(b"2")
+    async with asyncio.timeout(5):
+        await lane.stop()
+    assert flying is not None
+    assert forming is not None
+    assert not await flying
+    assert not await forming
+    assert "not closed in time" in caplog.text
+    sink.gate.set()
+    await until(lambda: sink.closed)
+    await until(lambda: not any(thread.name == "audit-stuck" for thread in threading.enumerate()))
+
+
+async def test_an_outage_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    sink = Sink()
+    async with opened(sink) as lane:
+        sink.failures = [SinkFailed("away") for _ in range(5)]
+        for number in range(5):
+            assert not await entered(lane, b"%d" % number)
+    assert caplog.text.count("audit records not written") == 1
+
+
+async def test_a_sink_that_cannot_be_opened_stops_the_start() -> None:
+    sink = Sink()
+    sink.opens = ConfigError("audit.sinks: no")
+    lane = Lane(sink, Terms("test", True, 1, 10), gap)
+    with pytest.raises(ConfigError):
+        await lane.start()
+    assert sink.closed
+    assert lane.enter(b"1") is None
+    await lane.stop()
