@@ -12,9 +12,11 @@ from gateway.authentication import IssuerConfig, RevocationConfig
 from gateway.authorisation import PolicyConfig
 from gateway.backend import BackendConfig
 from gateway.envelope import SealingConfig
+from gateway.flood import FloodConfig
 from gateway.limits import LimitsConfig
 from gateway.routes import SERVICES
 from gateway.store import StoreConfig
+from gateway.telemetry import GatewayMetricsConfig
 from meshgate.runtime import channel, tls
 from meshgate.runtime.config import ConfigError, Strict
 
@@ -26,7 +28,28 @@ class EdgeConfig(Strict):
     """host:port."""
     tls: tls.TlsConfig
     max_message_bytes: int = Field(channel.MAX_MESSAGE_BYTES, ge=1024, le=256 * 1024 * 1024)
-    max_streams_per_connection: int = Field(1000, ge=1)
+    max_metadata_bytes: int = Field(channel.MAX_METADATA_BYTES, ge=4096, le=1024 * 1024)
+    """Of one call, each entry counting 32 bytes more than its name and value (RFC 9113 section 6.5.2)."""
+    max_connections: int = Field(10_000, ge=1, le=1_000_000)
+    """Of this process; one more is closed before its handshake."""
+    max_streams_per_connection: int = Field(1000, ge=1, le=100_000)
+    """Calls of one connection at once; those beyond wait at the caller's."""
+    max_calls: int = Field(5000, ge=1, le=1_000_000)
+    """Calls of this process at once; one more is told OVERLOADED."""
+    max_strangers: int = Field(500, ge=1, le=1_000_000)
+    """Of these, calls at once whose principal is not known."""
+    handshake_seconds: float = Field(10.0, ge=1, le=120)
+    """How long TLS and the first frame of HTTP/2 may take."""
+    first_message_seconds: float = Field(30.0, ge=0.1, le=600)
+    """How long a call may take to send its first message."""
+    silent_writer_seconds: float = Field(300.0, ge=0.1, le=86_400)
+    """How long it may take to send each later one."""
+    slow_reader_seconds: float = Field(30.0, ge=0.1, le=3600)
+    """How long a caller may leave a reply unread."""
+    min_ping_seconds: float = Field(10.0, ge=0.1, le=3600)
+    """The least time between pings of a connection without calls; one that pings more often is closed."""
+    max_connection_idle_seconds: int = Field(900, ge=10, le=86_400)
+    """A connection without calls is closed after this."""
     max_connection_age_seconds: int = Field(3600, ge=10)
     """So that callers come back through the balancer now and then."""
     drain_seconds: float = Field(20.0, ge=0, le=600)
@@ -48,6 +71,8 @@ class GatewayConfig(Strict):
     limits: LimitsConfig
     audit: AuditConfig
     sealing: SealingConfig
+    flood: FloodConfig = FloodConfig()
+    metrics: GatewayMetricsConfig = GatewayMetricsConfig()
     store: StoreConfig | None = None
     """What workers and replicas share; without it each process is on its own."""
     workers: int = Field(1, ge=1, le=64)

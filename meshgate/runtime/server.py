@@ -55,16 +55,23 @@ class Application(Protocol):
         """Lets what runs finish for at most `grace` seconds, then cancels it; leaves no task and no thread."""
 
 
-def server_options(max_message_bytes: int) -> channel.Options:
-    """gRPC options of every Meshgate server: bounded messages and metadata, pings tolerated, connections recycled."""
+def server_options(max_message_bytes: int, max_metadata_bytes: int = channel.MAX_METADATA_BYTES) -> channel.Options:
+    """gRPC options of every Meshgate server: what a peer may send, how fast, and how long it may take to begin.
+
+    What HTTP/2 itself can be flooded with (resets, settings, pings, headers without end) is bounded by gRPC's defaults.
+    """
     return (
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.max_metadata_size", channel.MAX_METADATA_BYTES),
+        ("grpc.max_metadata_size", max_metadata_bytes),
+        ("grpc.absolute_max_metadata_size", max_metadata_bytes),  # between the two it would be chance
         ("grpc.so_reuseport", 0),
+        ("grpc.server_handshake_timeout_ms", 10_000),  # TLS and the first SETTINGS
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_ping_strikes", 5),
         ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.keepalive_time_ms", 60_000),  # a peer that is gone without a word is found out
+        ("grpc.keepalive_timeout_ms", 20_000),
     )
 
 
