@@ -135,9 +135,13 @@ class Gateway:
 
 def _options(edge: EdgeConfig, *, shared: bool) -> channel.Options:
     return (
-        ("grpc.so_reuseport", int(shared)),  # before the server's own: gRPC takes the first of two
-        *server.server_options(_RECEIVED * edge.max_message_bytes),
+        ("grpc.so_reuseport", int(shared)),  # these before the server's own: gRPC takes the first of two
+        ("grpc.server_handshake_timeout_ms", int(edge.handshake_seconds * 1000)),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(edge.min_ping_seconds * 1000)),
+        *server.server_options(_RECEIVED * edge.max_message_bytes, edge.max_metadata_bytes),
+        ("grpc.max_allowed_incoming_connections", edge.max_connections),
         ("grpc.max_concurrent_streams", edge.max_streams_per_connection),
+        ("grpc.max_connection_idle_ms", edge.max_connection_idle_seconds * 1000),
         ("grpc.max_connection_age_ms", edge.max_connection_age_seconds * 1000),
         ("grpc.max_connection_age_grace_ms", int(edge.drain_seconds * 1000)),
     )
