@@ -11,8 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from gateway import store
-from gateway import limits
+from gateway import limits, readings, store
 from gateway.audit import AuditLog
 from gateway.authentication import Authenticator, revocations
 from gateway.authorisation import Policy
@@ -26,8 +25,10 @@ from gateway.local import Local
 from gateway.pipeline import Forwarder, Pipeline
 from gateway.routes import GATEWAY, PUBLIC_ROUTES, SERVICES
 from gateway.server import Edge
+from gateway.telemetry import Telemetry
 from meshgate.runtime import channel, server
 from meshgate.runtime.health import NOT_SERVING, SERVING, Health
+from meshgate.runtime.telemetry import Exposition, Readings
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Gateway:
         self._config = config
         self._worker = worker
         self._unmet = set(config.backends)
+        self._unreached = set(config.backends)
         self._met = asyncio.Event()
         self._health = Health()
         self._backends = {name: Backend(name, section, config.mesh) for name, section in config.backends.items()}
@@ -58,6 +60,8 @@ class Gateway:
         revoked = revocations(config.revocation, self._store, prefix)
         self._authenticator = Authenticator(config.issuers, revocations=revoked)
         self._limits = self._limited()
+        self._telemetry = Telemetry(config.metrics)
+        self._exposition = Exposition(config.metrics, self._telemetry, self._readings(), worker=worker or 0)
         self._pipeline = self._build()
         self._server: grpc.aio.Server | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -83,8 +87,17 @@ class Gateway:
             return Limits(config.limits, models=models)
         return limits.connected(config.limits, config.store, self._store, workers=config.workers, models=models)
 
+    def _readings(self) -> Readings:
+        made = Readings()
+        readings.of_audit(made, self._audit)
+        readings.of_sources(made, self._authenticator)
+        readings.of_limits(made, self._limits)
+        readings.of_backends(made, lambda: {name: name not in self._unreached for name in self._backends})
+        return made
+
     async def start(self) -> None:
         """Serves from here on. Raises ConfigError for a busy port, unreadable certificates or a broken audit log."""
+        await self._exposition.start()
         await self._audit.start()
         await self._authenticator.start()
         edge = self._config.server
@@ -116,6 +129,7 @@ class Gateway:
         await self._limits.stop()
         await self._audit.stop()
         await self._authenticator.stop()
+        await self._exposition.stop()
         if self._store is not None:
             await self._store.aclose()
 
@@ -128,6 +142,9 @@ class Gateway:
     async def _announce(self, backend: str, serving: bool) -> None:
         if serving:
             self._unmet.discard(backend)
+            self._unreached.discard(backend)
+        else:
+            self._unreached.add(backend)
         if not self._unmet:
             self._met.set()
         await self._health.set(SERVICES[backend], SERVING if serving else NOT_SERVING)
