@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 _NAME: Final = re.compile(r"audit-(\d{8})\.jsonl")
-_MAX_LINE: Final = 64 * 1024
+MAX_LINE: Final = 64 * 1024
 
 
 def name(number: int) -> str:
@@ -39,7 +39,7 @@ def writers(root: Path) -> list[tuple[str, Path]]:
 def lines(path: Path) -> Iterator[bytes]:
     """The lines with their newlines; the last may lack one, and an overlong one comes in pieces. Raises OSError."""
     with path.open("rb") as file:
-        while line := file.readline(_MAX_LINE):
+        while line := file.readline(MAX_LINE):
             yield line
 
 
@@ -53,11 +53,11 @@ def lines_reversed(path: Path) -> Iterator[bytes]:
         end -= 1  # the newline of the last
         after = b""
         while end > 0:
-            start = max(0, end - _MAX_LINE)
+            start = max(0, end - MAX_LINE)
             file.seek(start)
             before, *whole = (file.read(end - start) + after).split(b"\n")
             yield from (line + b"\n" for line in reversed(whole))
-            after = before if len(before) <= _MAX_LINE else b""
+            after = before if len(before) <= MAX_LINE else b""
             end = start
         yield after + b"\n"
 
@@ -68,7 +68,7 @@ def torn_from(path: Path) -> int | None:
     with path.open("rb") as file:
         end = size
         while end > 0:
-            start = max(0, end - _MAX_LINE)
+            start = max(0, end - MAX_LINE)
             file.seek(start)
             newline = file.read(end - start).rfind(b"\n")
             if newline >= 0:

@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
+from gateway.audit import record as records
+from gateway.audit import segments
 from gateway.audit.chain import Broken
 from gateway.audit.checkpoint import FILE
+from gateway.audit.signing import PUBLIC_KEY, load_public_key
+from gateway.audit.verify import verify_all
 from tests import audit_log
-from tests.audit_log import FastDisk
+from tests.audit_log import Clock, FastDisk
 
 
 def contents(log: Path, number: int = 1) -> list[dict[str, Any]]:
@@ -48,14 +52,17 @@ def test_files_are_the_owners_alone(tmp_path: Path) -> None:
     assert set(modes.values()) == {0o600}
 
 
-def test_a_kill_at_any_byte_of_the_last_two_records(tmp_path: Path) -> None:
+def test_a_kill_at_any_byte(tmp_path: Path) -> None:
     original = tmp_path / "original"
-    log = audit_log.written(original, 5)
-    whole = audit_log.segment(log).read_bytes()
+    made = audit_log.ledger(original, FastDisk())
+    for event in ("a", "b", "c"):
+        made.append([records.canonical({"event": event})])  # short ones, because there is a start for each byte
+    audit_log.abandon(made)
+    whole = audit_log.segment(original / "audit").read_bytes()
     starts = [0]
     for line in whole.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
-    for cut in range(starts[-3], len(whole) + 1):
+    for cut in range(starts[1], len(whole) + 1):  # what comes before leaves no log: see the next test
         home = tmp_path / str(cut)
         shutil.copytree(original, home)
         audit_log.segment(home / "audit").write_bytes(whole[:cut])
@@ -78,9 +85,10 @@ def check_recovered(log: Path, left: bytes, torn: int) -> None:
 def test_a_kill_within_the_very_first_record(tmp_path: Path) -> None:
     log = audit_log.written(tmp_path, 0)
     path = audit_log.segment(log)
-    for cut in (0, 1, 50, len(path.read_bytes()) - 1):
-        path.write_bytes(path.read_bytes()[:cut])
-        audit_log.abandon(audit_log.ledger(tmp_path))
+    whole = path.read_bytes()
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        audit_log.abandon(audit_log.ledger(tmp_path, FastDisk()))
         assert events(log)[0] == "genesis"
         assert audit_log.verified(log).broken is None
 
@@ -157,3 +165,50 @@ def test_a_key_that_does_not_fit_its_public_half_stops_the_start(tmp_path: Path)
     shutil.copy(tmp_path / "other/keys/audit-key.pem", tmp_path / "keys/audit-key.pem")
     with pytest.raises(ValueError, match="public half"):
         audit_log.ledger(tmp_path)
+
+
+def test_a_segment_ends_when_it_is_old(tmp_path: Path) -> None:
+    clock = Clock()
+    made = audit_log.ledger(tmp_path, FastDisk(), clock=clock, segment_seconds=60)
+    log = tmp_path / "audit"
+    made.append([audit_log.encoded(1)])
+    clock.advance(59)
+    made.append([audit_log.encoded(2)])
+    assert not audit_log.segment(log, 2).exists()
+    clock.advance(1)
+    made.append([audit_log.encoded(3)])
+    assert events(log, 2) == ["segment", "ended"]
+    clock.advance(60)
+    assert made.due() <= 0.01
+    made.idle()
+    assert events(log, 3) == ["segment"]
+    assert made.due() > 1
+    made.close()
+    assert audit_log.verified(log).broken is None
+
+
+def test_the_age_of_a_segment_outlives_a_restart(tmp_path: Path) -> None:
+    clock = Clock()
+    audit_log.ledger(tmp_path, FastDisk(), clock=clock, segment_seconds=60).close()
+    clock.advance(61)
+    audit_log.ledger(tmp_path, FastDisk(), clock=clock, segment_seconds=60).close()
+    assert events(tmp_path / "audit", 2) == ["segment", "opened", "closed"]
+    assert audit_log.verified(tmp_path / "audit").broken is None
+
+
+def test_each_writer_has_a_log_of_its_own(tmp_path: Path) -> None:
+    made = [audit_log.ledger(tmp_path, FastDisk(), writer=f"worker-{number}") for number in range(3)]
+    for each in made:
+        each.append([audit_log.encoded()])
+        each.close()
+    root = tmp_path / "audit"
+    reports = verify_all(root, load_public_key(tmp_path / "keys" / PUBLIC_KEY))
+    assert [(report.writer, report.broken, report.records) for report in reports] == [
+        (f"worker-{number}", None, 3) for number in range(3)
+    ]
+    assert contents(root / "worker-1")[0]["name"] == "worker-1"
+
+
+def test_where_there_is_no_log_there_is_no_verdict(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        segments.writers(tmp_path)
