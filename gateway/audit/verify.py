@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from gateway.audit import chain, segments
 from gateway.audit.chain import EVENT_SIGNING_KEY, ORIGIN, Broken
 from gateway.audit.checkpoint import FILE, SignedCheckpoint, parse
+from gateway.audit.search import content
 from gateway.audit.signing import Endorsement, key_id
 
 
@@ -50,8 +51,11 @@ def verify_all(root: Path, key: Ed25519PublicKey) -> list[Report]:
     """A report on each writer's log under `root`. Raises OSError, as where there is none."""
     reports = []
     for name, directory in segments.writers(root):
-        reports.append(verify(directory, key))
-        reports[-1].writer = name
+        report = verify(directory, key)
+        report.writer = name
+        if name and report.records:
+            report.broken = _first(_misplaced(directory, name), report.broken)
+        reports.append(report)
     return reports
 
 
@@ -70,6 +74,13 @@ def verify(directory: Path, key: Ed25519PublicKey) -> Report:
     report.broken = _first(report.broken, checkpoints.rest(report.records, whole=report.broken is None))
     report.checkpoints, report.covered, report.key = checkpoints.good, checkpoints.covered, key_id(checkpoints.key)
     return report
+
+
+def _misplaced(directory: Path, name: str) -> Broken | None:
+    """Whether a log, whose genesis is good, is that of the writer in whose place it is."""
+    genesis = next(segments.lines(segments.listed(directory)[0][1]))
+    found = content(genesis[:-1]).get("name", "")
+    return None if found == name else Broken(0, f"the log of another writer, {found or 'one without a name'}")
 
 
 class _Checkpoints:
