@@ -142,7 +142,7 @@ async def _pump(stream: Any, first: bytes, passage: Passage) -> None:
 def _metadata(call: Call) -> tuple[tuple[str, str], ...]:
     tenant = call.principal.tenant if call.principal else ""
     sent = ((metadata.REQUEST_ID, call.request_id), (metadata.TENANT, tenant))
-    return (*sent, (metadata.TOKEN_CAP, str(call.tokens_reserved))) if call.tokens_reserved else sent
+    return (*sent, (metadata.TOKEN_CAP, str(call.token_cap))) if call.token_cap else sent
 
 
 async def _book(call: Call, finished: Any) -> None:

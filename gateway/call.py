@@ -49,6 +49,8 @@ class Call:
     limits: str = ""
     """How the limits were decided, where not as they should be: `local` while the store was down."""
     tokens_reserved: int = 0
+    token_cap: int = 0
+    """The most tokens that the service may take; 0 is no cap."""
     input_tokens: int = 0
     output_tokens: int = 0
     bytes_in: int = 0

@@ -1,19 +1,20 @@
 """The generic cell rate algorithm (ITU-T I.371): a leaky bucket whose whole state is one time.
 
-A bucket is remembered as its theoretical arrival time (TAT), the moment when it will be full again. Each unit spent
-moves the TAT on by the emission interval, the time that one unit takes to come back. A spend is allowed while the TAT
+A bucket is remembered as its theoretical arrival time (TAT), the moment when it will be full again. Each unit charged
+moves the TAT on by the emission interval, the time that one unit takes to come back. A charge is allowed while the TAT
 stays within the burst's worth of intervals from now. Nothing ticks: an idle bucket costs nothing, and one whose TAT is
 past is full and needn't be remembered at all.
 
 Times are integer nanoseconds. The interval is rounded up, so that never more is admitted than rate times time plus
-burst, whatever the order of spends, refunds and clock readings. Pure: state and clock are the caller's.
+burst, whatever the order of charges, refunds and clock readings. Pure: state and clock are the caller's, and so is the
+decision, because a call is charged to several buckets or to none: ask `room` of each, then `charge` them all.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from dataclasses import dataclass, field
+from typing import Final
 
 SECOND: Final = 1_000_000_000
 
@@ -24,10 +25,13 @@ class Limit:
 
     interval: int
     burst: int
+    capacity: int = field(init=False)
+    """Nanoseconds that an empty bucket takes to be full."""
 
     def __post_init__(self) -> None:
         if self.interval < 1 or self.burst < 1:
             raise ValueError("interval and burst must be at least 1")
+        object.__setattr__(self, "capacity", self.interval * self.burst)
 
     @classmethod
     def per_second(cls, rate: float, burst: int) -> Limit:
@@ -36,37 +40,43 @@ class Limit:
             raise ValueError("rate must be above 0 to 1e9 a second")
         return cls(math.ceil(SECOND / rate), burst)
 
+    @classmethod
+    def per_minute(cls, rate: int, burst: int) -> Limit:
+        """`rate` units a minute, 1 to 6e10. Raises ValueError."""
+        if not 0 < rate <= 60 * SECOND:
+            raise ValueError("rate must be 1 to 6e10 a minute")
+        return cls(-(-60 * SECOND // rate), burst)
 
-class Decision(NamedTuple):
-    """What a spend came to."""
-
-    allowed: bool
-    tat: int
-    """The bucket's state from now on; a refusal changes nothing."""
-    retry_after: int
-    """Nanoseconds until the same spend would be allowed, if nobody else spends. 0 when allowed."""
-    remaining: int
-    """Units that could be spent now, after this."""
+    def part(self, count: int) -> Limit:
+        """One of `count` shares. A burst smaller than their number leaves each a unit, for less would be nothing."""
+        return Limit(self.interval * count, max(1, self.burst // count))
 
 
-def spend(tat: int, now: int, limit: Limit, cost: int = 1) -> Decision:
-    """Takes `cost` units from the bucket in state `tat`, all or none. A new bucket's state is any past time.
+def room(tat: int, now: int, limit: Limit) -> int:
+    """The nanoseconds' worth of units that could be charged now; below 0 where more was charged than there was.
 
-    A cost of 0 is always allowed. Raises ValueError for one that is negative or larger than the burst, which no
-    waiting would ever allow.
+    A new bucket's state is any past time.
     """
-    if not 0 <= cost <= limit.burst:
-        raise ValueError(f"cost must be 0 to {limit.burst}")
-    tat = max(tat, now)
-    spent = tat + cost * limit.interval
-    latest = now + limit.burst * limit.interval
-    if cost and spent > latest:
-        return Decision(False, tat, spent - latest, max(0, latest - tat) // limit.interval)
-    return Decision(True, spent, 0, max(0, latest - spent) // limit.interval)
+    return limit.capacity - tat + now if tat > now else limit.capacity
 
 
-def refund(tat: int, now: int, limit: Limit, cost: int = 1) -> int:
-    """The state after `cost` units that were spent come back. A bucket never gets fuller than full."""
-    if cost < 0:
-        raise ValueError("cost must be at least 0")
-    return max(tat - cost * limit.interval, min(tat, now))
+def wait(free: int, limit: Limit, units: int) -> int:
+    """Nanoseconds until `units` could be charged to a bucket with `free` room, if nobody else charges; else 0.
+
+    More units than the burst would wait for what never comes: the caller asks for no more than that.
+    """
+    return max(0, units * limit.interval - free)
+
+
+def charge(tat: int, now: int, limit: Limit, units: int) -> int:
+    """The state after `units` are charged, be there room or not: who has no room asked before, or owes it."""
+    return (tat if tat > now else now) + units * limit.interval
+
+
+def refund(tat: int, now: int, limit: Limit, units: int) -> int:
+    """The state after `units` that were charged come back. A bucket never gets fuller than full."""
+    if units < 0:
+        raise ValueError("units must be at least 0")
+    full = tat if tat < now else now
+    state = tat - units * limit.interval
+    return state if state > full else full

@@ -29,6 +29,8 @@ class Intent:
     """Whether the default meant is that of zero-shot classification."""
     first: bytes
     """The first message, as it came."""
+    message: Message
+    """The same, parsed."""
     envelope: sealed_pb2.Envelope | None = None
     header: sealed_pb2.EnvelopeHeader | None = None
 
@@ -39,7 +41,7 @@ def read(route: Route, first: bytes) -> Intent:
         return _read_sealed(route, first)
     message = parse(route.request_type, first)
     model, zero_shot = asked_model(message)
-    return Intent(route, model, zero_shot, first)
+    return Intent(route, model, zero_shot, first, message)
 
 
 def asked_model(message: Message) -> tuple[str, bool]:
@@ -75,4 +77,4 @@ def _read_sealed(route: Route, first: bytes) -> Intent:
         raise errors.InvalidArgument.of("envelope.header.method", "Call is for unary methods, CallStream for streaming")
     if len(header.model.encode()) > _MAX_NAME_BYTES:
         raise errors.InvalidArgument.of("envelope.header.model", f"at most {_MAX_NAME_BYTES} bytes")
-    return Intent(inner, header.model, False, first, envelope, header)
+    return Intent(inner, header.model, False, first, outer, envelope, header)

@@ -70,8 +70,10 @@ class Pipeline:
             exchange = self._open(call, principal, wanted)
             self.journal.admitted(call)
             await self._forward(call, exchange, requests, replies)
-        finally:
-            self.limits.settle(reservation, call.input_tokens + call.output_tokens)
+        except BaseException as error:
+            self.limits.abandon(reservation, call, error)
+            raise
+        self.limits.settle(reservation, call)
 
     def _authenticate(self, call: Call) -> Principal:
         call.principal = self.authenticator.authenticate(call.authorization, call.certificate)
@@ -108,7 +110,7 @@ class Pipeline:
             self.policy.authorise_model(principal, call.model)
 
     async def _reserve(self, call: Call, principal: Principal, wanted: Intent) -> Reservation:
-        reservation = await self.limits.reserve(principal, wanted.route.path)
+        reservation = await self.limits.reserve(call, principal, wanted)
         call.mark("reserve")
         return reservation
 

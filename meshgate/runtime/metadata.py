@@ -18,6 +18,10 @@ TOKEN_CAP: Final = "x-meshgate-token-cap"  # noqa: S105 - a name, not a secret
 """The most tokens, input and output of all candidates together, that a call may take."""
 USAGE: Final = "x-meshgate-usage"
 """What a call took, in a service's trailers: `input,output` tokens."""
+REMAINING_REQUESTS: Final = "x-meshgate-remaining-requests"
+"""How many more requests its caller could have made, in the trailers of a call that ended well."""
+REMAINING_TOKENS: Final = "x-meshgate-remaining-tokens"
+"""How many more tokens its caller could have taken, likewise, once what the call did not take came back."""
 
 Metadata = Iterable[tuple[str, str | bytes]]
 

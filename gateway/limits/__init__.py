@@ -1,0 +1,36 @@
+"""How much a caller may ask: requests, tokens, and calls and streams at once, of everybody, a tenant and a principal.
+
+`stage` is what the pipeline uses; `ask` reads how many tokens a call may take, `plan` says what is charged to whom, and
+a `store` decides: `memory` in this process, `shared` (with `scripts` and `settler`) in Redis or Valkey, `outage` while
+that is down. The arithmetic is in gateway/gcra.py.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from gateway.limits.config import LimitsConfig
+from gateway.limits.memory import MemoryStore
+from gateway.limits.outage import Guarded
+from gateway.limits.shared import SharedStore
+from gateway.limits.stage import Limits, Reservation
+from gateway.store import Client, StoreConfig
+from meshgate.v1 import models_pb2
+
+__all__ = ["Limits", "LimitsConfig", "Reservation", "connected"]
+
+
+def connected(
+    config: LimitsConfig,
+    store: StoreConfig,
+    client: Client,
+    *,
+    workers: int,
+    models: Callable[[], Iterable[models_pb2.Model]],
+) -> Limits:
+    """The stage with its buckets in `client`'s store, which its owner closes after `Limits.stop`."""
+    counts: Counter[str] = Counter()
+    shared = SharedStore(client, store.prefix, store.timeout_seconds, config.lease_seconds, counts)
+    local = MemoryStore() if config.on_outage == "local" else None
+    return Limits(config, Guarded(shared, local, config.replicas * workers, counts), models, counts=counts)

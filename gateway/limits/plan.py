@@ -1,0 +1,178 @@
+"""What a call is charged to: the buckets and places of its principal, its tenant and everybody, made once a caller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final, NamedTuple
+from urllib.parse import quote
+
+from gateway import gcra
+from gateway.limits.config import DEFAULT, Allowance, Levels, LimitsConfig, TenantLimits
+
+UNLIMITED: Final = 2**53
+"""More than anybody has; exact in Lua as well."""
+
+_CACHED_PLANS: Final = 20_000
+_NOBODY: Final = TenantLimits.model_validate({})
+_NO_MODEL: Final = Levels.model_validate({})
+
+
+class Bucket(NamedTuple):
+    """A rate of something that somebody has."""
+
+    key: str
+    limit: gcra.Limit
+    subject: str
+    """Whose it is, as a refusal says."""
+    name: str
+    """Which limit it is, as a refusal says."""
+
+
+class Places(NamedTuple):
+    """How many calls somebody may have in hand."""
+
+    key: str
+    most: int
+    subject: str
+    name: str
+
+
+class Plan:
+    """All that a kind of call is charged to: one unit of each of `requests`, as many of each of `tokens`, and a place.
+
+    `places` is never empty: it is also by the lease in the first of them that a shared store knows a call again.
+    """
+
+    __slots__ = ("_part", "growth", "most_tokens", "places", "requests", "tokens")
+
+    def __init__(
+        self,
+        requests: tuple[Bucket, ...],
+        tokens: tuple[Bucket, ...],
+        places: tuple[Places, ...],
+        *,
+        grows: bool = True,
+    ) -> None:
+        self.requests = requests
+        self.tokens = tokens
+        self.places = places
+        self.most_tokens = min((bucket.limit.burst for bucket in tokens), default=UNLIMITED)
+        """No reservation can ever be larger."""
+        self.growth = Plan((), tokens, (), grows=False) if grows else self
+        """What later messages of a stream are charged to."""
+        self._part: tuple[int, Plan] | None = None
+
+    def part(self, count: int) -> Plan:
+        """The same with each limit divided by `count`."""
+        if self._part is None or self._part[0] != count:
+            self._part = (count, self._divided(count))
+        return self._part[1]
+
+    def _divided(self, count: int) -> Plan:
+        return Plan(
+            tuple(bucket._replace(limit=bucket.limit.part(count)) for bucket in self.requests),
+            tuple(bucket._replace(limit=bucket.limit.part(count)) for bucket in self.tokens),
+            tuple(places._replace(most=max(1, places.most // count)) for places in self.places),
+        )
+
+
+class Owner(NamedTuple):
+    """Who has limits, and where they are said: what is said for the model comes before what is said in general."""
+
+    subject: str
+    tenant: str
+    model: str
+    of_model: tuple[Allowance, ...]
+    general: tuple[Allowance, ...]
+
+    def key(self, kind: str, model: str) -> str:
+        """A tenant has no space, nor has a quoted model, so that no two owners make one key."""
+        level, _, rest = self.subject.partition(":")
+        return f"{kind}:{level}:{quote(model, safe='')} {rest}" if model else f"{kind}:{level}: {rest}"
+
+    def find(self, field: str) -> tuple[Allowance, str] | None:
+        """The allowance that says `field`, and the model it is for, if it is for one."""
+        for allowances, model in ((self.of_model, self.model), (self.general, "")):
+            for allowance in allowances:
+                if getattr(allowance, field) is not None:
+                    return allowance, model
+        return None
+
+
+class Plans:
+    """Makes plans, and keeps those made lately."""
+
+    def __init__(self, config: LimitsConfig) -> None:
+        self._config = config
+        self._models = frozenset(config.models).union(*(tenant.models for tenant in config.tenants.values()))
+        self._plan = lru_cache(maxsize=_CACHED_PLANS)(self._make)
+
+    def of(self, tenant: str, subject: str, model: str, *, streams: bool) -> Plan:
+        """The plan for calls of `model`, its own name. `streams` says whether either side streams."""
+        return self._plan(tenant, subject, model if model in self._models else "", streams)
+
+    def _make(self, tenant: str, subject: str, model: str, streams: bool) -> Plan:
+        owners = self._owners(tenant, subject, model)
+        places = [_places(owner, "concurrent_calls") for owner in owners]
+        if streams:
+            places += [_places(owner, "concurrent_streams") for owner in owners]
+        found = tuple(each for each in places if each is not None)
+        return Plan(
+            tuple(bucket for owner in owners if (bucket := _requests(owner)) is not None),
+            tuple(bucket for owner in owners if (bucket := _tokens(owner)) is not None),
+            found or (Places(f"calls:principal: {tenant} {subject}", UNLIMITED, "", ""),),
+        )
+
+    def _owners(self, tenant: str, subject: str, model: str) -> tuple[Owner, ...]:
+        config, own = self._config, self._config.tenants.get(tenant, _NOBODY)
+        special = (_of(own.models, model), _of(config.models, model))
+        return (
+            Owner(
+                f"principal:{tenant} {subject}",
+                tenant,
+                model,
+                tuple(each.principal for each in special),
+                (own.principal, config.principal, DEFAULT.principal),
+            ),
+            Owner(
+                f"tenant:{tenant}",
+                tenant,
+                model,
+                tuple(each.tenant for each in special),
+                (own.tenant, config.tenant, DEFAULT.tenant),
+            ),
+            Owner("total:", "", "", (), (config.total,)),
+        )
+
+
+def _of(models: Mapping[str, Levels], model: str) -> Levels:
+    return models.get(model, _NO_MODEL) if model else _NO_MODEL
+
+
+def _requests(owner: Owner) -> Bucket | None:
+    found = owner.find("requests_per_second")
+    limit = found[0].requests() if found else None
+    return _bucket(owner, "requests", "requests_per_second", limit, found[1]) if found and limit else None
+
+
+def _tokens(owner: Owner) -> Bucket | None:
+    found = owner.find("tokens_per_minute")
+    limit = found[0].tokens() if found else None
+    return _bucket(owner, "tokens", "tokens_per_minute", limit, found[1]) if found and limit else None
+
+
+def _bucket(owner: Owner, kind: str, name: str, limit: gcra.Limit, model: str) -> Bucket:
+    return Bucket(owner.key(kind, model), limit, owner.subject, _named(name, model))
+
+
+def _places(owner: Owner, name: str) -> Places | None:
+    if (found := owner.find(name)) is None:
+        return None
+    allowance, model = found
+    kind = name.removeprefix("concurrent_")
+    return Places(owner.key(kind, model), getattr(allowance, name), owner.subject, _named(name, model))
+
+
+def _named(name: str, model: str) -> str:
+    return f"{name} of {model}" if model else name

@@ -1,0 +1,119 @@
+"""Tells a shared store what has ended and what goes on, in the background, many at a time.
+
+Nobody waits for it, so no caller's leaving can lose a settlement. What the store did not confirm is not said again: a
+refund that was made twice would be more than was allowed, one that is lost only stays spent, and places come back by
+themselves when their lease ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
+from typing import Final
+
+from gateway.limits.store import Grant, StoreDown
+
+_log = logging.getLogger(__name__)
+
+_BATCH: Final = 64
+"""Settlements in one script: the store does nothing else meanwhile, so not too many."""
+_MOST: Final = 100_000
+"""Settlements that may wait; those that come when so many wait are lost."""
+_AGAIN_SECONDS: Final = 0.5
+_DRAIN_SECONDS: Final = 5.0
+
+Settlement = tuple[Grant, int]
+
+
+class Settler:
+    """Holds what is granted, from `hold` to `settle`."""
+
+    def __init__(
+        self,
+        settle: Callable[[Sequence[Settlement]], Awaitable[None]],
+        renew: Callable[[Sequence[Grant]], Awaitable[None]],
+        renew_seconds: float,
+        counts: Counter[str],
+    ) -> None:
+        """`settle` and `renew` are bounded in time and raise StoreDown. `counts` gets what was missed, as `lost`."""
+        self._tell = settle
+        self._renew = renew
+        self._every = renew_seconds
+        self._counts = counts
+        self._held: dict[str, Grant] = {}
+        self._ended: deque[Settlement] = deque()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+
+    def hold(self, grant: Grant) -> None:
+        """Renews its lease from now on."""
+        self._held[grant.lease] = grant
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+
+    def settle(self, grant: Grant, unused: int) -> None:
+        """Ends it."""
+        self._held.pop(grant.lease, None)
+        if len(self._ended) >= _MOST:
+            self._counts["lost"] += 1
+            return
+        self._ended.append((grant, unused))
+        self._wake.set()
+
+    async def stop(self) -> None:
+        """Tells what waits, within bounds, and ends."""
+        self._stopping = True
+        self._wake.set()
+        if self._task is not None:
+            await asyncio.wait((self._task,), timeout=_DRAIN_SECONDS)
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._ended:
+            self._counts["lost"] += len(self._ended)
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._every
+        while not self._stopping or self._ended:
+            await self._woken(due - loop.time())
+            try:
+                await self._send()
+                if loop.time() >= due:
+                    await self._go_on()
+            except StoreDown:
+                if self._stopping:
+                    return
+                await asyncio.sleep(_AGAIN_SECONDS)
+            except Exception:  # a defect must not end all later settlements
+                _log.exception("settling failed")
+                await asyncio.sleep(_AGAIN_SECONDS)
+            if loop.time() >= due:
+                due = loop.time() + self._every
+
+    async def _woken(self, seconds: float) -> None:
+        """Returns when there is something to tell, or after so many seconds."""
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        self._wake.clear()
+
+    async def _send(self) -> None:
+        while self._ended:
+            batch = [self._ended.popleft() for _ in range(min(_BATCH, len(self._ended)))]
+            try:
+                await self._tell(batch)
+            except StoreDown:
+                self._counts["lost"] += len(batch)
+                raise
+
+    async def _go_on(self) -> None:
+        held = iter(tuple(self._held.values()))
+        while batch := tuple(islice(held, _BATCH)):
+            # Those that ended meanwhile would get a lease that nobody ends.
+            await self._renew([grant for grant in batch if grant.lease in self._held])
