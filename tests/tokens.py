@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from gateway.authentication import Authenticator, IssuerConfig
+from gateway.authentication.revocations import Revocations
 
 ISSUER: Final = "https://issuer.test"
 AUDIENCE: Final = "meshgate"
@@ -54,7 +55,12 @@ def jwk(key: Any, **members: Any) -> dict[str, Any]:
 
 def publish(path: Path, keys: Iterable[Mapping[str, Any]]) -> None:
     """Writes a JWK Set."""
-    path.write_text(json.dumps({"keys": list(keys)}))
+    path.write_bytes(key_set(keys))
+
+
+def key_set(keys: Iterable[Mapping[str, Any]]) -> bytes:
+    """A JWK Set."""
+    return json.dumps({"keys": list(keys)}).encode()
 
 
 def publish_all(path: Path) -> None:
@@ -63,12 +69,20 @@ def publish_all(path: Path) -> None:
 
 
 def authenticator(
-    path: Path, clock: Clock, *, monotonic: Clock | None = None, cached_tokens: int = 10_000, **config: Any
+    path: Path | None,
+    clock: Clock,
+    *,
+    monotonic: Clock | None = None,
+    cached_tokens: int = 10_000,
+    revocations: Revocations | None = None,
+    **config: Any,
 ) -> Authenticator:
     """One that trusts ISSUER with the keys in `path`, for every algorithm unless told otherwise."""
     fields = {"issuer": ISSUER, "audience": AUDIENCE, "algorithms": ALL, "jwks": path, **config}
     entry = IssuerConfig.model_validate(fields)
-    return Authenticator([entry], clock, monotonic=monotonic or Clock(0.0), cached_tokens=cached_tokens)
+    return Authenticator(
+        [entry], clock, monotonic=monotonic or Clock(0.0), cached_tokens=cached_tokens, revocations=revocations
+    )
 
 
 def claims(**changes: Any) -> dict[str, Any]:
