@@ -41,11 +41,20 @@ def no_model() -> NotFound:
     return NotFound("no such model", reason="MODEL_NOT_FOUND")
 
 
-def cap(tokens: int, token_cap: int | None) -> None:
-    """Raises InvalidArgument (TOKEN_CAP_EXCEEDED) when an input is more than was reserved for the call."""
-    if token_cap is not None and tokens > token_cap:
-        most = f"{tokens} tokens are too many: {token_cap} are reserved"
-        raise InvalidArgument.of("inputs", most, reason="TOKEN_CAP_EXCEEDED")
+class Purse:
+    """The tokens that were reserved for a call. A stream's requests, several at once, take from one."""
+
+    def __init__(self, token_cap: int | None) -> None:
+        """`token_cap` None is no bound. Belongs to one event loop."""
+        self.taken = 0
+        self._cap = token_cap
+
+    def take(self, tokens: int) -> None:
+        """Before the work: raises InvalidArgument (TOKEN_CAP_EXCEEDED) when less than that is left."""
+        if self._cap is not None and tokens > self._cap - self.taken:
+            most = f"{tokens} tokens are too many: {self._cap - self.taken} of those reserved are left"
+            raise InvalidArgument.of("inputs", most, reason="TOKEN_CAP_EXCEEDED")
+        self.taken += tokens
 
 
 def within(prefix: str, error: InvalidArgument) -> InvalidArgument:

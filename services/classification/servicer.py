@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from meshgate.v1 import classification_pb2 as pb
 from meshgate.v1 import classification_pb2_grpc, models_pb2, models_pb2_grpc
 from services import checks, ordered
 from services.batching import Batcher
+from services.checks import Purse
 from services.classification import scores, validate
 from services.classification.model import Item, Scores, ZeroShot
 from services.classification.validate import Models, Plan
@@ -25,6 +26,17 @@ if TYPE_CHECKING:
 _REMEMBERED_LABELS: Final = 4096
 
 
+class _Labels(NamedTuple):
+    """The labels of a call: vector and number of tokens of those seen lately, and the others as read."""
+
+    known: dict[str, tuple[Scores, int]]
+    fresh: dict[str, Tokens]
+
+    def tokens(self, plan: Plan) -> int:
+        """What they are charged, known or not: who asked before is no business of who asks now."""
+        return sum(self.known[text][1] if text in self.known else self.fresh[text].length for text in plan.descriptions)
+
+
 class Served:
     """The loaded models and what stands before them."""
 
@@ -34,20 +46,20 @@ class Served:
         self.cards = cards
         self._labels: OrderedDict[str, tuple[Scores, int]] = OrderedDict()
 
-    async def classify(self, plan: Plan, token_cap: int | None, *, wait: bool) -> pb.ClassifyResponse:
-        """Runs a checked request. Raises InvalidArgument for one that is too long."""
+    async def classify(self, plan: Plan, purse: Purse, *, wait: bool) -> pb.ClassifyResponse:
+        """Runs a checked request. Raises InvalidArgument for one that is too long, or more than was reserved."""
         reader = plan.model.tokeniser
         if plan.pairs:
             tokens = await reader.encode_pairs(plan.texts, plan.pairs, plan.cut, "inputs")
         else:
             tokens = await reader.encode(plan.texts, plan.cut, "inputs")
-        taken = sum(each.length for each in tokens)
-        checks.cap(taken, token_cap)
+        labels = await self._labels_of(plan)
+        taken = sum(each.length for each in tokens) + labels.tokens(plan)
+        purse.take(taken)
         rows = await self._run(plan, tokens, wait=wait)
         if isinstance(plan.model, ZeroShot):
-            matrix, label_tokens = await self._label_matrix(plan.model, plan, wait=wait)
+            matrix = await self._label_matrix(labels, plan, wait=wait)
             rows = [np.asarray(plan.model.scale * (matrix @ row), dtype=np.float32) for row in rows]
-            taken += label_tokens
         results = [_result(row, each, plan) for row, each in zip(rows, tokens, strict=True)]
         return pb.ClassifyResponse(results=results, usage=pb.ClassifyUsage(input_tokens=taken), model=plan.name)
 
@@ -55,18 +67,24 @@ class Served:
         items = [Item(plan.model, each) for each in tokens]
         return await self.batcher.submit(items, [each.length for each in tokens], yields=plan.yields, wait=wait)
 
-    async def _label_matrix(self, model: ZeroShot, plan: Plan, *, wait: bool) -> tuple[Scores, int]:
-        """The labels' vectors [labels, dimensions] and tokens; those seen lately are not computed again."""
+    async def _labels_of(self, plan: Plan) -> _Labels:
+        """Reads a plan's labels; those seen lately are known."""
         fresh = [text for text in dict.fromkeys(plan.descriptions) if text not in self._labels]
         known = {text: self._labels[text] for text in plan.descriptions if text in self._labels}
-        if fresh:
-            tokens = await model.tokeniser.encode(fresh, Cut.REFUSE, "candidate_labels.labels")
-            vectors = await self._run(plan, tokens, wait=wait)
-            for text, vector, each in zip(fresh, vectors, tokens, strict=True):
+        if not fresh:
+            return _Labels(known, {})
+        tokens = await plan.model.tokeniser.encode(fresh, Cut.REFUSE, "candidate_labels.labels")
+        return _Labels(known, dict(zip(fresh, tokens, strict=True)))
+
+    async def _label_matrix(self, labels: _Labels, plan: Plan, *, wait: bool) -> Scores:
+        """The labels' vectors [labels, dimensions]; those that are known are not computed again."""
+        known = dict(labels.known)
+        if labels.fresh:
+            vectors = await self._run(plan, list(labels.fresh.values()), wait=wait)
+            for (text, each), vector in zip(labels.fresh.items(), vectors, strict=True):
                 known[text] = (vector, each.length)
         self._remember(known)
-        found = [known[text] for text in plan.descriptions]
-        return np.stack([vector for vector, _ in found]), sum(count for _, count in found)
+        return np.stack([known[text][0] for text in plan.descriptions])
 
     def _remember(self, known: dict[str, tuple[Scores, int]]) -> None:
         for text, found in known.items():
@@ -104,7 +122,7 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
         """One result for each input."""
         served = self._place.get()
         plan = validate.plan(request, served.models)
-        reply = await served.classify(plan, metadata.token_cap_of(context.invocation_metadata()), wait=False)
+        reply = await served.classify(plan, Purse(metadata.token_cap_of(context.invocation_metadata())), wait=False)
         metadata.report_usage(context, reply.usage.input_tokens)
         return reply
 
@@ -112,19 +130,18 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
         self, request_iterator: AsyncIterator[pb.ClassifyStreamRequest], context: Context
     ) -> AsyncIterator[pb.ClassifyStreamResponse]:
         """One response for each request, in order."""
-        bulk = _Bulk(self._place.get(), metadata.token_cap_of(context.invocation_metadata()))
+        bulk = _Bulk(self._place.get(), Purse(metadata.token_cap_of(context.invocation_metadata())))
         async for reply in ordered.answer(request_iterator, bulk.serve):
-            metadata.report_usage(context, bulk.tokens)
+            metadata.report_usage(context, bulk.purse.taken)
             yield reply
 
 
 class _Bulk:
     """One ClassifyStream: model, labels and options are those of its first message."""
 
-    def __init__(self, served: Served, token_cap: int | None) -> None:
-        self.tokens = 0
+    def __init__(self, served: Served, purse: Purse) -> None:
+        self.purse = purse
         self._served = served
-        self._cap = token_cap
         self._first: pb.ClassifyRequest | None = None
 
     async def serve(self, message: pb.ClassifyStreamRequest) -> pb.ClassifyStreamResponse:
@@ -132,11 +149,9 @@ class _Bulk:
             raise InvalidArgument.of("request", "required")
         try:
             plan = self._plan(message.request)
-            left = None if self._cap is None else self._cap - self.tokens
-            reply = await self._served.classify(plan, left, wait=True)
+            reply = await self._served.classify(plan, self.purse, wait=True)
         except InvalidArgument as error:
             raise checks.within("request", error) from None
-        self.tokens += reply.usage.input_tokens
         return pb.ClassifyStreamResponse(response=reply)
 
     def _plan(self, request: pb.ClassifyRequest) -> Plan:

@@ -13,6 +13,7 @@ from meshgate.v1 import embedding_pb2 as pb
 from meshgate.v1 import embedding_pb2_grpc, models_pb2, models_pb2_grpc
 from services import checks, ordered
 from services.batching import Batcher
+from services.checks import Purse
 from services.embedding import validate, vectors
 from services.embedding.model import EmbeddingModel, Item, Vector
 from services.embedding.validate import Bounds, Plan
@@ -55,7 +56,7 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         """One vector for each input."""
         served = self._place.get()
         plan = validate.plan(request, served.bounds)
-        reply = await _embed(served, plan, metadata.token_cap_of(context.invocation_metadata()), wait=False)
+        reply = await _embed(served, plan, Purse(metadata.token_cap_of(context.invocation_metadata())), wait=False)
         metadata.report_usage(context, reply.usage.input_tokens)
         return reply
 
@@ -63,19 +64,18 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         self, request_iterator: AsyncIterator[pb.EmbedStreamRequest], context: Context
     ) -> AsyncIterator[pb.EmbedStreamResponse]:
         """One response for each request, in order."""
-        bulk = _Bulk(self._place.get(), metadata.token_cap_of(context.invocation_metadata()))
+        bulk = _Bulk(self._place.get(), Purse(metadata.token_cap_of(context.invocation_metadata())))
         async for reply in ordered.answer(request_iterator, bulk.serve):
-            metadata.report_usage(context, bulk.tokens)
+            metadata.report_usage(context, bulk.purse.taken)
             yield reply
 
 
 class _Bulk:
     """One EmbedStream: model and options are those of its first message."""
 
-    def __init__(self, served: Served, token_cap: int | None) -> None:
-        self.tokens = 0
+    def __init__(self, served: Served, purse: Purse) -> None:
+        self.purse = purse
         self._served = served
-        self._cap = token_cap
         self._first: pb.EmbedRequest | None = None
 
     async def serve(self, message: pb.EmbedStreamRequest) -> pb.EmbedStreamResponse:
@@ -83,11 +83,9 @@ class _Bulk:
             raise InvalidArgument.of("request", "required")
         try:
             plan = self._plan(message.request)
-            left = None if self._cap is None else self._cap - self.tokens
-            reply = await _embed(self._served, plan, left, wait=True)
+            reply = await _embed(self._served, plan, self.purse, wait=True)
         except InvalidArgument as error:
             raise checks.within("request", error) from None
-        self.tokens += reply.usage.input_tokens
         return pb.EmbedStreamResponse(response=reply)
 
     def _plan(self, request: pb.EmbedRequest) -> Plan:
@@ -101,10 +99,10 @@ class _Bulk:
         return validate.plan(whole, self._served.bounds, bulk=True)
 
 
-async def _embed(served: Served, plan: Plan, token_cap: int | None, *, wait: bool) -> pb.EmbedResponse:
+async def _embed(served: Served, plan: Plan, purse: Purse, *, wait: bool) -> pb.EmbedResponse:
     tokens = await served.model.tokeniser.encode(plan.inputs, plan.cut, "inputs")
     taken = sum(each.length for each in tokens)
-    checks.cap(taken, token_cap)
+    purse.take(taken)
     items = [Item(each, plan.pooling) for each in tokens]
     made = await served.batcher.submit(items, [each.length for each in tokens], yields=plan.yields, wait=wait)
     return pb.EmbedResponse(
