@@ -8,10 +8,10 @@ What came after the last checkpoint, at most some seconds of it, is covered by t
 the newest checkpoints with the records they cover shortens the log unseen, unless a checkpoint was kept elsewhere: each
 one is also written to the process log, which a collector takes away.
 
-A record is on disk before its caller is told (`log.py`), and wherever else it must be: each sink has a lane (`lane.py`)
-whose thread takes all that wait, writes, syncs once and wakes them. `ledger.py` is what that thread does for the log on
-disk; `verify.py` is what an auditor does, offline. The keys that sign (`signing.py`) and digest (`digest.py`) follow each
-other (`succession.py`). docs/audit.md is the format.
+A record is on disk before its caller is told (`log.py`), and wherever else it must be: each sink has a lane
+(`lane.py`) whose thread takes all that wait, writes, syncs once and wakes them. `ledger.py` is what that thread does
+for the log on disk; `verify.py` is what an auditor does, offline. The keys that sign (`signing.py`) and digest
+(`digest.py`) follow each other (`succession.py`). docs/audit.md is the format.
 """
 
 from __future__ import annotations

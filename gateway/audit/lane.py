@@ -136,7 +136,9 @@ class Lane:
         self._take_off()
 
     def _landed(self, group: Group, failure: Exception | None) -> None:
-        """A group is back."""
+        """A group is back, unless it was given up meanwhile."""
+        if group is not self._flying:
+            return
         if failure is not None and self._again(group, failure):
             return
         self._flying = None
@@ -218,7 +220,7 @@ class Lane:
             if group is not None:
                 self._refuse(group)
                 self._lose(len(group.records), "stopped")
-        self._forming = Group()
+        self._flying, self._forming = None, Group()
 
 
 def _why(failure: Exception) -> str:

@@ -31,11 +31,8 @@ class StdoutSink:
     def write(self, records: Sequence[bytes]) -> None:
         """Whole lines, as far as they are shorter than a pipe takes whole. Raises SinkFailed and OSError."""
         deadline = time.monotonic() + self._timeout
-        if self._torn:
-            self._put(b"\n", deadline)  # so that what follows is whole lines again
-            self._torn = False
         for piece in _pieces(records):
-            self._put(piece, deadline)
+            self._put(b"\n" + piece if self._torn else piece, deadline)  # after a torn line, whole ones again
 
     def due(self) -> float | None:
         return None
@@ -50,10 +47,9 @@ class StdoutSink:
         view = memoryview(piece)
         while view:
             if not self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                self._torn = self._torn or bytes(view) != piece or not piece.endswith(b"\n")
                 raise SinkFailed("nobody reads standard output")
             view = view[os.write(self._descriptor, view[:_ATOMIC]) :]
-        self._torn = not piece.endswith(b"\n")
+            self._torn = bool(view)
 
 
 def _pieces(records: Sequence[bytes]) -> Iterator[bytes]:
