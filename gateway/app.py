@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection
 
 from gateway import limits, readings, store
 from gateway.audit import AuditLog
-from gateway.authentication import Authenticator, revocations
+from gateway.authentication import Authenticator, revocations_of
 from gateway.authorisation import Policy
 from gateway.backend import Backend
 from gateway.catalogue import Catalogue
@@ -57,7 +57,7 @@ class Gateway:
         self._journal = Journal(self._audit)
         self._store = None if config.store is None else store.connect(config.store)
         prefix = "" if config.store is None else config.store.prefix
-        revoked = revocations(config.revocation, self._store, prefix)
+        revoked = revocations_of(config.revocation, self._store, prefix)
         self._authenticator = Authenticator(config.issuers, revocations=revoked)
         self._limits = self._limited()
         self._telemetry = Telemetry(config.metrics)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -72,7 +72,7 @@ def authenticator(
     path: Path | None,
     clock: Clock,
     *,
-    monotonic: Clock | None = None,
+    monotonic: Callable[[], float] | None = None,
     cached_tokens: int = 10_000,
     revocations: Revocations | None = None,
     **config: Any,

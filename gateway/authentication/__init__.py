@@ -14,7 +14,7 @@ from __future__ import annotations
 from gateway.authentication.authenticator import STEPS, Authenticator, Findings
 from gateway.authentication.certificate import thumbprint
 from gateway.authentication.config import IssuerConfig, RevocationConfig
-from gateway.authentication.revocations import revocations
+from gateway.authentication.revocations import revocations_of
 from gateway.authentication.source import SourceState
 
 __all__ = [
@@ -24,6 +24,6 @@ __all__ = [
     "IssuerConfig",
     "RevocationConfig",
     "SourceState",
-    "revocations",
+    "revocations_of",
     "thumbprint",
 ]

@@ -186,7 +186,7 @@ class Revocations:
             await self.refresh()
 
 
-def revocations(
+def revocations_of(
     config: RevocationConfig | None, client: Client | None, prefix: str = "", clock: Clock = time.monotonic
 ) -> Revocations:
     """The list that `config` tells of. `client` is of the [store]. Raises ConfigError where a file is no list."""

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gateway.authentication import Authenticator, RevocationConfig, revocations
+from gateway.authentication import Authenticator, RevocationConfig, revocations_of
 from gateway.authentication import revocation as lists
 from gateway.authentication.revocation import Revocable, RevocationList, Revoked
 from gateway.authentication.revocations import Revocations
@@ -58,7 +58,7 @@ def authenticator(tmp_path: Path, path: Path, monotonic: Clock) -> Authenticator
 def made(tmp_path: Path, monotonic: Clock, **config: Any) -> Authenticator:
     jwks = tmp_path / "jwks.json"
     tokens.publish_all(jwks)
-    revoked = revocations(RevocationConfig(**config), None, clock=monotonic)
+    revoked = revocations_of(RevocationConfig(**config), None, clock=monotonic)
     return tokens.authenticator(jwks, Clock(), monotonic=monotonic, revocations=revoked)
 
 
@@ -233,7 +233,7 @@ async def test_an_entry_is_forgotten_only_when_no_leeway_can_need_it(path: Path)
     write(path, {**ONE, "until": NOW}, BOB)
     os.utime(path, (NOW - 10, NOW - 10))
     config = RevocationConfig(file=path)
-    revoked = revocations(config, None, clock=monotonic)
+    revoked = revocations_of(config, None, clock=monotonic)
     revoked._now = now
     for seconds, left in ((0, 2), (299, 2), (300, 1), (10**8, 1)):
         now.now, monotonic.now = NOW + seconds, monotonic.now + 60
@@ -243,7 +243,7 @@ async def test_an_entry_is_forgotten_only_when_no_leeway_can_need_it(path: Path)
 
 def test_a_store_must_be_there() -> None:
     with pytest.raises(ConfigError, match="store"):
-        revocations(RevocationConfig(store=True), None)
+        revocations_of(RevocationConfig(store=True), None)
 
 
 @pytest.mark.parametrize("fields", [{}, {"file": "x", "store": True}, {"file": "x", "on_outage": "open"}])
