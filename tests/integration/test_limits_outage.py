@@ -1,0 +1,116 @@
+"""A real Valkey stops and comes back: calls are refused or decided by each process, and all is as before without a
+restart. The whole gateway, over TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from meshgate import errors
+from meshgate.runtime import status
+from meshgate.v1 import generation_pb2, generation_pb2_grpc
+from tests.integration import mesh as meshes
+from tests.integration.doubles import ScriptedApplication
+from tests.integration.limits_store import Valkey, until
+from tests.integration.mesh import Mesh
+
+
+@asynccontextmanager
+async def running(home: Path, valkey: Valkey, **limits: Any) -> AsyncIterator[tuple[Mesh, Any]]:
+    valkey.start()
+    store = {"url": f"unix://{valkey.path}", "timeout_seconds": 0.2}
+    applications = {"generation": ScriptedApplication()}
+    try:
+        async with (
+            meshes.mesh(home, applications, limits=limits, store=store) as mesh,
+            mesh.channel() as channel,
+        ):
+            yield mesh, generation_pb2_grpc.GenerationServiceStub(channel)
+    finally:
+        valkey.stop()
+
+
+async def ask(mesh: Mesh, stub: Any) -> errors.MeshError | None:
+    """A call: the error it ends with, or None."""
+    try:
+        await stub.Generate(generation_pb2.GenerateRequest(prompt="hello"), metadata=mesh.auth(), timeout=20)
+    except grpc.aio.AioRpcError as error:
+        return status.from_rpc_error(error)
+    return None
+
+
+async def test_deny_refuses_while_it_is_down_and_serves_when_it_is_back(tmp_path: Path) -> None:
+    valkey = Valkey(tmp_path)
+    async with running(tmp_path, valkey) as (mesh, stub):
+        assert await ask(mesh, stub) is None
+        valkey.stop()
+        begun = time.monotonic()
+        refused = [await ask(mesh, stub) for _ in range(20)]
+        assert {getattr(error, "reason", None) for error in refused} == {"LIMITS_UNAVAILABLE"}
+        assert time.monotonic() - begun < 10  # not twenty timeouts
+        assert isinstance(refused[0], errors.Unavailable)
+        assert refused[0].retry_after == 1.0
+        assert mesh.record_of(refused[0])["decision"] == "deny"
+        valkey.start()
+
+        async def back() -> bool:
+            return await ask(mesh, stub) is None
+
+        await until(back, 20)
+        counts = mesh.gateway._limits.counts
+        assert counts["down"] == counts["up"] == 1
+        assert counts["denied"] >= 20
+
+
+async def test_local_gives_out_a_share_and_says_so(tmp_path: Path) -> None:
+    valkey = Valkey(tmp_path)
+    limits: dict[str, Any] = {"principal": {"requests_per_second": 0.01, "burst": 20}}
+    async with running(tmp_path, valkey, **limits, on_outage="local", replicas=4) as (mesh, stub):
+        assert await ask(mesh, stub) is None
+        valkey.stop()
+        answers = [await ask(mesh, stub) for _ in range(10)]
+        assert answers[:5] == [None] * 5
+        assert {getattr(error, "reason", None) for error in answers[5:]} == {"RATE_LIMITED"}
+        assert mesh.gateway._limits.counts["local"] == 10
+        valkey.start()
+
+        async def back() -> bool:
+            return await ask(mesh, stub) is None
+
+        await until(back, 20)
+        assert await ask(mesh, stub) is None  # of the store's burst again
+
+
+async def test_a_store_that_hangs_costs_its_timeout_and_no_more(tmp_path: Path) -> None:
+    valkey = Valkey(tmp_path)
+    async with running(tmp_path, valkey, on_outage="local") as (mesh, stub):
+        assert await ask(mesh, stub) is None
+        async with valkey.client() as client:
+            await client.client_pause(3000, all=True)
+        begun = time.monotonic()
+        assert [await ask(mesh, stub) for _ in range(20)] == [None] * 20
+        assert time.monotonic() - begun < 2.5
+        assert mesh.gateway._limits.counts["local"] >= 19
+
+
+async def test_streams_outlive_the_store(tmp_path: Path) -> None:
+    valkey = Valkey(tmp_path)
+    async with running(tmp_path, valkey) as (mesh, stub):
+        request = generation_pb2.GenerateStreamRequest(request=generation_pb2.GenerateRequest(prompt="one two"))
+        stream = stub.GenerateStream(request, metadata=mesh.auth())
+        assert (await stream.read()).deltas[0].text == "one"
+        valkey.stop()
+        application: Any = mesh.services["generation"]._application
+        application.go_on.set()
+        async with asyncio.timeout(10):
+            assert (await stream.read()).deltas[0].text == "two"
+            assert await stream.code() == grpc.StatusCode.OK
+        with pytest.raises(AssertionError):
+            assert await ask(mesh, stub) is None
