@@ -163,6 +163,33 @@ async def test_a_required_store_that_hangs_fails_closed_and_recovers(tmp_path: P
     assert [content["event"] for content in found].count("gap") == 1
 
 
+async def test_a_connection_that_the_store_closed_is_opened_anew(tmp_path: Path, store: Store) -> None:
+    sink = {"kind": "redis", "url": store.url, "required": True}
+    async with opened(tmp_path, sink) as log:
+        await log.commit(record(0))
+        with redis.Redis.from_url(store.url) as client:
+            assert client.client_kill_filter(_type="normal", skipme=True) == 1
+        await log.commit(record(1))
+    assert [found["request_id"] for found in store.records()] == [f"{0:032x}", f"{1:032x}"]
+
+
+async def test_a_store_that_refuses_fails_closed_and_its_stream_is_bounded(tmp_path: Path, store: Store) -> None:
+    sink = {"kind": "redis", "url": store.url, "required": True, "max_records": 100}
+    async with opened(tmp_path, sink) as log:
+        for number in range(20):
+            for each in range(50):
+                log.leave(record(number * 50 + each))
+            await log.commit(record(number))
+        assert len(store.records()) < 500
+        with redis.Redis.from_url(store.url) as client:
+            client.delete("meshgate:audit")
+            client.set("meshgate:audit", "not a stream")
+            await refused(log)
+            client.delete("meshgate:audit")
+        await log.commit(record(21))
+    assert [found["event"] for found in store.records()] == ["gap", "ended"]
+
+
 async def test_a_required_collector_that_rejects_or_is_away_fails_closed(
     tmp_path: Path, collector: tuple[Collector, str]
 ) -> None:
