@@ -23,9 +23,9 @@ _log = logging.getLogger(__name__)
 
 _SEALED: Final = 0o400
 _BREATH: Final = 0.01
-"""The least time between two rounds of chores, for when one of them fails."""
+"""The least time between two rounds of chores."""
 _LOOK_SECONDS: Final = 60.0
-"""How often the directory of keys is looked at for a successor."""
+"""How often the directory of keys is looked at for a successor, and a new segment tried for that could not be begun."""
 
 
 class Ledger:
@@ -55,6 +55,7 @@ class Ledger:
         self._uncovered = 0
         self._checkpoint_at = 0.0
         self._look_at = monotonic() + _LOOK_SECONDS
+        self._rotate_at = monotonic()
         self._late = False
         try:
             self._open()
@@ -101,7 +102,8 @@ class Ledger:
 
     def due(self) -> float:
         """Seconds until `idle` has something to do."""
-        waits = [self._look_at - self._monotonic(), self._began / 1e6 + self._config.segment_seconds - self._clock()]
+        age = self._began / 1e6 + self._config.segment_seconds - self._clock()
+        waits = [self._look_at - self._monotonic(), max(age, self._rotate_at - self._monotonic())]
         checkpoint = self._checkpoint_due()
         return max(_BREATH, min(waits if checkpoint is None else [*waits, checkpoint]))
 
@@ -110,7 +112,8 @@ class Ledger:
         self._look()
         if self._checkpoint_due() == 0:
             self.try_checkpoint()
-        if self._of_age():
+        if self._of_age() and self._monotonic() >= self._rotate_at:
+            self._rotate_at = self._monotonic() + _LOOK_SECONDS  # if it fails
             self._rotate()
 
     def checkpoint(self) -> None:

@@ -16,7 +16,7 @@ from gateway.audit.checkpoint import FILE
 from gateway.audit.signing import PUBLIC_KEY, load_public_key
 from gateway.audit.verify import verify_all
 from tests import audit_log
-from tests.audit_log import Clock, FastDisk
+from tests.audit_log import Clock, FastDisk, FaultyDisk
 
 
 def contents(log: Path, number: int = 1) -> list[dict[str, Any]]:
@@ -185,6 +185,22 @@ def test_a_segment_ends_when_it_is_old(tmp_path: Path) -> None:
     assert made.due() > 1
     made.close()
     assert audit_log.verified(log).broken is None
+
+
+def test_a_segment_that_cannot_be_begun_is_not_tried_for_all_the_time(tmp_path: Path) -> None:
+    clock, disk = Clock(), FaultyDisk()
+    made = audit_log.ledger(tmp_path, disk, clock=clock, segment_seconds=60)
+    clock.advance(60)
+    disk.room = 0
+    with pytest.raises(OSError, match="No space"):
+        made.idle()
+    assert made.due() > 1
+    disk.room = None
+    clock.advance(61)
+    made.idle()
+    made.close()
+    assert audit_log.verified(tmp_path / "audit").broken is None
+    assert audit_log.segment(tmp_path / "audit", 2).exists()
 
 
 def test_the_age_of_a_segment_outlives_a_restart(tmp_path: Path) -> None:
