@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import jwt
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
@@ -27,6 +27,7 @@ ED_KEY: Final = ed25519.Ed25519PrivateKey.generate()
 RSA_KEY: Final = rsa.generate_private_key(65537, 2048)
 
 KEYS: Final[Mapping[str, Any]] = {"ec": EC_KEY, "ed": ED_KEY, "rsa": RSA_KEY, "p384": P384_KEY}
+ES256: Final = ec.ECDSA(hashes.SHA256())
 ALL: Final = ("ES256", "EdDSA", "RS256", "PS256")
 
 

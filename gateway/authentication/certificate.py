@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import binascii
-import hashlib
-import ssl
 from base64 import urlsafe_b64encode
 from functools import lru_cache
 from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 _CACHED: Final = 4096
 
@@ -20,7 +20,7 @@ def thumbprint(pem: bytes) -> str | None:
     can't be flooded by anyone without a certificate.
     """
     try:
-        der = ssl.PEM_cert_to_DER_cert(pem.decode("ascii"))
-    except (ValueError, binascii.Error):
+        digest = x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256())
+    except ValueError:
         return None
-    return urlsafe_b64encode(hashlib.sha256(der).digest()).rstrip(b"=").decode()
+    return urlsafe_b64encode(digest).rstrip(b"=").decode()

@@ -24,6 +24,8 @@ _FORBIDDEN: Final = frozenset({"crit", "b64", "jku", "jwk", "x5u", "x5c", "zip"}
 """Parameters that would change how a token is read or bring a key along (RFC 8725, section 3.10)."""
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
 _MAX_KID: Final = 256
+_LAST_LETTERS: Final = {2: "AQgw", 3: "AEIMQUYcgkosw048"}
+"""By how many letters the last group has: of two, the last has four bits left over, of three, two. One is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +40,19 @@ class Unverified:
 def read(token: str) -> Unverified:
     """Splits and parses a token. Raises Unauthenticated (TOKEN_MALFORMED, TOKEN_ALGORITHM)."""
     parts = _COMPACT.fullmatch(token)
-    if parts is None:
+    if parts is None or not all(map(_canonical, parts.groups())):
         raise refusal.malformed("not three base64url parts")
     header = _object(parts[1], "header")
     claims = _object(parts[2], "payload")
     if not _FORBIDDEN.isdisjoint(header):
         raise refusal.malformed("its header has a parameter that is not allowed")
     return Unverified(_algorithm(header), _kid(header), _typed(header, claims))
+
+
+def _canonical(segment: str) -> bool:
+    """Whether no other text decodes to the same bytes: the bits of the last letter that are left over must be zero."""
+    surplus = len(segment) % 4
+    return surplus == 0 or segment[-1] in _LAST_LETTERS.get(surplus, "")
 
 
 def _algorithm(header: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt import PyJWK, PyJWTError
 
+from gateway.authentication import rsakey
 from gateway.authentication.source import SourceError
 
 _PUBLIC: Final = {"EC": ("crv", "x", "y"), "OKP": ("crv", "x"), "RSA": ("n", "e")}
@@ -19,10 +20,6 @@ _FITTING: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("OKP", "Ed25519"): frozenset({"EdDSA"}),
     ("RSA", ""): frozenset({"RS256", "PS256"}),
 }
-_RSA_BITS: Final = range(2048, 8192 + 1)
-"""Shorter ones are too weak; longer ones only make us work."""
-_RSA_EXPONENTS: Final = range(2**16 + 1, 2**64)
-"""FIPS 186-5 wants more than 2**16; beyond 64 bits OpenSSL does not go for every size."""
 _MAX_KEYS: Final = 256
 
 
@@ -85,13 +82,9 @@ def _key(jwk: dict[str, Any]) -> Key | None:
     if not algorithms:
         return None
     public = _public(kty, jwk, min(algorithms))
-    if public is None or (isinstance(public, RSAPublicKey) and not _sound(public)):
+    if public is None or (isinstance(public, RSAPublicKey) and not rsakey.sound(public)):
         return None
     return Key(public, algorithms)
-
-
-def _sound(public: RSAPublicKey) -> bool:
-    return public.key_size in _RSA_BITS and public.public_numbers().e in _RSA_EXPONENTS
 
 
 def _for_signatures(jwk: dict[str, Any]) -> bool:
