@@ -184,7 +184,8 @@ def _sources(issuers: Sequence[IssuerConfig], clock: Callable[[], float]) -> dic
     names = [(config.issuer, config.audience) for config in issuers]
     if len(set(names)) != len(names):
         raise ConfigError("issuers: two entries have the same issuer and audience; the second would never count")
-    return {place: source(place, clock) for place in map(_place, issuers)}
+    places = {_place(config): f"{config.issuer} {config.audience}" for config in reversed(issuers)}
+    return {place: source(place, name, clock) for place, name in places.items()}
 
 
 async def _tend(run: Callable[[], Awaitable[None]]) -> None:

@@ -15,7 +15,6 @@ import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, Protocol
-from urllib.parse import urlsplit
 
 from gateway.authentication import fetch
 from gateway.authentication.config import JwksConfig
@@ -50,10 +49,13 @@ class KeySource(Source, Protocol):
         """The key named `kid`, or the only one for None."""
 
 
-def source(config: JwksConfig, clock: Clock) -> KeySource:
-    """The keys that `config` tells of. `clock` is monotonic, in seconds. Raises ConfigError."""
+def source(config: JwksConfig, name: str, clock: Clock) -> KeySource:
+    """The keys that `config` tells of, called `name` in logs and metrics. Raises ConfigError.
+
+    `clock` is monotonic, in seconds.
+    """
     if config.jwks is not None:
-        return KeyFile(config.jwks, clock)
+        return KeyFile(config.jwks, name, clock)
     url = str(config.jwks_url)
     context = fetch.trust(config.jwks_ca)
     timeout = config.jwks_timeout_seconds
@@ -61,13 +63,13 @@ def source(config: JwksConfig, clock: Clock) -> KeySource:
     async def get() -> bytes:
         return await fetch.get(url, context, seconds=timeout, max_bytes=_MAX_BYTES)
 
-    return KeyUrl(get, config, clock)
+    return KeyUrl(get, config, name, clock)
 
 
 class _Keys:
     """A set of keys that can be exchanged."""
 
-    def __init__(self, clock: Clock, name: str) -> None:
+    def __init__(self, name: str, clock: Clock) -> None:
         self.generation = 0
         self.good_until = -math.inf
         self.watch = Watch(f"keys {name}")
@@ -88,9 +90,9 @@ class _Keys:
 class KeyFile(_Keys):
     """Keys in a JWK Set file. Good for as long as nobody writes another."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, name: str, clock: Clock) -> None:
         """Raises ConfigError when the file can't be used."""
-        super().__init__(clock, path.name)
+        super().__init__(name, clock)
         self._file = SourceFile(path, _MAX_BYTES)
         try:
             self._look()
@@ -120,9 +122,9 @@ class KeyFile(_Keys):
 class KeyUrl(_Keys):
     """Keys at a URL, fetched ahead of need and, within limits, on an unknown kid."""
 
-    def __init__(self, get: Get, config: JwksConfig, clock: Clock) -> None:
+    def __init__(self, get: Get, config: JwksConfig, name: str, clock: Clock) -> None:
         """`get` fetches them or raises SourceError, in bounded time."""
-        super().__init__(clock, urlsplit(str(config.jwks_url)).hostname or "")
+        super().__init__(name, clock)
         self.next_at = -math.inf
         """When, on the clock, they are fetched next."""
         self._get = get

@@ -203,7 +203,9 @@ async def test_a_bad_reload_keeps_the_old_keys_and_says_so_once(
         for _ in range(3):
             await authenticator.refresh()
         assert authenticator.authenticate(bearer(tokens.token())).subject == "bob"
-        assert [state.failures for state in authenticator.sources() if state.name == "keys jwks.json"] == [3]
+        assert [
+            state.failures for state in authenticator.sources() if state.name == f"keys {tokens.ISSUER} meshgate"
+        ] == [3]
         tokens.publish_all(jwks)
         await authenticator.refresh()
     told = [record.message for record in caplog.records]

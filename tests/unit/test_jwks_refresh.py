@@ -66,7 +66,7 @@ def reason(authenticator: Authenticator, token: str) -> str:
 
 
 def key_url(web: Web, clock: Clock, **config: Any) -> KeyUrl:
-    return KeyUrl(web.get, IssuerConfig(issuer="i", audience="a", jwks_url=URL, **config), clock)
+    return KeyUrl(web.get, IssuerConfig(issuer="i", audience="a", jwks_url=URL, **config), "i", clock)
 
 
 async def test_keys_come_from_the_url(authenticator: Authenticator) -> None:
@@ -119,7 +119,7 @@ async def test_metrics_can_tell_the_age_of_keys_and_failures(
     web.why = "timed out"
     monotonic.now += 60
     await authenticator.refresh()
-    state = next(state for state in authenticator.sources() if state.name == "keys id.test")
+    state = next(state for state in authenticator.sources() if state.name == f"keys {tokens.ISSUER} meshgate")
     assert (state.age_seconds, state.failures) == (60.0, 1)
 
 

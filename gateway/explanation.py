@@ -1,0 +1,195 @@
+"""Why a call would be let through, or would not: the gateway's own stages, asked one by one without a call.
+
+What decides here is what decides there: `Authenticator.examine`, `Policy` and the limits' plan. Only what a running
+gateway alone knows is left out: which models the services have, aliases of their names, and how full the buckets are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from gateway import gcra
+from gateway.authentication import STEPS, Findings
+from gateway.authorisation import Policy
+from gateway.limits import LimitsConfig
+from gateway.limits.plan import UNLIMITED, Plans
+from gateway.principal import Principal
+from gateway.routes import LOCAL_ROUTES, MODEL_ROUTES, PUBLIC_ROUTES, SEALED_ROUTES
+from meshgate import errors
+
+_SECONDS: Final = {"requests_per_second": 1, "tokens_per_minute": 60}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A call that somebody might make."""
+
+    method: str
+    """`/package.Service/Method`; for a sealed call the one inside."""
+    model: str = ""
+    """By its own name; "" asks for none."""
+    sealed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that a call must pass."""
+
+    name: str
+    passed: bool | None
+    """None: an earlier one failed, or there was nothing to ask."""
+    reason: str = ""
+    """What a caller who fails here is told, as a stable word."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """A limit that such calls are charged to."""
+
+    subject: str
+    limit: str
+    value: float
+    burst: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """All steps, in order, and what would follow them."""
+
+    steps: list[Step] = field(default_factory=list)
+    principal: Principal | None = None
+    limits: list[Applied] = field(default_factory=list)
+
+    @property
+    def allowed(self) -> bool:
+        """Whether no step failed."""
+        return all(step.passed is not False for step in self.steps)
+
+    @property
+    def reason(self) -> str | None:
+        """The word for the first step that failed."""
+        return next((step.reason for step in self.steps if step.passed is False), None)
+
+
+def explain(question: Question, findings: Findings, policy: Policy, limits: LimitsConfig) -> Explanation:
+    """What would become of a call by whoever `findings` are about."""
+    made = Explanation(_of_token(findings), findings.principal)
+    for name, check in _checks(question, policy):
+        made.steps.append(_asked(name, check, made))
+    if made.allowed and made.principal is not None:
+        made.limits.extend(_limits(question, made.principal, limits))
+    return made
+
+
+def _of_token(findings: Findings) -> list[Step]:
+    refusal, passed = findings.refusal, findings.passed
+    steps = [Step(name, True, detail=_proven(name, findings.principal)) for name in passed]
+    if refusal is not None:
+        steps.append(Step(STEPS[len(passed)], False, refusal.reason, refusal.message))
+    return steps + [Step(name, None) for name in STEPS[len(steps) :]]
+
+
+def _proven(name: str, principal: Principal | None) -> str:
+    """What a passed step says of the caller; nothing where the token as a whole proves none."""
+    if principal is None:
+        return ""
+    match name:
+        case "issuer":
+            return principal.issuer
+        case "time":
+            return f"until {datetime.fromtimestamp(principal.expires_at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+        case "claims":
+            return f"subject {principal.subject}, scopes {' '.join(sorted(principal.scopes)) or 'none'}"
+        case "tenant":
+            return principal.tenant
+        case "certificate":
+            return "bound to one" if principal.confirmation else "not bound to one"
+    return ""
+
+
+Check = Callable[[Principal], str | None]
+"""Returns what there is to say, or None where there was nothing to ask. Raises MeshError where a call would fail."""
+
+
+def _checks(question: Question, policy: Policy) -> list[tuple[str, Check]]:
+    def method(_: Principal) -> str:
+        if question.method not in PUBLIC_ROUTES:
+            raise errors.Unimplemented("no such method", reason="METHOD_UNKNOWN")
+        return question.method
+
+    def scope(principal: Principal) -> str:
+        policy.authorise_method(principal, question.method)
+        return ""
+
+    def sealed(principal: Principal) -> str | None:
+        if question.sealed or question.method in LOCAL_ROUTES:
+            return None
+        policy.authorise_plain(principal)
+        return "may be in the clear"
+
+    def model(principal: Principal) -> str | None:
+        if not question.model or question.method not in MODEL_ROUTES:
+            return None
+        policy.authorise_model(principal, question.model)
+        return question.model
+
+    return [("method", method), ("scope", scope), ("sealed", sealed), ("model", model)]
+
+
+def _asked(name: str, check: Check, made: Explanation) -> Step:
+    if made.principal is None or not made.allowed:
+        return Step(name, None)
+    try:
+        said = check(made.principal)
+    except errors.MeshError as error:
+        return Step(name, False, error.reason, error.message)
+    return Step(name, None, detail="not asked") if said is None else Step(name, True, detail=said)
+
+
+def _limits(question: Question, principal: Principal, config: LimitsConfig) -> list[Applied]:
+    """What the running gateway charges such a call to."""
+    route = PUBLIC_ROUTES[question.method]
+    streams = route.client_streams or route.server_streams
+    plan = Plans(config).of(principal.tenant, principal.subject, question.model, streams=streams)
+    rates = [_rate(each.subject, each.name, each.limit) for each in (*plan.requests, *plan.tokens)]
+    places = [Applied(each.subject, each.name, each.most, None) for each in plan.places if each.most < UNLIMITED]
+    return rates + places
+
+
+def _rate(subject: str, name: str, limit: gcra.Limit) -> Applied:
+    per = next((seconds for unit, seconds in _SECONDS.items() if name.startswith(unit)), 1)
+    return Applied(subject, name, round(per * gcra.SECOND / limit.interval, 3), limit.burst)
+
+
+def named(method: str) -> str:
+    """`method` in full; of our own services the last two words are enough. Raises ValueError for an envelope's own."""
+    path = method if method.startswith("/") else f"/{method}"
+    full = next((route for route in PUBLIC_ROUTES if route in (path, f"/meshgate.v1.{path[1:]}")), path)
+    if full in SEALED_ROUTES:
+        raise ValueError("name the method inside the envelope, and say --sealed")
+    return full
+
+
+def as_json(made: Explanation) -> dict[str, Any]:
+    """The same for programs."""
+    principal = made.principal
+    return {
+        "allowed": made.allowed,
+        "reason": made.reason,
+        "tenant": principal and principal.tenant,
+        "subject": principal and principal.subject,
+        "scopes": principal and sorted(principal.scopes),
+        "expires_at": principal and principal.expires_at,
+        "steps": [
+            {"step": step.name, "passed": step.passed, "reason": step.reason or None, "detail": step.detail}
+            for step in made.steps
+        ],
+        "limits": [
+            {"subject": each.subject, "limit": each.limit, "value": each.value, "burst": each.burst}
+            for each in made.limits
+        ],
+    }
