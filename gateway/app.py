@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from typing import Final
 
 import grpc
@@ -18,7 +19,9 @@ from gateway.authorisation import Policy
 from gateway.backend import Backend
 from gateway.catalogue import Catalogue
 from gateway.config import EdgeConfig, GatewayConfig
+from gateway.door import Entrance
 from gateway.envelope import Opener
+from gateway.flood import Flood
 from gateway.journal import Journal
 from gateway.limits import Limits
 from gateway.local import Local
@@ -54,15 +57,17 @@ class Gateway:
         self._backends = {name: Backend(name, section, config.mesh) for name, section in config.backends.items()}
         self._catalogue = Catalogue(self._backends, self._announce)
         self._audit = AuditLog(config.audit, writer="" if worker is None else f"worker-{worker}")
-        self._journal = Journal(self._audit)
         self._store = None if config.store is None else store.connect(config.store)
         prefix = "" if config.store is None else config.store.prefix
         revoked = revocations_of(config.revocation, self._store, prefix)
         self._authenticator = Authenticator(config.issuers, revocations=revoked)
         self._limits = self._limited()
         self._telemetry = Telemetry(config.metrics)
+        self._flood = Flood(config.flood, lambda: time.time_ns() // 1000)
+        self._journal = Journal(self._audit, self._flood, self._telemetry)
+        self._entrance = Entrance(config.server.max_calls, config.server.max_strangers)
         self._exposition = Exposition(config.metrics, self._telemetry, self._readings(), worker=worker or 0)
-        self._pipeline = self._build()
+        self._edge = Edge(self._build(), config.server)
         self._server: grpc.aio.Server | None = None
         self._watch: asyncio.Task[None] | None = None
 
@@ -72,6 +77,7 @@ class Gateway:
         local: Forwarder = Local(self._catalogue, policy, opener.published)
         return Pipeline(
             journal=self._journal,
+            entrance=self._entrance,
             authenticator=self._authenticator,
             policy=policy,
             catalogue=self._catalogue,
@@ -92,6 +98,7 @@ class Gateway:
         readings.of_audit(made, self._audit)
         readings.of_sources(made, self._authenticator)
         readings.of_limits(made, self._limits)
+        readings.of_doors(made, {"calls": self._entrance.calls, "strangers": self._entrance.strangers})
         readings.of_backends(made, lambda: {name: name not in self._unreached for name in self._backends})
         return made
 
@@ -102,7 +109,7 @@ class Gateway:
         await self._authenticator.start()
         edge = self._config.server
         made = grpc.aio.server(options=_options(edge, shared=self._worker is not None))
-        made.add_generic_rpc_handlers((Edge(self._pipeline),))
+        made.add_generic_rpc_handlers((self._edge,))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, made)
         if edge.reflection:
             names = sorted({route.service for route in PUBLIC_ROUTES.values()})
@@ -126,7 +133,9 @@ class Gateway:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
         await asyncio.gather(*(backend.close() for backend in self._backends.values()))
+        self._edge.stop()
         await self._limits.stop()
+        self._journal.stop()
         await self._audit.stop()
         await self._authenticator.stop()
         await self._exposition.stop()

@@ -39,6 +39,8 @@ class Call:
     certificate: str | None = None
     """Base64url SHA-256 of the caller's certificate (RFC 8705), where the edge asks for one."""
     request_id: str = field(default_factory=lambda: os.urandom(16).hex())
+    inside: bool = False
+    """Whether it has a place: see gateway.door."""
     principal: Principal | None = None
     admitted: bool = False
     """Whether policy let it through."""

@@ -8,6 +8,7 @@ are only ever the ones being looked at.
 
 from __future__ import annotations
 
+from gateway.call import Call
 from meshgate import errors
 
 _RETRY_SECONDS = 1.0
@@ -38,3 +39,36 @@ class Door:
         if self.inside == 0:
             raise RuntimeError("nobody is inside")
         self.inside -= 1
+
+
+class Entrance:
+    """Both doors: that of all calls, and behind it that of strangers."""
+
+    __slots__ = ("calls", "strangers")
+
+    def __init__(self, most_calls: int, most_strangers: int) -> None:
+        self.calls = Door(most_calls)
+        self.strangers = Door(most_strangers)
+
+    def enter(self, call: Call) -> None:
+        """Lets a call in as a stranger. Raises Unavailable (OVERLOADED)."""
+        self.calls.enter()
+        try:
+            self.strangers.enter()
+        except errors.Unavailable:
+            self.calls.leave()
+            raise
+        call.inside = True
+
+    def known(self, call: Call) -> None:
+        """The call's principal is known from here on: it is no stranger any more."""
+        if call.inside and call.principal is not None:
+            self.strangers.leave()
+
+    def leave(self, call: Call) -> None:
+        """The call is over, whatever became of it."""
+        if call.inside:
+            call.inside = False
+            self.calls.leave()
+            if call.principal is None:
+                self.strangers.leave()

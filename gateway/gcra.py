@@ -63,9 +63,10 @@ def room(tat: int, now: int, limit: Limit) -> int:
 def wait(free: int, limit: Limit, units: int) -> int:
     """Nanoseconds until `units` could be charged to a bucket with `free` room, if nobody else charges; else 0.
 
+    Nothing can always be charged, even to a bucket that owes.
     More units than the burst would wait for what never comes: the caller asks for no more than that.
     """
-    return max(0, units * limit.interval - free)
+    return max(0, units * limit.interval - free) if units else 0
 
 
 def charge(tat: int, now: int, limit: Limit, units: int) -> int:

@@ -1,6 +1,7 @@
 """The audit stage: every call that begins leaves a record of how it ended, before its caller hears of it.
 
-A call that the pipeline admits leaves one more at that moment, so that a crash in the middle leaves its trace.
+A call that the pipeline admits leaves one more at that moment, so that a crash in the middle leaves its trace. Refusals
+of strangers beyond a rate leave one record together: see gateway.flood.
 """
 
 from __future__ import annotations
@@ -9,19 +10,28 @@ import asyncio
 import time
 from typing import Final
 
+from gateway import outcome
 from gateway.audit import AuditLog, AuditRecord
 from gateway.call import Call
-from meshgate import errors
-from meshgate.runtime import status
+from gateway.flood import Flood
+from gateway.outcome import Outcome
+from gateway.telemetry import Telemetry
 
-_OK: Final = "OK"
+_SUM_SECONDS: Final = 1.0
 
 
 class Journal:
-    """Writes the records of calls."""
+    """Writes the records of calls, and tells the metrics the same."""
 
-    def __init__(self, log: AuditLog) -> None:
+    def __init__(self, log: AuditLog, flood: Flood, telemetry: Telemetry) -> None:
         self._log = log
+        self._flood = flood
+        self._telemetry = telemetry
+        self._summing: asyncio.TimerHandle | None = None
+
+    def began(self, call: Call) -> None:
+        """A call is here. `ended` or `failed` follows."""
+        self._telemetry.began(call)
 
     async def ended(self, call: Call) -> None:
         """Commits the last record of a call that was served.
@@ -29,18 +39,52 @@ class Journal:
         Raises Unavailable (AUDIT_UNAVAILABLE) where it can't be written: an answer that nobody could account for is
         not given.
         """
-        await self._log.commit(self._ended(call, _OK, ""))
+        await self._commit(call, outcome.OK)
 
     async def failed(self, call: Call, error: BaseException) -> None:
         """Commits the last record of a call that `error` ended. Raises Unavailable as `ended` does, in its place."""
-        if isinstance(error, errors.MeshError):
-            await self._log.commit(self._ended(call, status.grpc_code(error).name, error.reason))
-        elif isinstance(error, TimeoutError):
-            await self._log.commit(self._ended(call, "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED"))
-        elif isinstance(error, asyncio.CancelledError | GeneratorExit):
-            self._log.leave(self._ended(call, "CANCELLED", "CANCELLED"))
+        ended = outcome.of(error)
+        if call.principal is None and not self._flood.singly(call.peer, ended.reason):
+            self._telemetry.ended(call, ended)
+            self._sum_up()
+        elif ended is outcome.CANCELLED or (call.principal is None and not call.inside):
+            # Nobody is left to wait, or nobody who was let in.
+            self._log.leave(_last(call, ended))
+            self._telemetry.ended(call, ended)
         else:
-            await self._log.commit(self._ended(call, "INTERNAL", "INTERNAL"))
+            await self._commit(call, ended)
+
+    async def _commit(self, call: Call, ended: Outcome) -> None:
+        try:
+            await self._log.commit(_last(call, ended))
+        except BaseException as error:
+            ended = outcome.of(error)
+            raise
+        finally:
+            self._telemetry.ended(call, ended)
+
+    def stop(self) -> None:
+        """Leaves no sum untold. Before the log's own stop."""
+        if self._summing is not None:
+            self._summing.cancel()
+            self._tell()
+
+    def _sum_up(self) -> None:
+        if self._summing is None:
+            self._summing = asyncio.get_running_loop().call_later(_SUM_SECONDS, self._tell)
+
+    def _tell(self) -> None:
+        self._summing = None
+        for summed in self._flood.due():
+            self._log.note(
+                event="refusals",
+                time=summed.last,
+                first=summed.first,
+                count=summed.count,
+                peer=summed.peer,
+                reason=summed.reason,
+                decision="deny",
+            )
 
     def admitted(self, call: Call) -> None:
         """Records that a call may go on, without waiting: its last record comes later in the same order."""
@@ -48,10 +92,11 @@ class Journal:
         call.macs = self._log.content_macs()
         self._log.leave(_record(call, "admitted", decision="allow"))
 
-    def _ended(self, call: Call, code: str, reason: str) -> AuditRecord:
-        call.mark("end")
-        event, decision = ("ended", "allow") if call.admitted else ("refused", "deny")
-        return _record(call, event, decision=decision, reason=reason, status=code)
+
+def _last(call: Call, ended: Outcome) -> AuditRecord:
+    call.mark("end")
+    event, decision = ("ended", "allow") if call.admitted else ("refused", "deny")
+    return _record(call, event, decision=decision, reason=ended.reason, status=ended.code)
 
 
 def _record(call: Call, event: str, *, decision: str, reason: str = "", status: str = "") -> AuditRecord:

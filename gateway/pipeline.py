@@ -18,6 +18,7 @@ from gateway.authentication import Authenticator
 from gateway.authorisation import Policy
 from gateway.call import Call, Replies, Requests
 from gateway.catalogue import Catalogue
+from gateway.door import Entrance
 from gateway.envelope import Exchange, Opener
 from gateway.intent import Intent
 from gateway.journal import Journal
@@ -44,6 +45,7 @@ class Pipeline:
     """The stages, in the order of their use."""
 
     journal: Journal
+    entrance: Entrance
     authenticator: Authenticator
     policy: Policy
     catalogue: Catalogue
@@ -54,6 +56,13 @@ class Pipeline:
 
     async def run(self, call: Call, requests: Requests, replies: Replies) -> None:
         """Serves one call. Raises MeshError when it is refused or fails, CancelledError when the caller left."""
+        try:
+            await self._account(call, requests, replies)
+        finally:
+            self.entrance.leave(call)
+
+    async def _account(self, call: Call, requests: Requests, replies: Replies) -> None:
+        self.journal.began(call)
         try:
             await self._serve(call, requests, replies)
         except BaseException as error:
@@ -76,7 +85,9 @@ class Pipeline:
         self.limits.settle(reservation, call)
 
     def _authenticate(self, call: Call) -> Principal:
+        self.entrance.enter(call)
         call.principal = self.authenticator.authenticate(call.authorization, call.certificate)
+        self.entrance.known(call)
         call.mark("authenticate")
         return call.principal
 

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 
+from gateway.authentication import thumbprint
 from gateway.call import Call, Replies, Requests
+from gateway.config import EdgeConfig
+from gateway.patience import Patience
 from gateway.pipeline import Pipeline
 from gateway.routes import PUBLIC_ROUTES, Route
 from meshgate import errors
@@ -25,15 +28,16 @@ _log = logging.getLogger(__name__)
 _NO_DEADLINE: Final = 86_400.0 * 365
 """gRPC gives a call without a deadline one that is further away than this."""
 
-_FIRST_SECONDS: Final = 60.0
-"""How long a stream may be open without its first message."""
-
 
 class Edge(grpc.GenericRpcHandler):
     """Takes every method that is not registered otherwise; those we don't have are refused by the pipeline too."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, config: EdgeConfig) -> None:
         self._pipeline = pipeline
+        self._first_seconds = config.first_message_seconds
+        self._asks_certificate = config.tls.require_client_certificate
+        self._writers = Patience(config.silent_writer_seconds)
+        self._readers = Patience(config.slow_reader_seconds)
         self._handlers = {path: self._handler(route) for path, route in PUBLIC_ROUTES.items()}
         self._unknown: Any = grpc.stream_stream_rpc_method_handler(self._stream_of(""))
 
@@ -41,6 +45,11 @@ class Edge(grpc.GenericRpcHandler):
         """The handler of a method."""
         method = str(handler_call_details.method)
         return self._handlers.get(method) or self._unknown
+
+    def stop(self) -> None:
+        """Leaves no timer behind."""
+        self._writers.stop()
+        self._readers.stop()
 
     def _handler(self, route: Route) -> Any:
         if route.client_streams:
@@ -51,7 +60,7 @@ class Edge(grpc.GenericRpcHandler):
 
     def _unary_of(self, path: str) -> Any:
         async def serve(request: bytes, context: Context) -> bytes:
-            call = call_of(path, context)
+            call = self._call(path, context)
             replies = OneReply(call)
             await self._run(call, One(request, call), replies, context)
             return replies.message
@@ -60,17 +69,34 @@ class Edge(grpc.GenericRpcHandler):
 
     def _unary_stream_of(self, path: str) -> Any:
         async def serve(request: bytes, context: Context) -> None:
-            call = call_of(path, context)
-            await self._run(call, One(request, call), ReplyStream(context, call), context)
+            call = self._call(path, context)
+            await self._run(call, One(request, call), ReplyStream(context, call, self._readers), context)
 
         return serve
 
     def _stream_of(self, path: str) -> Any:
         async def serve(_: Any, context: Context) -> None:
-            call = call_of(path, context)
-            await self._run(call, RequestStream(context, call), ReplyStream(context, call), context)
+            call = self._call(path, context)
+            await self._run(
+                call,
+                RequestStream(context, call, self._writers, self._first_seconds),
+                ReplyStream(context, call, self._readers),
+                context,
+            )
 
         return serve
+
+    def _call(self, path: str, context: Context) -> Call:
+        """A call as it arrives."""
+        remaining = context.time_remaining()
+        limited = remaining is not None and remaining < _NO_DEADLINE
+        return Call(
+            method=path,
+            peer=context.peer(),
+            authorization=_authorization(context),
+            deadline=time.monotonic() + remaining if limited and remaining is not None else None,
+            certificate=_certificate(context) if self._asks_certificate else None,
+        )
 
     async def _run(self, call: Call, requests: Requests, replies: Replies, context: Context) -> None:
         try:
@@ -88,22 +114,15 @@ class Edge(grpc.GenericRpcHandler):
             await interceptor.abort(context, errors.Internal("internal error"), call.request_id)
 
 
-def call_of(path: str, context: Context) -> Call:
-    """A call as it arrives."""
-    remaining = context.time_remaining()
-    limited = remaining is not None and remaining < _NO_DEADLINE
-    return Call(
-        method=path,
-        peer=context.peer(),
-        authorization=_authorization(context),
-        deadline=time.monotonic() + remaining if limited and remaining is not None else None,
-    )
-
-
 def _authorization(context: Context) -> str | None:
     """The token as sent. Two of them are none at all: which one counts must not be a matter of opinion."""
     found = [value for key, value in context.invocation_metadata() or () if key == metadata.AUTHORIZATION]
     return found[0] if len(found) == 1 and isinstance(found[0], str) else None
+
+
+def _certificate(context: Context) -> str | None:
+    pem = next(iter(context.auth_context().get("x509_pem_cert", ())), None)
+    return thumbprint(pem) if pem is not None else None
 
 
 class One:
@@ -125,28 +144,33 @@ class One:
 class RequestStream:
     """Requests of a call whose client streams."""
 
-    __slots__ = ("_begun", "_call", "_context")
+    __slots__ = ("_begun", "_call", "_context", "_first_seconds", "_patience")
 
-    def __init__(self, context: Context, call: Call) -> None:
+    def __init__(self, context: Context, call: Call, patience: Patience, first_seconds: float) -> None:
         self._context = context
         self._call = call
+        self._patience = patience
+        self._first_seconds = first_seconds
         self._begun = False
 
     async def read(self) -> bytes | None:
-        message = await (self._later() if self._begun else self._first())
-        if message is not None:
-            self._call.bytes_in += len(message)
-        return message
+        try:
+            message: Any = await (self._later() if self._begun else self._first())
+        except TimeoutError:
+            raise errors.DeadlineExceeded("the caller sent no message in time", reason="SILENT_WRITER") from None
+        if message is channel.EOF:
+            return None
+        self._call.bytes_in += len(message)
+        return bytes(message)
 
-    async def _first(self) -> bytes | None:
-        """Bounded, because a stream that never begins holds a place for nothing."""
+    async def _first(self) -> Any:
+        """Bounded more closely, because a stream that never begins holds a place for nothing."""
         self._begun = True
-        async with asyncio.timeout(min(self._call.remaining() or _FIRST_SECONDS, _FIRST_SECONDS)):
-            return await self._later()
+        async with asyncio.timeout(self._first_seconds):
+            return await self._context.read()
 
-    async def _later(self) -> bytes | None:
-        message: Any = await self._context.read()
-        return None if message is channel.EOF else message
+    async def _later(self) -> Any:
+        return await self._patience.wait(self._context.read())
 
 
 class OneReply:
@@ -166,12 +190,16 @@ class OneReply:
 class ReplyStream:
     """Replies of a call whose server streams."""
 
-    __slots__ = ("_call", "_context")
+    __slots__ = ("_call", "_context", "_patience")
 
-    def __init__(self, context: Context, call: Call) -> None:
+    def __init__(self, context: Context, call: Call, patience: Patience) -> None:
         self._context = context
         self._call = call
+        self._patience = patience
 
     async def send(self, reply: bytes) -> None:
         self._call.bytes_out += len(reply)
-        await self._context.write(reply)
+        try:
+            await self._patience.wait(self._context.write(reply))
+        except TimeoutError:
+            raise errors.DeadlineExceeded("the caller read too slowly", reason="SLOW_READER") from None

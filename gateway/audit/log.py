@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from gateway.audit import record as records
 from gateway.audit.config import (
@@ -107,6 +107,12 @@ class AuditLog:
         if encoded is not None:
             for lane in self.lanes:
                 lane.leave(encoded)
+
+    def note(self, **fields: Any) -> None:
+        """Leaves a record that is not of one call, of strings and integers: at least `event` and `time`."""
+        encoded = records.canonical(fields)
+        for lane in self.lanes:
+            lane.leave(encoded)
 
     def content_macs(self) -> ContentMacs:
         """New keyed digests for the messages of one call, and their key's id. Only after `start`."""

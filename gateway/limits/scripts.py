@@ -50,7 +50,7 @@ for i = 1, buckets do
   local at, debt = read(KEYS[i])
   local room = interval * burst - debt
   left[kind] = math.min(left[kind], math.max(0, math.floor(room / interval)))
-  if need * interval - room > wait then wait, by = need * interval - room, i end
+  if need > 0 and need * interval - room > wait then wait, by = need * interval - room, i end
   states[i] = {{at, debt, interval}}
 end
 for i = buckets + 1, #KEYS do

@@ -46,6 +46,7 @@ class Settler:
         self._held: dict[str, Grant] = {}
         self._ended: deque[Settlement] = deque()
         self._wake = asyncio.Event()
+        self._reached = True
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
 
@@ -79,12 +80,15 @@ class Settler:
         loop = asyncio.get_running_loop()
         due = loop.time() + self._every
         while not self._stopping or self._ended:
-            await self._woken(due - loop.time())
+            if not self._ended:
+                await self._woken(due - loop.time())
             try:
+                await self._reach()
                 await self._send()
                 if loop.time() >= due:
                     await self._go_on()
             except StoreDown:
+                self._reached = False
                 if self._stopping:
                     return
                 await asyncio.sleep(_AGAIN_SECONDS)
@@ -102,6 +106,12 @@ class Settler:
         except TimeoutError:
             return
         self._wake.clear()
+
+    async def _reach(self) -> None:
+        """After a failure asks for nothing first, so that what was not said yet is not lost as well."""
+        if not self._reached:
+            await self._renew(())
+            self._reached = True
 
     async def _send(self) -> None:
         while self._ended:

@@ -101,8 +101,7 @@ class SharedStore:
 
     async def _renewed(self, grants: Sequence[Grant]) -> None:
         held = [(self._prefix + places.key, grant.lease) for grant in grants for places in grant.plan.places]
-        if held:
-            await self._call(self._renew, [key for key, _ in held], [self._lease_ms, *(lease for _, lease in held)])
+        await self._call(self._renew, [key for key, _ in held], [self._lease_ms, *(lease for _, lease in held)])
 
     async def _call(self, script: Any, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
         try:
