@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.call import Call
@@ -163,6 +163,37 @@ async def test_the_places_of_the_dead_come_back_and_those_of_the_living_stay(val
                 await begin(living)
 
 
+async def test_what_was_not_said_before_the_store_hung_is_said_after(valkey: Valkey) -> None:
+    async with valkey.limits({"principal": {"concurrent_calls": 9}}) as limits:
+        held = [await begin(limits) for _ in range(9)]
+        async with valkey.client() as client:
+            await client.client_pause(1500, all=True)
+        limits.settle(*held.pop())
+        await until(lambda: limits.counts["lost"])
+        for each in held:
+            limits.settle(*each)
+
+        async def all_back() -> bool:
+            try:
+                for _ in range(8):
+                    await begin(limits, "bob")
+            except errors.MeshError:
+                return False
+            return True
+
+        await until(all_back)
+        assert limits.counts["lost"] == 1
+
+
+async def test_numbers_out_of_any_range_reserve_all_there_is_and_no_more(valkey: Valkey) -> None:
+    huge = {"max_output_tokens": 2**32 - 1, "candidate_count": 2**32 - 1}
+    async with valkey.limits({"principal": {"tokens_per_minute": 1000, "token_burst": 900}}) as limits:
+        asked = generate(**huge)
+        call = call_of(asked, "unheard of")
+        await limits.reserve(call, caller(), asked)
+        assert call.token_cap == call.tokens_reserved == 900
+
+
 async def test_a_script_that_the_store_forgot_is_sent_again(valkey: Valkey) -> None:
     async with valkey.limits({}) as limits:
         await begin(limits)
@@ -209,8 +240,9 @@ steps = st.lists(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
 @given(steps=steps)
+@example(steps=[("take", 0, 1, 0), ("overdraw", 9, 0, 0), ("take", 0, 0, 0)])  # nothing is granted even to who owes
 async def test_memory_and_store_decide_alike(valkey: Valkey, steps: list[tuple[str, int, int, int]]) -> None:
     """The same decisions, waits and amounts left, for the same sequence under the same clock."""
     clock = Clock()

@@ -51,6 +51,7 @@ def test_what_was_overdrawn_is_owed() -> None:
     tat = gcra.charge(0, 100, limit, 8)
     assert gcra.room(tat, 100, limit) == -50
     assert gcra.wait(-50, limit, 1) == 60
+    assert gcra.wait(-50, limit, 0) == 0
 
 
 def test_an_idle_bucket_saves_up_no_more_than_its_burst() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 import pytest
@@ -27,9 +28,12 @@ class Flaky(MemoryStore):
 
     down = False
     asked = 0
+    answers: asyncio.Event | None = None
 
     async def take(self, plan: Plan, least: int, cost: int) -> Grant | Refusal:
         self.asked += 1
+        if self.answers is not None:
+            await self.answers.wait()
         if self.down:
             raise StoreDown
         return await super().take(plan, least, cost)
@@ -69,6 +73,25 @@ async def test_one_try_a_second_while_it_is_down_and_then_all_again() -> None:
     answers = [await setting.guarded.take(PLAN, 0, 0) for _ in range(5)]
     assert [answer.store is setting.shared for answer in answers if isinstance(answer, Grant)] == [True] * 5
     assert setting.counts["up"] == 1
+
+
+async def test_one_tries_and_the_others_do_not_wait() -> None:
+    setting = Setting(local=True)
+    setting.shared.down = True
+    for _ in range(3):
+        await setting.guarded.take(PLAN, 0, 0)
+    setting.clock.now += SECOND
+    setting.shared.answers = asyncio.Event()
+    trying = asyncio.create_task(setting.guarded.take(PLAN, 0, 0))
+    await asyncio.sleep(0)
+    for _ in range(3):
+        await setting.guarded.take(PLAN, 0, 0)
+    assert setting.shared.asked == 4
+    setting.shared.down = False
+    setting.shared.answers.set()
+    answer = await trying
+    assert isinstance(answer, Grant)
+    assert answer.store is setting.shared
 
 
 async def test_one_slow_answer_is_no_outage() -> None:

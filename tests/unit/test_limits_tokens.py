@@ -114,6 +114,13 @@ async def test_an_input_longer_than_the_whole_budget_gets_all_of_it() -> None:
     assert reservation.tokens == call.token_cap == 100
 
 
+async def test_numbers_out_of_any_range_reserve_all_there_is_and_no_more() -> None:
+    budget = stage(100)
+    asked = generate(max_output_tokens=2**32 - 1, candidate_count=2**32 - 1)
+    reservation, call = await budget.begin(asked=asked, model="unheard of")
+    assert reservation.tokens == call.token_cap == 100
+
+
 async def test_counting_costs_no_tokens() -> None:
     budget = stage(100)
     asked = wanted(generate().message, "/meshgate.v1.GenerationService/CountTokens")
