@@ -79,6 +79,8 @@ async def test_local_gives_out_a_share_and_says_so(tmp_path: Path) -> None:
         assert answers[:5] == [None] * 5
         assert {getattr(error, "reason", None) for error in answers[5:]} == {"RATE_LIMITED"}
         assert mesh.gateway._limits.counts["local"] == 10
+        ended = [record for record in mesh.records() if record["event"] == "ended"]
+        assert [record.get("limits", "") for record in ended] == ["", *["local"] * 5]
         valkey.start()
 
         async def back() -> bool:
