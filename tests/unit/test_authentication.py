@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import os
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.authentication import Authenticator, IssuerConfig
+from gateway.authentication import Authenticator, IssuerConfig, keysource
 from gateway.principal import Principal
 from meshgate.errors import Unauthenticated
 from meshgate.runtime.config import ConfigError
@@ -251,6 +252,33 @@ def test_a_bound_token_is_good_with_its_certificate_alone(authenticator: Authent
     assert refusal(authenticator, token) == "TOKEN_BINDING"
     with pytest.raises(Unauthenticated):
         authenticator.authenticate(token, "another")
+
+
+async def test_a_fault_in_the_background_is_told_and_does_not_end_it(
+    authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = 0
+    again = asyncio.Event()
+
+    async def faulty(_: Any) -> None:
+        nonlocal runs
+        runs += 1
+        if runs == 1:
+            raise RuntimeError("s3cret")
+        again.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(keysource.KeyFile, "run", faulty)
+    monkeypatch.setattr("gateway.authentication.authenticator._AGAIN_SECONDS", 0)
+    before = asyncio.all_tasks()
+    await authenticator.start()
+    async with asyncio.timeout(10):
+        await again.wait()
+    await authenticator.stop()
+    await authenticator.stop()
+    assert asyncio.all_tasks() == before
+    assert [record.__dict__["why"] for record in caplog.records if record.levelname == "ERROR"] == ["RuntimeError"]
+    assert "s3cret" not in caplog.text
 
 
 @given(st.text() | st.text().map(bearer) | st.binary().map(lambda raw: bearer(tokens.encode(raw))))

@@ -1,0 +1,55 @@
+"""docs/identity.md: what it shows is read by what it tells of, and it knows every reason."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.authentication import IssuerConfig, RevocationConfig, refusal
+from gateway.authentication.revocation import Revoked
+from gateway.authentication.revocations import RevokedFile
+from meshgate.errors import MeshError
+
+TEXT = (Path(__file__).parent.parent.parent / "docs" / "identity.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+
+
+def test_the_configuration_it_shows_is_one() -> None:
+    issuers, revocation = (tomllib.loads(block) for block in blocks("toml"))
+    assert IssuerConfig.model_validate(issuers["issuers"][0]).tenants == frozenset(("acme", "globex"))
+    RevocationConfig.model_validate(revocation["revocation"])
+
+
+def test_the_lists_it_shows_are_lists() -> None:
+    (shown,) = blocks("json")
+    assert len(RevokedFile.model_validate_json(shown).revoked) == 3
+    commands = [line.split() for line in TEXT.splitlines() if line.startswith("XADD ")]
+    assert len(commands) == 3
+    for _, _key, _star, *words in commands:
+        Revoked.model_validate(dict(zip(words[::2], words[1::2], strict=True)))
+
+
+def _made(name: str, function: Any) -> MeshError:
+    made = function(*(["x"] * len(inspect.signature(function).parameters)))
+    assert isinstance(made, MeshError), name
+    return made
+
+
+REFUSALS = {
+    name: _made(name, function)
+    for name, function in inspect.getmembers(refusal, inspect.isfunction)
+    if not name.startswith("_")
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_every_reason_is_told(name: str) -> None:
+    assert f"`{REFUSALS[name].reason}`" in TEXT
