@@ -26,7 +26,7 @@ class StoreConfig(Strict):
 
     url: SecretStr
     """redis://, rediss:// (TLS) or unix://, with user and password where it asks for them."""
-    timeout_seconds: float = Field(0.1, gt=0, le=5)
+    timeout_seconds: float = Field(0.25, gt=0, le=5)
     """How long one command, connecting included, may take."""
     connections: int = Field(32, ge=1, le=1000)
     """The most connections of one worker."""

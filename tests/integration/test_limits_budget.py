@@ -69,7 +69,9 @@ class Outcome:
 
 
 async def stream(mesh: Mesh, stub: Any, *, tokens: int, leave_after: int | None = None) -> Outcome:
-    request = pb.GenerateRequest(prompt=PROMPT, max_output_tokens=tokens, candidate_count=2)
+    # Greedy, because what is drawn may be an early end.
+    sampling = pb.Sampling(temperature=0)
+    request = pb.GenerateRequest(prompt=PROMPT, max_output_tokens=tokens, candidate_count=2, sampling=sampling)
     call = stub.GenerateStream(pb.GenerateStreamRequest(request=request), metadata=mesh.auth(), timeout=60)
     outcome = Outcome()
     try:

@@ -7,14 +7,12 @@ import time
 from pathlib import Path
 
 import grpc
-import pytest
 
 from tests.integration.workers import gateway
 
 BURST = 40
 
 
-@pytest.mark.xfail(reason="limits are still kept by each worker alone, whatever the store", strict=True)
 async def test_limits_hold_across_workers(tmp_path: Path) -> None:
     async with gateway(tmp_path, burst=BURST) as running, running.connections() as stubs:
         begun = time.monotonic()

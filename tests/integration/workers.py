@@ -49,7 +49,9 @@ def shipped(home: Path, *, workers: int = 2, store: str | None = None, burst: in
     text = text.replace("requests_per_second = 200\nburst = 400", "requests_per_second = 100000\nburst = 100000")
     assert f"burst = {burst}" in text
     path = home / "gateway.toml"
-    path.write_text(f"workers = {workers}\n{text}" + (f'\n[store]\nurl = "{store}"\n' if store else ""))
+    path.write_text(
+        f"workers = {workers}\n{text}" + (f'\n[store]\nurl = "{store}"\ntimeout_seconds = 2\n' if store else "")
+    )
     return path
 
 
