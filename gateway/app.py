@@ -29,7 +29,7 @@ from gateway.pipeline import Forwarder, Pipeline
 from gateway.routes import GATEWAY, PUBLIC_ROUTES, SERVICES
 from gateway.server import Edge
 from gateway.telemetry import Telemetry
-from meshgate.runtime import channel, server
+from meshgate.runtime import channel, server, shield
 from meshgate.runtime.health import NOT_SERVING, SERVING, Health
 from meshgate.runtime.telemetry import Exposition, Readings
 
@@ -66,7 +66,7 @@ class Gateway:
         self._flood = Flood(config.flood, lambda: time.time_ns() // 1000)
         self._journal = Journal(self._audit, self._flood, self._telemetry)
         self._entrance = Entrance(config.server.max_calls, config.server.max_strangers)
-        self._exposition = Exposition(config.metrics, self._telemetry, self._readings(), worker=worker or 0)
+        self.exposition = Exposition(config.metrics, self._telemetry, self._readings(), worker=worker or 0)
         self._edge = Edge(self._build(), config.server)
         self._server: grpc.aio.Server | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -104,12 +104,12 @@ class Gateway:
 
     async def start(self) -> None:
         """Serves from here on. Raises ConfigError for a busy port, unreadable certificates or a broken audit log."""
-        await self._exposition.start()
+        await self.exposition.start()
         await self._audit.start()
         await self._authenticator.start()
         edge = self._config.server
-        made = grpc.aio.server(options=_options(edge, shared=self._worker is not None))
-        made.add_generic_rpc_handlers((self._edge,))
+        made = shield.server(_options(edge, shared=self._worker is not None), unknown=self._edge)
+        shield.register(made, self._edge, PUBLIC_ROUTES)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, made)
         if edge.reflection:
             names = sorted({route.service for route in PUBLIC_ROUTES.values()})
@@ -138,7 +138,7 @@ class Gateway:
         self._journal.stop()
         await self._audit.stop()
         await self._authenticator.stop()
-        await self._exposition.stop()
+        await self.exposition.stop()
         if self._store is not None:
             await self._store.aclose()
 

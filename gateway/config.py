@@ -38,7 +38,7 @@ class EdgeConfig(Strict):
     """Calls of this process at once; one more is told OVERLOADED."""
     max_strangers: int = Field(500, ge=1, le=1_000_000)
     """Of these, calls at once whose principal is not known."""
-    handshake_seconds: float = Field(10.0, ge=1, le=120)
+    handshake_seconds: float = Field(10.0, ge=0.1, le=120)
     """How long TLS and the first frame of HTTP/2 may take."""
     first_message_seconds: float = Field(30.0, ge=0.1, le=600)
     """How long a call may take to send its first message."""

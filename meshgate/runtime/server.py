@@ -17,7 +17,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from pydantic import Field
 
-from meshgate.runtime import channel, interceptor, tls
+from meshgate.runtime import channel, interceptor, shield, tls
 from meshgate.runtime.config import ConfigError, Strict
 from meshgate.runtime.health import NOT_SERVING, SERVING, Health
 
@@ -67,6 +67,7 @@ def server_options(max_message_bytes: int, max_metadata_bytes: int = channel.MAX
         ("grpc.absolute_max_metadata_size", max_metadata_bytes),  # between the two it would be chance
         ("grpc.so_reuseport", 0),
         ("grpc.server_handshake_timeout_ms", 10_000),  # TLS and the first SETTINGS
+        ("grpc.http2.settings_timeout", 10_000),  # until our own are heeded, metadata may be larger
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_ping_strikes", 5),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -105,7 +106,7 @@ class Server:
 
     async def _listen(self) -> None:
         guard = interceptor.Guard(interceptor.PeerPolicy(self._config.peers), lambda: self._ready)
-        server = grpc.aio.server(interceptors=(guard,), options=server_options(self._config.max_message_bytes))
+        server = shield.server(server_options(self._config.max_message_bytes), interceptors=(guard,))
         self._names = self._application.register(server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         await self._announce(NOT_SERVING)

@@ -1,0 +1,93 @@
+"""A gRPC server whose door can't be broken by the name of a method.
+
+grpcio's asyncio server (1.85 and before) decodes the path of each call it has no registration for as UTF-8, in the loop
+that accepts calls. A path with one other byte, which HTTP/2 allows and for which nobody needs a token, ends that loop,
+and with it the server and all its calls. So here every method that there is is registered: gRPC's core then matches
+paths itself, as bytes. Calls of any other method are taken out before that loop sees them, and answered under no name.
+
+This leans on names of grpcio that are not public (`AioServer._request_call` and how a call is run); that it holds is
+tested with the path itself, and tests/attack fails where a new grpcio goes another way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import grpc
+from grpc._cython import cygrpc
+from grpc.aio import _server
+
+from meshgate.runtime.channel import Options
+
+NAMELESS: Final = ""
+"""The method name of a call that is of no registered method."""
+
+_AioServer: Any = cygrpc.AioServer
+_Server: Any = _server.Server
+
+
+class _Details(NamedTuple):
+    """What a generic handler is asked with."""
+
+    method: str
+    invocation_metadata: Any = None
+
+
+class _Shielded(_AioServer):  # type: ignore[misc] # has no stubs
+    """Takes calls of no registered method out of the loop that accepts."""
+
+    def __init__(self, loop: Any, unknown: Sequence[Any], interceptors: Any, options: Any, most: int | None) -> None:
+        super().__init__(loop, None, [], interceptors, options, most)
+        self._loop_of_calls = loop
+        self._resolver = cygrpc._MethodResolver(list(unknown), {})
+        self._nameless: set[asyncio.Task[None]] = set()
+
+    async def _request_call(self) -> None:
+        """What the loop awaits for the next call of no registered method. It never comes."""
+        while True:
+            state = await super()._request_call()
+            loop = self._loop_of_calls
+            # In this order, as grpcio does: whoever listens for the caller's leaving is there before the call runs.
+            ran = cygrpc._handle_rpc(NAMELESS, self._resolver, (), state, loop, False)
+            task = loop.create_task(cygrpc._schedule_rpc_coro(ran, state, loop, NAMELESS))
+            self._nameless.add(task)
+            task.add_done_callback(self._nameless.discard)
+
+
+class _ShieldedServer(_Server):  # type: ignore[misc] # likewise
+    """grpc.aio's own server around it."""
+
+    def __init__(self, unknown: Sequence[Any], interceptors: Any, options: Options, most: int | None) -> None:
+        self._loop = cygrpc.get_working_loop()
+        self._server = _Shielded(self._loop, unknown, interceptors, tuple(options), most)
+
+
+def server(
+    options: Options,
+    *,
+    interceptors: Sequence[Any] = (),
+    unknown: grpc.GenericRpcHandler | None = None,
+    maximum_concurrent_rpcs: int | None = None,
+) -> grpc.aio.Server:
+    """As grpc.aio.server, for methods that are registered, as generated code does.
+
+    `unknown` answers all others; it is asked for the method NAMELESS. Without it they are UNIMPLEMENTED.
+    """
+    made: grpc.aio.Server = _ShieldedServer(
+        () if unknown is None else (unknown,), tuple(interceptors), options, maximum_concurrent_rpcs
+    )
+    return made
+
+
+def register(server: grpc.aio.Server, handler: grpc.GenericRpcHandler, paths: Iterable[str]) -> None:
+    """Registers `handler` for the methods at `paths` (`/package.Service/Method`)."""
+    found: dict[str, dict[str, Any]] = defaultdict(dict)
+    for path in paths:
+        service, _, method = path.removeprefix("/").partition("/")
+        found[service][method] = handler.service(_Details(path))  # type: ignore[arg-type] # a protocol in all but name
+    registering: Any = server  # the stubs lack it
+    for service, handlers in found.items():
+        registering.add_registered_method_handlers(service, handlers)
