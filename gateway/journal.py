@@ -31,6 +31,7 @@ class Journal:
 
     def began(self, call: Call) -> None:
         """A call is here. `ended` or `failed` follows."""
+        self._log.expected += 1
         self._telemetry.began(call)
 
     async def ended(self, call: Call) -> None:
@@ -45,12 +46,12 @@ class Journal:
         """Commits the last record of a call that `error` ended. Raises Unavailable as `ended` does, in its place."""
         ended = outcome.of(error)
         if call.principal is None and not self._flood.singly(call.peer, ended.reason):
-            self._telemetry.ended(call, ended)
+            self._done(call, ended)
             self._sum_up()
         elif ended is outcome.CANCELLED or (call.principal is None and not call.inside):
             # Nobody is left to wait, or nobody who was let in.
             self._log.leave(_last(call, ended))
-            self._telemetry.ended(call, ended)
+            self._done(call, ended)
         else:
             await self._commit(call, ended)
 
@@ -61,7 +62,11 @@ class Journal:
             ended = outcome.of(error)
             raise
         finally:
-            self._telemetry.ended(call, ended)
+            self._done(call, ended)
+
+    def _done(self, call: Call, ended: Outcome) -> None:
+        self._log.expected -= 1
+        self._telemetry.ended(call, ended)
 
     def stop(self) -> None:
         """Leaves no sum untold. Before the log's own stop."""

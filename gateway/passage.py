@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from typing import Final
+
 from gateway.call import Call, Replies, Requests
 from gateway.envelope import Exchange
+from gateway.limits import Reservation
+
+_LOOK_SECONDS: Final = 1.0
+
+Standing = Callable[[Call], None]
+"""Raises MeshError when a call that was admitted may not go on."""
 
 
 class Passage:
@@ -13,12 +23,24 @@ class Passage:
     is sealed to a service stays sealed here, and that is what is digested.
     """
 
-    __slots__ = ("_exchange", "_macs", "_replies", "_requests")
+    __slots__ = ("_call", "_exchange", "_look_at", "_macs", "_replies", "_requests", "_reservation", "_standing")
 
-    def __init__(self, call: Call, exchange: Exchange, requests: Requests, replies: Replies) -> None:
+    def __init__(
+        self,
+        call: Call,
+        exchange: Exchange,
+        reservation: Reservation,
+        requests: Requests,
+        replies: Replies,
+        standing: Standing,
+    ) -> None:
         """Digests the first message. Raises RuntimeError for a call that was not admitted."""
         if call.macs is None:
             raise RuntimeError("only what is admitted passes")
+        self._call = call
+        self._reservation = reservation
+        self._standing = standing
+        self._look_at = time.monotonic() + _LOOK_SECONDS
         self._exchange = exchange
         self._macs = call.macs
         self._requests = requests
@@ -26,15 +48,25 @@ class Passage:
         self._macs.request.update(exchange.inner.first)
 
     async def read(self) -> bytes | None:
-        """The next request after the first, or None when the caller has sent all. Raises MeshError."""
+        """The next request after the first, paid for, or None when the caller has sent all. Raises MeshError."""
         message = self._exchange.unseal(await self._requests.read())
         if message is not None:
+            self._look()
+            await self._reservation.more(self._call, message)
             self._macs.request.update(message)
         return message
 
     async def send(self, reply: bytes) -> None:
         """Passes a reply on, or keeps it for the end where the seal wants that. Waits while the caller reads slowly."""
+        self._look()
         self._macs.reply.update(reply)
         sealed = self._exchange.seal(reply)
         if sealed is not None:
             await self._replies.send(sealed)
+
+    def _look(self) -> None:
+        """Long calls are looked at again, at most once a second: what let them in may hold no longer."""
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + _LOOK_SECONDS
+            self._standing(self._call)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from gateway import intent
-from gateway.authentication import Authenticator
+from gateway.authentication import REVOKED, Authenticator
 from gateway.authorisation import Policy
 from gateway.call import Call, Replies, Requests
 from gateway.catalogue import Catalogue
@@ -78,7 +78,7 @@ class Pipeline:
         try:
             exchange = self._open(call, principal, wanted)
             self.journal.admitted(call)
-            await self._forward(call, exchange, requests, replies)
+            await self._forward(call, exchange, reservation, requests, replies)
         except BaseException as error:
             self.limits.abandon(reservation, call, error)
             raise
@@ -133,11 +133,21 @@ class Pipeline:
         call.mark("open")
         return exchange
 
-    async def _forward(self, call: Call, exchange: Exchange, requests: Requests, replies: Replies) -> None:
+    async def _forward(
+        self, call: Call, exchange: Exchange, reservation: Reservation, requests: Requests, replies: Replies
+    ) -> None:
         """Relays replies as they come, sealed where the request was."""
         wanted = exchange.inner
-        passage = Passage(call, exchange, requests, replies)
+        passage = Passage(call, exchange, reservation, requests, replies, self._still_believed)
         await self.forwarders[wanted.route.backend].forward(call, wanted.route, wanted.first, passage)
         if (last := exchange.finish(call)) is not None:
             await replies.send(last)
         call.mark("forward")
+
+    def _still_believed(self, call: Call) -> None:
+        """Ends a call whose token was revoked meanwhile. One that only expired may finish what it began."""
+        try:
+            self.authenticator.authenticate(call.authorization, call.certificate)
+        except errors.MeshError as error:
+            if error.reason == REVOKED:
+                raise

@@ -107,6 +107,8 @@ class AuditConfig(Strict):
     """How long a call waits for its record to be on disk before it is refused."""
     queue_records: int = Field(10_000, ge=1, le=1_000_000)
     """How many records may wait."""
+    gather_seconds: float = Field(0.005, ge=0, le=0.1)
+    """How long records wait for others to share their sync, while many calls are under way."""
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:

@@ -1,9 +1,13 @@
 """One sink's lane: a queue with a bound, a thread, and the callers who wait for it.
 
 Theory. The event loop gathers records into a group; while one group is with the sink, the next gathers. So one caller
-alone pays one sync, and a thousand at once pay one each thousand: no delay is added for the sake of a group. All of a
-lane's state belongs to the loop, which hands a whole group to the thread and gets it back whole: one wake of the thread
-and one of the loop a group, because these hand-overs, and not the bytes, are what a record costs.
+alone pays one sync, and a thousand at once pay one each thousand. All of a lane's state belongs to the loop, which
+hands a whole group to the thread and gets it back whole: one wake of the thread and one of the loop a group, because
+these hand-overs, and not the bytes, are what a record costs.
+
+Where many calls are under way a group is let grow for `gather_seconds`, as PostgreSQL's commit_delay does with
+commit_siblings: at that load the wait is short beside a call's own time, and without it each call would have a sync
+nearly to itself. Where few are, nobody waits for company that will not come.
 
 A record that a caller waits for sends its group off at the end of the loop's turn, with all others of that turn. One
 that nobody waits for rides with the next group, and leaves by itself after RIDE_SECONDS, which is how much of a crash's
@@ -14,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,13 +43,17 @@ class Terms:
     """Whether callers wait for it, and are refused where it fails."""
     timeout_seconds: float
     queue_records: int
+    gather_seconds: float = 0.0
+    """How long a group may grow while the lane is crowded."""
 
 
 class Lane:
     """Serves one sink. Except for its thread, all of it is for one event loop."""
 
-    def __init__(self, sink: Sink, terms: Terms, gap: Gap) -> None:
+    def __init__(self, sink: Sink, terms: Terms, gap: Gap, crowded: Callable[[], bool] = lambda: False) -> None:
+        """`crowded` says whether more records are soon to come."""
         self.terms = terms
+        self._crowded = crowded
         self.healthy = False
         """Whether the last write succeeded."""
         self.waiting = 0
@@ -56,7 +65,7 @@ class Lane:
         self._unsaid = 0
         self._forming = Group()
         self._flying: Group | None = None
-        self._leaving = False
+        self._departure: asyncio.Handle | None = None
         self._tick: asyncio.TimerHandle | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -79,9 +88,8 @@ class Lane:
             group.born = self._loop.time()
         done: asyncio.Future[bool] = self._loop.create_future()
         group.waiters.append(done)
-        if self._flying is None and not self._leaving:
-            self._leaving = True
-            self._loop.call_soon(self._take_off)
+        if self._flying is None and self._departure is None:
+            self._depart()
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(self.terms.timeout_seconds / _SWEEPS, self._sweep)
         return done
@@ -104,7 +112,7 @@ class Lane:
             self._abandon()
         if not await self._pump.stop(self.terms.timeout_seconds):
             _log.error("audit sink not closed in time", extra={"sink": self.terms.name})
-        for timer in (self._tick, self._sweeper, self._retry):
+        for timer in (self._departure, self._tick, self._sweeper, self._retry):
             if timer is not None:
                 timer.cancel()
 
@@ -118,9 +126,18 @@ class Lane:
         self._idle.clear()
         return True
 
+    def _depart(self) -> None:
+        """Lets the group take off, now or when it has gathered."""
+        if self.terms.gather_seconds and self._crowded():
+            self._departure = self._loop.call_later(self.terms.gather_seconds, self._take_off)
+        else:
+            self._departure = self._loop.call_soon(self._take_off)
+
     def _take_off(self) -> None:
         """Hands the group over to the thread, unless that has one already or there is none."""
-        self._leaving = False
+        if self._departure is not None:
+            self._departure.cancel()
+            self._departure = None
         if self._flying is not None or not self._forming.records:
             return
         group, self._forming = self._forming, Group()
@@ -154,7 +171,7 @@ class Lane:
 
     def _next(self) -> None:
         if self._forming.waiters or (self._forming.records and self._tick is None):
-            self._take_off()
+            self._depart()
         elif not self._forming.records:
             self._idle.set()
 

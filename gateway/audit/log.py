@@ -40,6 +40,8 @@ _log = logging.getLogger(__name__)
 _MAX_RECORD_BYTES: Final = 48 * 1024
 _RETRY_SECONDS: Final = 1.0
 _RENEW_SECONDS: Final = 60.0
+_SIBLINGS: Final = 5
+"""So many calls under way, and a group that waits for more records will get them. PostgreSQL's default too."""
 
 
 class AuditLog:
@@ -64,6 +66,9 @@ class AuditLog:
         self._renewal: asyncio.Task[None] | None = None
         self.lanes: Sequence[Lane] = [self._lane(sink) for sink in config.sinks]
         """One a sink, with what it has waiting and lost."""
+        self.expected = 0
+        """Calls whose last record is still to come or being written: for whoever begins and ends them to count."""
+        self._committing = 0
         self._required = [lane for lane in self.lanes if lane.terms.required]
         self._others = [lane for lane in self.lanes if not lane.terms.required]
 
@@ -94,9 +99,13 @@ class AuditLog:
 
         Raises Unavailable (AUDIT_UNAVAILABLE) when a sink refuses, its queue is full or its time is up.
         """
-        for done in self._enter(record):
-            if done is None or not await done:
-                raise _unavailable()
+        self._committing += 1
+        try:
+            for done in self._enter(record):
+                if done is None or not await done:
+                    raise _unavailable()
+        finally:
+            self._committing -= 1
 
     def leave(self, record: AuditRecord) -> None:
         """Puts a record that nobody waits for in line, in order with all others. Never fails: a lost one is counted.
@@ -152,8 +161,12 @@ class AuditLog:
             required=config.required,
             timeout_seconds=config.timeout_seconds or self._config.timeout_seconds,
             queue_records=config.queue_records or self._config.queue_records,
+            gather_seconds=self._config.gather_seconds,
         )
-        return Lane(self._sink(config, terms.timeout_seconds), terms, self._gap)
+        return Lane(self._sink(config, terms.timeout_seconds), terms, self._gap, self._crowded)
+
+    def _crowded(self) -> bool:
+        return self.expected - self._committing >= _SIBLINGS
 
     def _sink(self, config: SinkConfig, timeout_seconds: float) -> Sink:
         match config:

@@ -14,10 +14,12 @@ from __future__ import annotations
 from gateway.authentication.authenticator import STEPS, Authenticator, Findings
 from gateway.authentication.certificate import thumbprint
 from gateway.authentication.config import IssuerConfig, RevocationConfig
+from gateway.authentication.refusal import REVOKED
 from gateway.authentication.revocations import revocations_of
 from gateway.authentication.source import SourceState
 
 __all__ = [
+    "REVOKED",
     "STEPS",
     "Authenticator",
     "Findings",

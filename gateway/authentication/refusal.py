@@ -6,6 +6,7 @@ from typing import Final
 
 from meshgate import errors
 
+REVOKED: Final = "TOKEN_REVOKED"
 _RETRY_SECONDS: Final = 1.0
 
 
@@ -58,7 +59,7 @@ def tenant() -> errors.Unauthenticated:
 
 
 def revoked() -> errors.Unauthenticated:
-    return _refusal("TOKEN_REVOKED", "the token has been revoked")
+    return _refusal(REVOKED, "the token has been revoked")
 
 
 def keys_unavailable() -> errors.Unavailable:

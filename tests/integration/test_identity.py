@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway import issuer
+from gateway import issuer, passage
 from gateway.app import Gateway
 from gateway.authentication import thumbprint
 from meshgate import errors
@@ -69,6 +69,28 @@ async def test_a_token_in_use_is_revoked_within_a_second_without_a_restart(tmp_p
         assert await outcome(channel, bob) == "served"
         refused = [record for record in mesh.records() if record.get("reason") == "TOKEN_REVOKED"]
         assert refused[0]["status"] == "UNAUTHENTICATED"
+
+
+async def test_a_stream_under_way_ends_when_its_token_is_revoked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passage, "_LOOK_SECONDS", 0)
+    path, application = list_of(tmp_path), ScriptedApplication()
+    section = {"revocation": {"file": path}}
+    async with meshes.mesh(tmp_path, {"generation": application}, **section) as mesh, mesh.channel() as channel:
+        stub: Any = generation_pb2_grpc.GenerationServiceStub(channel)
+        asked = generation_pb2.GenerateStreamRequest(request=ASK)
+        alice, bob = (
+            stub.GenerateStream(asked, metadata=mesh.auth(mesh.token(subject=who))) for who in ("alice", "bob")
+        )
+        assert (await alice.read()).deltas and (await bob.read()).deltas
+        list_of(tmp_path, {"issuer": issuer.ISSUER, "subject": "alice"})
+        await until(channel, mesh.token(), "TOKEN_REVOKED")
+        application.go_on.set()
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await alice.read()
+        assert status.from_rpc_error(caught.value).reason == "TOKEN_REVOKED"
+        assert (await bob.read()).deltas
 
 
 async def test_with_deny_a_lost_list_closes_the_door_and_a_found_one_opens_it(tmp_path: Path) -> None:

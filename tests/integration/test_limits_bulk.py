@@ -15,7 +15,6 @@ from tests.integration import mesh as meshes
 from tests.integration.doubles import ScriptedApplication
 
 
-@pytest.mark.xfail(reason="the passage does not reserve for later messages yet", strict=True)
 async def test_a_bulk_stream_ends_where_its_tokens_do(tmp_path: Path) -> None:
     limits = {"principal": {"tokens_per_minute": 1, "token_burst": 1000}, "stream_wait_seconds": 0}
     application = ScriptedApplication()
