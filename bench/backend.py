@@ -86,8 +86,9 @@ class Instant:
             "GenerationService": {"GenerateStream": _stream(_chunk())},
             "ModelService": {"ListModels": _unary(_models())},
         }
+        registering: Any = made  # the stubs lack it
         for name, methods in answers.items():
-            made.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(f"meshgate.v1.{name}", methods),))
+            registering.add_registered_method_handlers(f"meshgate.v1.{name}", methods)
         return _SERVICES
 
     async def stop(self, grace: float) -> None:
