@@ -5,8 +5,8 @@ that accepts calls. A path with one other byte, which HTTP/2 allows and for whic
 and with it the server and all its calls. So here every method that there is is registered: gRPC's core then matches
 paths itself, as bytes. Calls of any other method are taken out before that loop sees them, and answered under no name.
 
-This leans on names of grpcio that are not public (`AioServer._request_call` and how a call is run); that it holds is
-tested with the path itself, and tests/attack fails where a new grpcio goes another way.
+This leans on names of grpcio that are not public (how `AioServer` asks for a call and how a call is run); that it holds
+is tested with the path itself, and tests/attack fails where a new grpcio goes another way.
 """
 
 from __future__ import annotations
@@ -37,48 +37,59 @@ class _Details(NamedTuple):
 
 
 class _Shielded(_AioServer):  # type: ignore[misc] # has no stubs
-    """Takes calls of no registered method out of the loop that accepts."""
+    """Accepts calls by itself, each method in a task of its own: the loop that would do it waits for ever.
 
-    def __init__(self, loop: Any, unknown: Sequence[Any], interceptors: Any, options: Any, most: int | None) -> None:
-        super().__init__(loop, None, [], interceptors, options, most)
-        self._loop_of_calls = loop
-        self._resolver = cygrpc._MethodResolver(list(unknown), {})
-        self._nameless: set[asyncio.Task[None]] = set()
+    That is also cheaper than the loop, which makes a task for each call it waits for and looks at all methods anew.
+    """
+
+    def __init__(self, loop: Any, unknown: Sequence[Any], interceptors: tuple[Any, ...], options: Any) -> None:
+        super().__init__(loop, None, [], interceptors, options, None)
+        self._calls_loop = loop
+        self._calls: set[asyncio.Task[None]] = set()
+        self._around = interceptors
+        self._methods: dict[str, Any] = {}
+        self._unknown = cygrpc._MethodResolver(list(unknown), {})
+
+    def add_registered_method_handlers(self, method_handlers: dict[str, Any]) -> None:
+        super().add_registered_method_handlers(method_handlers)
+        self._methods.update(method_handlers)
+
+    async def _request_registered_call(self, method: bytes) -> None:
+        """What the loop awaits for the next call of `method`. It never comes."""
+        known, name = cygrpc._MethodResolver([], self._methods), method.decode()
+        while True:
+            self._run(await super()._request_registered_call(method), name, known, self._around)
 
     async def _request_call(self) -> None:
-        """What the loop awaits for the next call of no registered method. It never comes."""
+        """The same for the next call of any other. What it is called nobody asks."""
         while True:
-            state = await super()._request_call()
-            loop = self._loop_of_calls
-            # In this order, as grpcio does: whoever listens for the caller's leaving is there before the call runs.
-            ran = cygrpc._handle_rpc(NAMELESS, self._resolver, (), state, loop, False)
-            task = loop.create_task(cygrpc._schedule_rpc_coro(ran, state, loop, NAMELESS))
-            self._nameless.add(task)
-            task.add_done_callback(self._nameless.discard)
+            self._run(await super()._request_call(), NAMELESS, self._unknown, ())
+
+    def _run(self, state: Any, name: str, resolver: Any, around: tuple[Any, ...]) -> None:
+        """As grpcio does: whoever listens for the caller's leaving is there before the call runs."""
+        loop = self._calls_loop
+        call = cygrpc._handle_rpc(name, resolver, around, state, loop, False)
+        task = loop.create_task(cygrpc._schedule_rpc_coro(call, state, loop, name))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
 
 
 class _ShieldedServer(_Server):  # type: ignore[misc] # likewise
     """grpc.aio's own server around it."""
 
-    def __init__(self, unknown: Sequence[Any], interceptors: Any, options: Options, most: int | None) -> None:
+    def __init__(self, unknown: Sequence[Any], interceptors: tuple[Any, ...], options: Options) -> None:
         self._loop = cygrpc.get_working_loop()
-        self._server = _Shielded(self._loop, unknown, interceptors, tuple(options), most)
+        self._server = _Shielded(self._loop, unknown, interceptors, tuple(options))
 
 
 def server(
-    options: Options,
-    *,
-    interceptors: Sequence[Any] = (),
-    unknown: grpc.GenericRpcHandler | None = None,
-    maximum_concurrent_rpcs: int | None = None,
+    options: Options, *, interceptors: Sequence[Any] = (), unknown: grpc.GenericRpcHandler | None = None
 ) -> grpc.aio.Server:
-    """As grpc.aio.server, for methods that are registered, as generated code does.
+    """As grpc.aio.server, for methods that are registered, as generated code does. Generic handlers are not asked.
 
     `unknown` answers all others; it is asked for the method NAMELESS. Without it they are UNIMPLEMENTED.
     """
-    made: grpc.aio.Server = _ShieldedServer(
-        () if unknown is None else (unknown,), tuple(interceptors), options, maximum_concurrent_rpcs
-    )
+    made: grpc.aio.Server = _ShieldedServer(() if unknown is None else (unknown,), tuple(interceptors), options)
     return made
 
 

@@ -68,6 +68,11 @@ def lines(mesh: Mesh) -> list[dict[str, Any]]:
     return [line["record"] for line in found if "record" in line]
 
 
+def reasons(mesh: Mesh) -> list[str]:
+    """Why calls were refused or failed, oldest first."""
+    return [record["reason"] for record in lines(mesh) if "reason" in record]
+
+
 def metric(mesh: Mesh, name: str) -> dict[tuple[str, ...], float]:
     """A number of the gateway by the values of its labels."""
     families = mesh.gateway.exposition.registry.collect()
