@@ -15,10 +15,10 @@ import uvloop
 
 from gateway.app import Gateway
 from gateway.config import GatewayConfig
-from gateway.keyring import Keyring
 from gateway.port import Port
 from gateway.workers import Workers
 from meshgate.runtime import config, process
+from meshgate.runtime.keyring import Keyring
 
 
 def main() -> int:

@@ -26,6 +26,7 @@ from gateway.journal import Journal
 from gateway.limits import Limits
 from gateway.local import Local
 from gateway.pipeline import Forwarder, Pipeline
+from gateway.replays import Replays, SharedReplays
 from gateway.routes import GATEWAY, PUBLIC_ROUTES, SERVICES
 from gateway.server import Edge
 from gateway.telemetry import Telemetry
@@ -73,8 +74,10 @@ class Gateway:
 
     def _build(self) -> Pipeline:
         policy = Policy(self._config.policy)
-        opener = Opener(self._config.sealing)
-        local: Forwarder = Local(self._catalogue, policy, opener.published)
+        opener = Opener(self._config.sealing, self._replays())
+        local: Forwarder = Local(
+            self._catalogue, policy, lambda: [*opener.published(), *self._catalogue.sealing_keys()]
+        )
         return Pipeline(
             journal=self._journal,
             entrance=self._entrance,
@@ -92,6 +95,13 @@ class Gateway:
         if config.store is None or self._store is None:
             return Limits(config.limits, models=models)
         return limits.connected(config.limits, config.store, self._store, workers=config.workers, models=models)
+
+    def _replays(self) -> Replays | None:
+        config = self._config
+        if config.store is None or self._store is None:
+            return None
+        window_ms = int(config.sealing.window_seconds * 1000)
+        return SharedReplays(self._store, config.store.prefix, window_ms, config.store.timeout_seconds)
 
     def _readings(self) -> Readings:
         made = Readings()

@@ -139,10 +139,14 @@ async def _pump(stream: Any, first: bytes, passage: Passage) -> None:
         raise
 
 
-def _metadata(call: Call) -> tuple[tuple[str, str], ...]:
+def _metadata(call: Call) -> tuple[tuple[str, str | bytes], ...]:
     tenant = call.principal.tenant if call.principal else ""
-    sent = ((metadata.REQUEST_ID, call.request_id), (metadata.TENANT, tenant))
-    return (*sent, (metadata.TOKEN_CAP, str(call.token_cap))) if call.token_cap else sent
+    sent: tuple[tuple[str, str | bytes], ...] = ((metadata.REQUEST_ID, call.request_id), (metadata.TENANT, tenant))
+    if call.token_cap:
+        sent = (*sent, (metadata.TOKEN_CAP, str(call.token_cap)))
+    if call.relayed and call.principal:
+        sent = (*sent, (metadata.SUBJECT, call.principal.subject.encode()))
+    return sent
 
 
 async def _book(call: Call, finished: Any) -> None:

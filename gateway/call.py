@@ -48,6 +48,8 @@ class Call:
     """The method that does the work: `method`, or the one inside the envelope."""
     model: str = ""
     sealing_key_id: str = ""
+    relayed: bool = False
+    """Whether it is sealed to the service, which must then know whose it is."""
     limits: str = ""
     """How the limits were decided, where not as they should be: `local` while the store was down."""
     tokens_reserved: int = 0

@@ -10,8 +10,9 @@ from typing import Final
 import grpc
 
 from gateway.backend import Backend
+from gateway.routes import SERVICES
 from meshgate import errors
-from meshgate.v1 import models_pb2, models_pb2_grpc
+from meshgate.v1 import models_pb2, models_pb2_grpc, sealed_pb2, sealed_pb2_grpc
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class Catalogue:
         self._changed = changed
         self._models: dict[str, tuple[models_pb2.Model, ...]] = {}
         self._names: dict[tuple[str, str], str] = {}
+        self._keys: dict[str, tuple[sealed_pb2.SealingKey, ...]] = {}
 
     def resolve(self, backend: str, name: str, *, zero_shot: bool = False) -> str:
         """The model's own name for a name, an alias, or nothing (the default). An unknown name stays as it is: whether
@@ -51,6 +53,10 @@ class Catalogue:
     def models(self) -> list[models_pb2.Model]:
         """All models, in the order of name."""
         return sorted((model for models in self._models.values() for model in models), key=lambda model: model.name)
+
+    def sealing_keys(self) -> list[sealed_pb2.SealingKey]:
+        """The keys of all services that can be sealed to. Whether to believe us is for the caller's pins to say."""
+        return [key for keys in self._keys.values() for key in keys]
 
     async def watch(self) -> None:
         """Asks every service again and again, each at its own pace, until cancelled."""
@@ -74,6 +80,7 @@ class Catalogue:
         stub = backend.stub(models_pb2_grpc.ModelServiceStub)
         try:
             reply = await stub.ListModels(models_pb2.ListModelsRequest(), timeout=_ASK_SECONDS)
+            self._keys[backend.name] = await _keys_of(backend)
         except grpc.aio.AioRpcError as error:
             _log.debug("service did not list its models", extra={"backend": backend.name, "code": error.code().name})
             return False
@@ -86,3 +93,18 @@ class Catalogue:
         for model in self._models[backend]:
             for name in (model.name, *model.aliases, *([""] if model.default else [])):
                 self._names[backend, name] = model.name
+
+
+async def _keys_of(backend: Backend) -> tuple[sealed_pb2.SealingKey, ...]:
+    """What a service lists of its own keys; nothing where it can't be sealed to."""
+    stub = backend.stub(sealed_pb2_grpc.KeyServiceStub)
+    try:
+        reply = await stub.ListSealingKeys(sealed_pb2.ListSealingKeysRequest(), timeout=_ASK_SECONDS)
+    except grpc.aio.AioRpcError as error:
+        if error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED):
+            return ()
+        raise
+    service = SERVICES[backend.name]
+    return tuple(
+        key for key in reply.keys if key.recipient == sealed_pb2.SEALING_RECIPIENT_SERVICE and key.service == service
+    )

@@ -11,7 +11,6 @@ from gateway.audit import AuditConfig
 from gateway.authentication import IssuerConfig, RevocationConfig
 from gateway.authorisation import PolicyConfig
 from gateway.backend import BackendConfig
-from gateway.envelope import SealingConfig
 from gateway.flood import FloodConfig
 from gateway.limits import LimitsConfig
 from gateway.routes import SERVICES
@@ -19,6 +18,7 @@ from gateway.store import StoreConfig
 from gateway.telemetry import GatewayMetricsConfig
 from meshgate.runtime import channel, tls
 from meshgate.runtime.config import ConfigError, Strict
+from meshgate.runtime.sealed import SealingConfig
 
 
 class EdgeConfig(Strict):

@@ -1,4 +1,5 @@
-"""The seal stage: opens what callers sealed to the gateway, and seals what they get back. A plain call passes through.
+"""The seal stage: opens what callers sealed to the gateway, and seals what they get back. A plain call passes through,
+and so does what is sealed to a service, of which only the header can be read here.
 
 What comes out is an `Exchange`: the request in the clear, and how to treat every later message of the call.
 """
@@ -7,31 +8,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Protocol
-
-from pydantic import Field
 
 from gateway import intent
 from gateway.call import Call
 from gateway.intent import Intent
-from gateway.keyring import Keyring
 from gateway.principal import Principal
-from gateway.routes import Route
+from gateway.replays import OwnReplays, Replays
+from gateway.routes import PUBLIC_ROUTES, Route, relay_of
 from meshgate import errors, sealing
-from meshgate.runtime.config import Strict
+from meshgate.runtime.keyring import Keyring
+from meshgate.runtime.sealed import SealingConfig
 from meshgate.v1 import sealed_pb2
-
-
-class SealingConfig(Strict):
-    """The sealing section."""
-
-    keys: Path
-    """The directory of the gateway's sealing keys; made when missing, owner-only."""
-    window_seconds: float = Field(120.0, gt=0, le=3600)
-    """How far an envelope's time may be from ours; envelopes are remembered that long, so that none is used twice."""
-    replay_capacity: int = Field(200_000, ge=1, le=10_000_000)
-    """The most envelopes remembered; beyond it sealed calls are refused."""
 
 
 class Exchange(Protocol):
@@ -65,6 +54,13 @@ class Plain:
 
     def finish(self, call: Call) -> bytes | None:
         return None
+
+
+class Relayed(Plain):
+    """A call sealed to a service: what is said goes by as it is, to that service's own SealedService."""
+
+    def __init__(self, wanted: Intent, sealed: Route) -> None:
+        super().__init__(replace(wanted, route=relay_of(wanted.route, sealed)))
 
 
 class SealedUnary:
@@ -118,31 +114,58 @@ def _usage(call: Call) -> sealed_pb2.SealedUsage:
 class Opener:
     """The stage."""
 
-    def __init__(self, config: SealingConfig, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+    def __init__(
+        self,
+        config: SealingConfig,
+        replays: Replays | None = None,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        """Without `replays` envelopes are remembered by this process alone."""
         self._now_ms = now_ms
         self._window_ms = int(config.window_seconds * 1000)
         self._keyring = Keyring(config.keys, now_ms)
-        self._replays = sealing.ReplayCache(self._window_ms, config.replay_capacity)
+        self._replays = replays or OwnReplays(self._window_ms, config.replay_capacity)
         self.published = self._keyring.published
 
-    def open(self, call: Call, principal: Principal, wanted: Intent) -> Exchange:
-        """The request in the clear. Raises InvalidArgument with a SEAL_ reason for an envelope that does not open."""
+    async def open(self, call: Call, principal: Principal, wanted: Intent) -> Exchange:
+        """The request in the clear, or what can be known of it where a service is the recipient.
+
+        Raises InvalidArgument with a SEAL_ reason for an envelope that does not open or was used before.
+        """
         if wanted.envelope is None or wanted.header is None:
             return Plain(wanted)
         call.sealing_key_id = wanted.header.key_id[:64]
-        if wanted.header.recipient != sealed_pb2.SEALING_RECIPIENT_GATEWAY:
-            raise errors.Unimplemented("only the gateway can be the recipient", reason="FEATURE_UNAVAILABLE")
+        match wanted.header.recipient:
+            case sealed_pb2.SEALING_RECIPIENT_GATEWAY:
+                return await self._opened(principal, wanted, wanted.envelope)
+            case sealed_pb2.SEALING_RECIPIENT_SERVICE:
+                return await self._relayed(call, principal, wanted, wanted.header)
+        raise errors.InvalidArgument.of("envelope.header.recipient", "the gateway or the service")
+
+    async def _opened(self, principal: Principal, wanted: Intent, envelope: sealed_pb2.Envelope) -> Exchange:
         now = self._now_ms()
         opened = sealing.open_envelope(
             self._keyring.find,
-            wanted.envelope,
+            envelope,
             tenant=principal.tenant,
             subject=principal.subject,
             now_ms=now,
             window_ms=self._window_ms,
         )
-        self._replays.admit(opened.header, now)
+        await self._replays.admit(opened.header, now)
         return _exchange(wanted.route, opened, wanted.model)
+
+    async def _relayed(
+        self, call: Call, principal: Principal, wanted: Intent, header: sealed_pb2.EnvelopeHeader
+    ) -> Exchange:
+        """The service checks all of this again; here it keeps strangers from using up what others' envelopes are known
+        by, and one that was used from another replica of the service.
+        """
+        now = self._now_ms()
+        sealing.check_header(header, principal.tenant, principal.subject, now, self._window_ms)
+        await self._replays.admit(header, now)
+        call.relayed = True
+        return Relayed(wanted, PUBLIC_ROUTES[call.method])
 
 
 def _exchange(route: Route, opened: sealing.Opened, model: str) -> Exchange:

@@ -18,7 +18,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway import keyfile
+from meshgate.runtime import keyfile
 
 ISSUER: Final = "https://meshgate.local/dev"
 AUDIENCE: Final = "meshgate"

@@ -76,7 +76,7 @@ class Pipeline:
         self._authorise(call, principal, wanted)
         reservation = await self._reserve(call, principal, wanted)
         try:
-            exchange = self._open(call, principal, wanted)
+            exchange = await self._open(call, principal, wanted)
             self.journal.admitted(call)
             await self._forward(call, exchange, reservation, requests, replies)
         except BaseException as error:
@@ -125,9 +125,11 @@ class Pipeline:
         call.mark("reserve")
         return reservation
 
-    def _open(self, call: Call, principal: Principal, wanted: Intent) -> Exchange:
-        """From here on the request is in the clear. What was inside an envelope is held to the policy as well."""
-        exchange = self.opener.open(call, principal, wanted)
+    async def _open(self, call: Call, principal: Principal, wanted: Intent) -> Exchange:
+        """From here on the request is in the clear, or sealed to the service. What was inside an envelope that opened
+        is held to the policy as well.
+        """
+        exchange = await self.opener.open(call, principal, wanted)
         if exchange.inner is not wanted:
             self._authorise_model(call, principal, exchange.inner)
         call.mark("open")

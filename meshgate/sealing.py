@@ -65,6 +65,11 @@ def invalid() -> errors.InvalidArgument:
     return errors.InvalidArgument("the sealed message does not open", reason="SEAL_INVALID")
 
 
+def replayed() -> errors.InvalidArgument:
+    """What an envelope that was used before raises."""
+    return errors.InvalidArgument("the envelope was used before", reason="SEAL_REPLAYED")
+
+
 @dataclass(frozen=True)
 class PublicKey:
     """A recipient's public key. `data` is 1,216 bytes for MLKEM768_X25519 (ML-KEM, then X25519), 32 for X25519."""
@@ -312,15 +317,25 @@ def open_envelope(
     SEAL_INVALID for all else. Whether the envelope was used before is for a ReplayCache to say.
     """
     header = _read_header(envelope.header)
-    if (header.tenant, header.subject) != (tenant, subject):
-        raise invalid()
+    check_header(header, tenant, subject, now_ms, window_ms)
     key = find(header.key_id)
     if key is None:
         raise errors.InvalidArgument("no such sealing key; list them again", reason="SEAL_KEY_UNKNOWN")
-    if abs(now_ms - header.sealed_at_unix_ms) > window_ms:
-        raise errors.InvalidArgument("the envelope is too old, or a clock is wrong", reason="SEAL_EXPIRED")
     body = _read_body(key.open(envelope.ciphertext, _info(key.public.suite, envelope.header)))
     return Opened(header, body.message, RecipientSession(body.reply_key, envelope.header))
+
+
+def check_header(header: EnvelopeHeader, tenant: str, subject: str, now_ms: int, window_ms: int) -> None:
+    """Holds a header to the caller and the clock, which whoever polices an envelope can without opening it.
+
+    Raises InvalidArgument (SEAL_INVALID, SEAL_EXPIRED).
+    """
+    if header.version != VERSION or len(header.request_id) != _REQUEST_ID_BYTES:
+        raise invalid()
+    if (header.tenant, header.subject) != (tenant, subject):
+        raise invalid()
+    if abs(now_ms - header.sealed_at_unix_ms) > window_ms:
+        raise errors.InvalidArgument("the envelope is too old, or a clock is wrong", reason="SEAL_EXPIRED")
 
 
 def _read_header(data: bytes) -> EnvelopeHeader:
@@ -328,8 +343,6 @@ def _read_header(data: bytes) -> EnvelopeHeader:
         header = EnvelopeHeader.FromString(data)
     except DecodeError:
         raise invalid() from None
-    if header.version != VERSION or len(header.request_id) != _REQUEST_ID_BYTES:
-        raise invalid()
     return header
 
 
@@ -355,7 +368,7 @@ class ReplayCache:
         """Raises InvalidArgument (SEAL_REPLAYED) for an envelope seen before, and Unavailable when full."""
         self._forget(now_ms)
         if header.request_id in self._seen:
-            raise errors.InvalidArgument("the envelope was used before", reason="SEAL_REPLAYED")
+            raise replayed()
         if len(self._seen) >= self._capacity:
             raise errors.Unavailable("too many sealed calls at once", reason="OVERLOADED", retry_after=1.0)
         self._seen[header.request_id] = now_ms + 2 * self._window_ms

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gateway import keyfile
 from gateway.audit import chain, segments
 from gateway.audit.chain import Broken, Link
 from gateway.audit.checkpoint import Checkpoint, parse
 from gateway.audit.disk import OWNER_ONLY, AppendFile, Disk
 from gateway.audit.signing import SigningKeys
+from meshgate.runtime import keyfile
 
 
 @dataclass(frozen=True, slots=True)

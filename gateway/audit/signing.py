@@ -19,9 +19,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from gateway import keyfile
 from gateway.audit.record import canonical
 from gateway.audit.succession import Succession
+from meshgate.runtime import keyfile
 
 PRIVATE_KEY: Final = "audit-key.pem"
 PUBLIC_KEY: Final = "audit-key.pub.pem"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway import keyfile
+from meshgate.runtime import keyfile
 
 
 class Succession:

@@ -1,4 +1,4 @@
-"""Which of the gateway's keys to seal to. Pure: what KeyService listed goes in, a key comes out."""
+"""Which of the listed keys to seal to. Pure: what KeyService listed goes in, a key comes out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from meshgate import errors, sealing
+from meshgate.client.options import Sealed
 from meshgate.v1 import sealed_pb2
 
 _LISTED_AGAIN_MS: Final = 3_600_000
@@ -25,8 +26,9 @@ def pins(fingerprints: Collection[str]) -> frozenset[bytes]:
 class KeyCache:
     """The key in use, believed for an hour at most, so that a new one is taken up long before the old one ends."""
 
-    def __init__(self, pinned: frozenset[bytes], now_ms: Callable[[], int]) -> None:
-        """`pinned` empty trusts whatever the gateway lists."""
+    def __init__(self, pinned: frozenset[bytes], now_ms: Callable[[], int], service: str = "") -> None:
+        """`pinned` empty trusts whatever the gateway lists. `service` is the recipient; empty, it is the gateway."""
+        self._service = service
         self._pinned = pinned
         self._now_ms = now_ms
         self._key: sealing.PublicKey | None = None
@@ -48,22 +50,56 @@ class KeyCache:
         (SEALING_KEY_NOT_PINNED) where none of those is pinned.
         """
         now = self._now_ms()
-        usable = [(key, found) for found in listed if (key := _usable(found)) is not None]
+        usable = [(key, found) for found in listed if (key := _usable(found, self._service)) is not None]
         if not usable:
-            raise errors.Unimplemented("the gateway offers no key to seal to", reason="SEALING_UNAVAILABLE")
+            whose = self._service or "the gateway"
+            raise errors.Unimplemented(f"there is no key of {whose} to seal to", reason="SEALING_UNAVAILABLE")
         for key, found in usable:
             if not self._pinned or key.fingerprint in self._pinned:
                 self._key, self._until_ms = key, min(now + _LISTED_AGAIN_MS, found.not_after_unix_ms)
                 return key
-        raise errors.PermissionDenied("no key of the gateway is pinned", reason="SEALING_KEY_NOT_PINNED")
+        raise errors.PermissionDenied("no key of the recipient is pinned", reason="SEALING_KEY_NOT_PINNED")
 
 
-def _usable(found: sealed_pb2.SealingKey) -> sealing.PublicKey | None:
+class Recipients:
+    """The keys of whoever a channel seals to: the gateway, or the service that each method is of."""
+
+    def __init__(self, pinned: frozenset[bytes], now_ms: Callable[[], int], to: Sealed) -> None:
+        """`to` says whom calls are sealed to. Raises ValueError for what is neither."""
+        if to not in (True, "gateway", "service"):
+            raise ValueError('sealed: True, "gateway" or "service"')
+        self._pinned = pinned
+        self._now_ms = now_ms
+        self._services = to == "service"
+        self._caches: dict[str, KeyCache] = {}
+
+    @property
+    def kind(self) -> sealed_pb2.SealingRecipient.ValueType:
+        """What the envelopes' headers say."""
+        if self._services:
+            return sealed_pb2.SEALING_RECIPIENT_SERVICE
+        return sealed_pb2.SEALING_RECIPIENT_GATEWAY
+
+    def of(self, method: str) -> KeyCache:
+        """The keys for calls of `/package.Service/Method`."""
+        service = method.rpartition("/")[0].lstrip("/") if self._services else ""
+        if service not in self._caches:
+            self._caches[service] = KeyCache(self._pinned, self._now_ms, service)
+        return self._caches[service]
+
+    def forget(self, key: sealing.PublicKey | None) -> None:
+        """The recipient does not know `key`."""
+        for cache in list(self._caches.values()):
+            cache.forget(key)
+
+
+def _usable(found: sealed_pb2.SealingKey, service: str) -> sealing.PublicKey | None:
     """The key, rebuilt from its own bytes: its id and fingerprint are computed, never believed.
 
     Its dates are the gateway's business, which lists only what is in force: our clock may be a little off.
     """
-    if found.recipient != sealed_pb2.SEALING_RECIPIENT_GATEWAY or found.suite not in sealing.SUITES:
+    wanted = sealed_pb2.SEALING_RECIPIENT_SERVICE if service else sealed_pb2.SEALING_RECIPIENT_GATEWAY
+    if (found.recipient, found.service) != (wanted, service) or found.suite not in sealing.SUITES:
         return None
     try:
         return sealing.PublicKey(found.suite, found.public_key)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import grpc
 
@@ -15,6 +15,9 @@ from meshgate.runtime import channel
 
 Certificates: TypeAlias = bytes | str | os.PathLike[str] | None
 """PEM of the CAs to believe, or the file that holds it. None is the system's."""
+
+Sealed: TypeAlias = bool | Literal["gateway", "service"]
+"""Whom calls are sealed to; True is the gateway."""
 
 SEALED_SERVICE: Final = "meshgate.v1.SealedService"
 _SERVICE_CONFIG: Final = "grpc.service_config"

@@ -79,8 +79,16 @@ def settings(
 class Exchange:
     """The messages of one attempt at a sealed call, both ways. The next needs its own: an envelope opens once."""
 
-    def __init__(self, method: Method, key: sealing.PublicKey, token: Token) -> None:
+    def __init__(
+        self,
+        method: Method,
+        key: sealing.PublicKey,
+        token: Token,
+        recipient: sealed_pb2.SealingRecipient.ValueType = sealed_pb2.SEALING_RECIPIENT_GATEWAY,
+    ) -> None:
+        """`recipient` is whose key it is."""
         self.key = key
+        self._recipient = recipient
         self._method = method
         self._token = token
         self._session: sealing.SenderSession | None = None
@@ -139,6 +147,7 @@ class Exchange:
             tenant=token.tenant,
             subject=token.subject,
             now_ms=now_ms(),
+            recipient=self._recipient,
         )
         return envelope
 

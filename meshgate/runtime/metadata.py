@@ -14,6 +14,8 @@ from meshgate.errors import InvalidArgument
 AUTHORIZATION: Final = "authorization"
 REQUEST_ID: Final = "x-meshgate-request-id"
 TENANT: Final = "x-meshgate-tenant"
+SUBJECT: Final = "x-meshgate-subject-bin"
+"""The caller's `sub` in UTF-8, beside an envelope that a service opens: it was sealed for this caller alone."""
 TOKEN_CAP: Final = "x-meshgate-token-cap"  # noqa: S105 - a name, not a secret
 """The most tokens, input and output of all candidates together, that a call may take."""
 USAGE: Final = "x-meshgate-usage"
@@ -52,6 +54,11 @@ def usage_of(trailers: Metadata | None) -> Usage:
             if made.isdecimal() and output.isdecimal():
                 return Usage(int(made), int(output))
     return Usage(0, 0)
+
+
+def subject_of(value: str | bytes) -> str:
+    """The subject that the gateway vouches for; empty, which is nobody's, for what can't be one."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
 
 
 def token_cap_of(sent: Metadata | None) -> int | None:

@@ -11,15 +11,16 @@ import asyncio
 import logging
 import signal
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 from pydantic import Field
 
-from meshgate.runtime import channel, interceptor, shield, tls
+from meshgate.runtime import channel, interceptor, sealed, shield, tls
 from meshgate.runtime.config import ConfigError, Strict
 from meshgate.runtime.health import NOT_SERVING, SERVING, Health
+from meshgate.runtime.sealed import Registrar, SealingConfig
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ class ServerConfig(Strict):
     tls: tls.TlsConfig
     peers: Mapping[str, Sequence[str]] = Field(default_factory=dict)
     """Method pattern to the SPIFFE IDs that may call it; what is not named nobody may call."""
+    sealing: SealingConfig | None = None
+    """Keys of its own, so that callers can seal to the service itself; without it only the gateway is sealed to."""
     max_message_bytes: int = Field(channel.MAX_MESSAGE_BYTES, ge=1024, le=256 * 1024 * 1024)
     drain_seconds: float = Field(20.0, ge=0, le=600)
     start_seconds: float = Field(900.0, gt=0, le=7200)
@@ -107,7 +110,10 @@ class Server:
     async def _listen(self) -> None:
         guard = interceptor.Guard(interceptor.PeerPolicy(self._config.peers), lambda: self._ready)
         server = shield.server(server_options(self._config.max_message_bytes), interceptors=(guard,))
-        self._names = self._application.register(server)
+        registrar = Registrar(server)
+        self._names = self._application.register(cast("grpc.aio.Server", registrar))
+        if self._config.sealing is not None:
+            sealed.serve(self._config.sealing, self._names, registrar)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         await self._announce(NOT_SERVING)
         self.port = bind(server, self._config.listen, self._config.tls)

@@ -115,6 +115,7 @@ async def serving(home: Path, name: str, application: Application, **changes: An
             "tls": identity(home, name),
             "peers": {"/meshgate.v1.*": [GATEWAY_ID], "/grpc.health.v1.*": [GATEWAY_ID]},
             "drain_seconds": 1,
+            "sealing": {"keys": home / "keys" / f"sealing-{name}"},
             **changes,
         }
     )

@@ -269,7 +269,7 @@ async def test_a_sealed_stream_that_is_cut_is_refused(running: Running) -> None:
         ({"tenant": "evil"}, "SEAL_INVALID"),
         ({"now_ms": 1}, "SEAL_EXPIRED"),
         ({"model": "beta"}, "INVALID_ARGUMENT"),
-        ({"recipient": sealed_pb2.SEALING_RECIPIENT_SERVICE}, "FEATURE_UNAVAILABLE"),
+        ({"recipient": sealed_pb2.SEALING_RECIPIENT_UNSPECIFIED}, "INVALID_ARGUMENT"),
     ],
 )
 async def test_an_envelope_for_another_purpose_does_not_open(

@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from meshgate.v1 import sealed_pb2, sealed_pb2_grpc
 from tests.integration.test_workers_sealed import envelope, reason
 from tests.integration.workers import gateway
 
 
-@pytest.mark.xfail(reason="envelopes are still remembered by each worker alone", strict=True)
 async def test_an_envelope_opens_in_one_worker_once(tmp_path: Path) -> None:
     async with gateway(tmp_path) as running, running.channels() as channels:
         keyring: Any = sealed_pb2_grpc.KeyServiceStub(channels[0])

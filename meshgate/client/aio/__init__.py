@@ -10,7 +10,8 @@ import grpc
 from meshgate.client import options as settings
 from meshgate.client.aio.interceptor import interceptors
 from meshgate.client.aio.sealed import SealedChannel
-from meshgate.client.keys import pins
+from meshgate.client.keys import Recipients, pins
+from meshgate.client.seal import now_ms
 from meshgate.client.token import AsyncTokenOrigin, AsyncTokenSource
 
 DEFAULT_TARGET = "127.0.0.1:8443"
@@ -21,7 +22,7 @@ def connect(
     *,
     ca: settings.Certificates = None,
     token: AsyncTokenOrigin | None = None,
-    sealed: bool = False,
+    sealed: settings.Sealed = False,
     pinned_fingerprints: Collection[str] = (),
     client_certificate: tuple[bytes, bytes] | None = None,
     options: Iterable[tuple[str, Any]] = (),
@@ -36,4 +37,6 @@ def connect(
         options=settings.channel_options(options),
         interceptors=cast(Any, None if source is None else interceptors(source)),
     )
-    return SealedChannel(channel, source, pinned) if sealed else channel
+    if not sealed:
+        return channel
+    return SealedChannel(channel, source, Recipients(pinned, now_ms, sealed))

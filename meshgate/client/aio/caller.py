@@ -1,4 +1,4 @@
-"""What the sealed calls of an asyncio channel share: the gateway's key, the token, the retry policy."""
+"""What the sealed calls of an asyncio channel share: the keys to seal to, the token, the retry policy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import grpc
 from meshgate import errors, sealing
 from meshgate.client import seal
 from meshgate.client.failure import as_aio_failure, explain
-from meshgate.client.keys import KeyCache
+from meshgate.client.keys import Recipients
 from meshgate.client.options import retry_policy
 from meshgate.client.retry import Attempts, Throttle
 from meshgate.client.token import AsyncTokenSource, Token, parse
@@ -24,11 +24,11 @@ _LIST_SECONDS: Final = 10.0
 class Caller:
     """One for a channel."""
 
-    def __init__(self, channel: grpc.aio.Channel, source: AsyncTokenSource | None, pinned: frozenset[bytes]) -> None:
+    def __init__(self, channel: grpc.aio.Channel, source: AsyncTokenSource | None, recipients: Recipients) -> None:
         self.sealed: Any = sealed_pb2_grpc.SealedServiceStub(channel)
         self._listing: Any = sealed_pb2_grpc.KeyServiceStub(channel)
         self._source = source
-        self._keys = KeyCache(pinned, seal.now_ms)
+        self._recipients = recipients
         self._lock = asyncio.Lock()
         self._policy = retry_policy()
         self._throttle = Throttle(self._policy)
@@ -43,7 +43,8 @@ class Caller:
         """A new attempt, with its metadata. Raises AioRpcError."""
         with as_aio_failure():
             token, sent = await self._token(attempts.remaining(), metadata)
-            return seal.Exchange(method, await self._key(attempts.remaining(), sent), token), sent
+            key = await self._key(method, attempts.remaining(), sent)
+            return seal.Exchange(method, key, token, self._recipients.kind), sent
 
     async def _token(self, timeout: float | None, metadata: Any) -> tuple[Token, tuple[tuple[str, Any], ...]]:
         sent = tuple(metadata or ())
@@ -55,16 +56,17 @@ class Caller:
         token = await self._source.get(timeout)
         return token, (*sent, (AUTHORIZATION, f"Bearer {token.value}"))
 
-    async def _key(self, timeout: float | None, metadata: Any) -> sealing.PublicKey:
+    async def _key(self, method: seal.Method, timeout: float | None, metadata: Any) -> sealing.PublicKey:
         """The key to seal to; lists the keys where that has to be done again. One task does, the others wait."""
+        keys = self._recipients.of(method.path)
         longest = _LIST_SECONDS if timeout is None else min(timeout, _LIST_SECONDS)
         try:
             async with asyncio.timeout(longest), self._lock:
-                if (key := self._keys.current()) is not None:
+                if (key := keys.current()) is not None:
                     return key
                 request = sealed_pb2.ListSealingKeysRequest()
                 listed = await self._listing.ListSealingKeys(request, timeout=longest, metadata=metadata)
-                return self._keys.take(listed.keys)
+                return keys.take(listed.keys)
         except TimeoutError:
             raise errors.DeadlineExceeded("the gateway's keys did not come in time") from None
 
@@ -72,7 +74,7 @@ class Caller:
         """Seconds to wait before another attempt at a call that ended with `error`. Raises `error` if there is none."""
         reason = explain(error)
         if reason.reason == "SEAL_KEY_UNKNOWN":
-            self._keys.forget(key)
+            self._recipients.forget(key)
         pause = None if attempts is None else attempts.next(reason)
         if pause is None:
             raise error

@@ -10,7 +10,8 @@ import grpc
 from meshgate.client import options as settings
 from meshgate.client.blocking.interceptor import TokenInterceptor
 from meshgate.client.blocking.sealed import SealedChannel
-from meshgate.client.keys import pins
+from meshgate.client.keys import Recipients, pins
+from meshgate.client.seal import now_ms
 from meshgate.client.token import TokenOrigin, TokenSource
 
 DEFAULT_TARGET = "127.0.0.1:8443"
@@ -21,7 +22,7 @@ def connect(
     *,
     ca: settings.Certificates = None,
     token: TokenOrigin | None = None,
-    sealed: bool = False,
+    sealed: settings.Sealed = False,
     pinned_fingerprints: Collection[str] = (),
     client_certificate: tuple[bytes, bytes] | None = None,
     options: Iterable[tuple[str, Any]] = (),
@@ -30,9 +31,11 @@ def connect(
 
     `ca` is the CAs to believe: PEM, or the file that holds it; None is the system's. `token` is a token, a Path to a
     file (read again when it changes), or a function that makes one (called again before the token's `exp`, from
-    whichever thread calls). A call's own `authorization` metadata goes before it. `sealed` seals every call of a model
-    to the gateway; `pinned_fingerprints` are then the keys to trust, in hexadecimal, and none trusts those that the
-    gateway lists. `client_certificate` is a chain and its key, PEM. `options` are gRPC channel arguments.
+    whichever thread calls). A call's own `authorization` metadata goes before it. `sealed` seals every call of a model:
+    True or "gateway" to the gateway, which forwards it in the clear to the service; "service" to the service, so that
+    the gateway never sees what is said. `pinned_fingerprints` are then the keys to trust, in hexadecimal, and none
+    trusts those that the gateway lists. `client_certificate` is a chain and its key, PEM. `options` are gRPC channel
+    arguments.
 
     Calls that end UNAVAILABLE before anything was delivered are made again, a few times and no sooner than the gateway
     says. Limits are never retried. Raises OSError for a file that can't be read, ValueError for a bad fingerprint, and
@@ -44,4 +47,6 @@ def connect(
     channel = grpc.secure_channel(target, credentials, options=settings.channel_options(options))
     if source is not None:
         channel = grpc.intercept_channel(channel, TokenInterceptor(source))
-    return SealedChannel(channel, source, pinned) if sealed else channel
+    if not sealed:
+        return channel
+    return SealedChannel(channel, source, Recipients(pinned, now_ms, sealed))

@@ -1,4 +1,4 @@
-"""What the sealed calls of a blocking channel share: the gateway's key, the token, the retry policy."""
+"""What the sealed calls of a blocking channel share: the keys to seal to, the token, the retry policy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import grpc
 from meshgate import errors, sealing
 from meshgate.client import seal
 from meshgate.client.failure import as_call_failed, explain
-from meshgate.client.keys import KeyCache
+from meshgate.client.keys import Recipients
 from meshgate.client.options import retry_policy
 from meshgate.client.retry import Attempts, Throttle
 from meshgate.client.token import Token, TokenSource, parse
@@ -24,11 +24,11 @@ _LIST_SECONDS: Final = 10.0
 class Caller:
     """One for a channel; its methods may be called from any thread."""
 
-    def __init__(self, channel: grpc.Channel, source: TokenSource | None, pinned: frozenset[bytes]) -> None:
+    def __init__(self, channel: grpc.Channel, source: TokenSource | None, recipients: Recipients) -> None:
         self.sealed: Any = sealed_pb2_grpc.SealedServiceStub(channel)
         self._listing: Any = sealed_pb2_grpc.KeyServiceStub(channel)
         self._source = source
-        self._keys = KeyCache(pinned, seal.now_ms)
+        self._recipients = recipients
         self._lock = threading.Lock()
         self._policy = retry_policy()
         self._throttle = Throttle(self._policy)
@@ -43,7 +43,8 @@ class Caller:
         """A new attempt, with its metadata. Raises CallFailed, or what listing the keys ended with."""
         with as_call_failed():
             token, sent = self._token(metadata)
-            return seal.Exchange(method, self._key(attempts.remaining(), sent), token), sent
+            key = self._key(method, attempts.remaining(), sent)
+            return seal.Exchange(method, key, token, self._recipients.kind), sent
 
     def _token(self, metadata: Any) -> tuple[Token, tuple[tuple[str, Any], ...]]:
         """The token of a call, and its metadata with that token in it. Raises Unauthenticated."""
@@ -56,20 +57,21 @@ class Caller:
         token = self._source.get()
         return token, (*sent, (AUTHORIZATION, f"Bearer {token.value}"))
 
-    def _key(self, timeout: float | None, metadata: Any) -> sealing.PublicKey:
+    def _key(self, method: seal.Method, timeout: float | None, metadata: Any) -> sealing.PublicKey:
         """The key to seal to; lists the keys where that has to be done again. One thread does, the others wait."""
+        keys = self._recipients.of(method.path)
         with self._lock:
-            if (key := self._keys.current()) is not None:
+            if (key := keys.current()) is not None:
                 return key
             longest = _LIST_SECONDS if timeout is None else min(timeout, _LIST_SECONDS)
             request = sealed_pb2.ListSealingKeysRequest()
-            return self._keys.take(self._listing.ListSealingKeys(request, timeout=longest, metadata=metadata).keys)
+            return keys.take(self._listing.ListSealingKeys(request, timeout=longest, metadata=metadata).keys)
 
     def pause(self, error: grpc.RpcError, key: sealing.PublicKey, attempts: Attempts | None) -> float:
         """Seconds to wait before another attempt at a call that ended with `error`. Raises `error` if there is none."""
         reason = explain(error)
         if reason.reason == "SEAL_KEY_UNKNOWN":
-            self._keys.forget(key)
+            self._recipients.forget(key)
         pause = None if attempts is None else attempts.next(reason)
         if pause is None:
             raise error

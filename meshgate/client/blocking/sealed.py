@@ -12,6 +12,7 @@ from meshgate.client import seal
 from meshgate.client.blocking.caller import Caller
 from meshgate.client.blocking.calls import SealedFuture, SealedStream
 from meshgate.client.failure import as_call_failed
+from meshgate.client.keys import Recipients
 from meshgate.client.token import TokenSource
 from meshgate.v1 import sealed_pb2
 
@@ -28,9 +29,9 @@ else:
 class SealedChannel(grpc.Channel):
     """Looks like any channel. Methods without content go in the clear, those without a sealed form not at all."""
 
-    def __init__(self, channel: grpc.Channel, source: TokenSource | None, pinned: frozenset[bytes]) -> None:
+    def __init__(self, channel: grpc.Channel, source: TokenSource | None, recipients: Recipients) -> None:
         self._channel: Any = channel
-        self._caller = Caller(channel, source, pinned)
+        self._caller = Caller(channel, source, recipients)
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """A unary method, sealed or, where it carries no content, not."""

@@ -1,4 +1,4 @@
-"""The gateway's sealing keys: kept in files, one a key, renewed with overlap, published by KeyService.
+"""A recipient's sealing keys: kept in files, one a key, renewed with overlap, published by KeyService.
 
 A key is published for the first part of its life and accepted for all of it, so that a caller who fetched it just
 before its successor came can still use it.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gateway import keyfile
+from meshgate.runtime import keyfile
 from meshgate.runtime.config import ConfigError
 from meshgate.sealing import SUITES, RecipientKey, Suite
 from meshgate.v1 import sealed_pb2
@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 _DAY_MS: Final = 24 * 3600 * 1000
 _LIFE_MS: Final = 30 * _DAY_MS
 _OVERLAP_MS: Final = 10 * _DAY_MS
+_LOOK_MS: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -49,37 +50,69 @@ class Keyring:
         """Reads `directory`, made when missing. Raises ConfigError for a file that is no key."""
         self._directory = directory
         self._now_ms = now_ms
+        self._looked_ms = 0
         try:
-            self._keys = {dated.key.public.key_id: dated for dated in _load(directory)}
+            self._look()
             self.renew()
         except OSError as error:
             raise ConfigError(f"sealing.keys: {error.strerror}") from error
 
     def renew(self) -> None:
-        """Makes a key for each suite that has none to publish. Raises OSError."""
+        """Makes a key for each suite that has none to publish, and deletes those whose time is over. Raises OSError.
+
+        A key that is gone opens nothing any more, whoever recorded what was sealed to it.
+        """
         now = self._now_ms()
-        published = {dated.key.public.suite for dated in self._keys.values() if dated.published(now)}
-        for suite in SUITES:
-            if suite not in published:
-                dated = DatedKey(RecipientKey.generate(suite), now, now + _LIFE_MS)
-                _save(self._directory, dated)
-                self._keys[dated.key.public.key_id] = dated
-                _log.info("new sealing key", extra={"key_id": dated.key.public.key_id, "suite": suite})
+        if not self._lacking(now):
+            return
+        self._look()  # another process may have made them
+        for suite in self._lacking(now):
+            dated = DatedKey(RecipientKey.generate(suite), now, now + _LIFE_MS)
+            _save(self._directory, dated)
+            self._keys[dated.key.public.key_id] = dated
+            _log.info("new sealing key", extra={"key_id": dated.key.public.key_id, "suite": suite})
+        for dated in [dated for dated in self._keys.values() if now >= dated.not_after_ms]:
+            _path(self._directory, dated).unlink(missing_ok=True)
+            del self._keys[dated.key.public.key_id]
 
     def find(self, key_id: str) -> RecipientKey | None:
-        """The key of an id, if it is accepted now."""
-        dated = self._keys.get(key_id)
-        return dated.key if dated is not None and dated.accepted(self._now_ms()) else None
-
-    def published(self) -> list[sealed_pb2.SealingKey]:
-        """What KeyService lists: the preferred suite first, within it the newest."""
+        """The key of an id, if it is accepted now. One that is not known is looked for on disk, once a second at most:
+        other processes make keys too.
+        """
         now = self._now_ms()
+        dated = self._keys.get(key_id)
+        if dated is None and now - self._looked_ms >= _LOOK_MS:
+            try:
+                self._look()
+            except (OSError, ConfigError):
+                _log.exception("sealing keys not read")
+            dated = self._keys.get(key_id)
+        return dated.key if dated is not None and dated.accepted(now) else None
+
+    def _look(self) -> None:
+        self._looked_ms = self._now_ms()
+        self._keys = {dated.key.public.key_id: dated for dated in _load(self._directory)}
+
+    def _lacking(self, now: int) -> list[Suite]:
+        published = {dated.key.public.suite for dated in self._keys.values() if dated.published(now)}
+        return [suite for suite in SUITES if suite not in published]
+
+    def published(self, service: str = "") -> list[sealed_pb2.SealingKey]:
+        """What KeyService lists: the preferred suite first, within it the newest. Renews keys where it is time.
+
+        `service` is the recipient's full name; empty, it is the gateway.
+        """
+        now = self._now_ms()
+        try:
+            self.renew()
+        except (OSError, ConfigError):
+            _log.exception("sealing keys not renewed")
         current = [dated for dated in self._keys.values() if dated.published(now)]
         current.sort(key=lambda dated: (SUITES.index(dated.key.public.suite), -dated.not_before_ms))
-        return [_message(dated) for dated in current]
+        return [_message(dated, service) for dated in current]
 
 
-def _message(dated: DatedKey) -> sealed_pb2.SealingKey:
+def _message(dated: DatedKey, service: str) -> sealed_pb2.SealingKey:
     public = dated.key.public
     return sealed_pb2.SealingKey(
         key_id=public.key_id,
@@ -88,7 +121,8 @@ def _message(dated: DatedKey) -> sealed_pb2.SealingKey:
         fingerprint=public.fingerprint,
         not_before_unix_ms=dated.not_before_ms,
         not_after_unix_ms=dated.not_after_ms,
-        recipient=sealed_pb2.SEALING_RECIPIENT_GATEWAY,
+        recipient=sealed_pb2.SEALING_RECIPIENT_SERVICE if service else sealed_pb2.SEALING_RECIPIENT_GATEWAY,
+        service=service,
     )
 
 
@@ -103,6 +137,10 @@ def _load(directory: Path) -> Iterable[DatedKey]:
             raise ConfigError(f"sealing.keys: {path.name} is not a sealing key") from None
 
 
+def _path(directory: Path, dated: DatedKey) -> Path:
+    return directory / f"{dated.key.public.key_id}.json"
+
+
 def _save(directory: Path, dated: DatedKey) -> None:
     stored = {
         "suite": int(dated.key.public.suite),
@@ -110,4 +148,4 @@ def _save(directory: Path, dated: DatedKey) -> None:
         "not_before_ms": dated.not_before_ms,
         "not_after_ms": dated.not_after_ms,
     }
-    keyfile.replace(directory / f"{dated.key.public.key_id}.json", json.dumps(stored).encode(), mode=0o600)
+    keyfile.replace(_path(directory, dated), json.dumps(stored).encode(), mode=0o600)

@@ -1,0 +1,57 @@
+"""Which envelopes were used: remembered by this process, or in the store by all workers and replicas together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Protocol
+
+import redis.exceptions
+
+from gateway.store import Client
+from meshgate import errors, sealing
+from meshgate.v1.sealed_pb2 import EnvelopeHeader
+
+
+class Replays(Protocol):
+    """Remembers envelopes while they could be used again."""
+
+    async def admit(self, header: EnvelopeHeader, now_ms: int) -> None:
+        """Raises InvalidArgument (SEAL_REPLAYED) for an envelope seen before, and Unavailable where nobody can say."""
+
+
+class OwnReplays:
+    """Of one process alone."""
+
+    def __init__(self, window_ms: int, capacity: int) -> None:
+        self._cache = sealing.ReplayCache(window_ms, capacity)
+
+    async def admit(self, header: EnvelopeHeader, now_ms: int) -> None:
+        """See Replays."""
+        self._cache.admit(header, now_ms)
+
+
+class SharedReplays:
+    """In Redis or Valkey: a key an envelope, which ends when the envelope does. It must not evict keys."""
+
+    def __init__(self, client: Client, prefix: str, window_ms: int, timeout: float) -> None:
+        """Each command is bounded by `timeout` seconds."""
+        self._client = client
+        self._prefix = f"{prefix}:replays:"
+        self._lasts_ms = 2 * window_ms
+        self._timeout = timeout
+
+    async def admit(self, header: EnvelopeHeader, now_ms: int) -> None:
+        """See Replays. Without the store sealed calls are refused: an envelope used twice can't be told."""
+        mine = os.urandom(8)  # a command that the client sent twice must not take itself for another's
+        try:
+            async with asyncio.timeout(self._timeout):
+                found = await self._client.set(
+                    self._prefix + header.request_id.hex(), mine, px=self._lasts_ms, nx=True, get=True
+                )
+        except (redis.exceptions.RedisError, OSError, TimeoutError):
+            raise errors.Unavailable(
+                "whether an envelope was used before can't be known now", reason="REPLAYS_UNAVAILABLE", retry_after=1.0
+            ) from None
+        if found is not None and found != mine:
+            raise sealing.replayed()
