@@ -22,7 +22,6 @@ from meshgate.runtime.config import Strict
 from meshgate.runtime.keyring import Keyring
 from meshgate.v1 import sealed_pb2, sealed_pb2_grpc
 
-
 _MODELS: Final = "meshgate.v1.ModelService"
 """What carries no content, and needs no seal."""
 
