@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 import grpc
 
+from meshgate.runtime.telemetry import Exposition, Readings
 from meshgate.v1 import embedding_pb2_grpc, models_pb2, models_pb2_grpc
-from services import batching
-from services.batching import Batcher
+from services import batching, faults
+from services.batching import Batcher, figures
 from services.embedding import model
 from services.embedding.config import EmbeddingConfig
 from services.embedding.model import EmbeddingModel, Item, Vector
@@ -29,13 +30,18 @@ class App:
         self.failed = asyncio.Event()
         self._config = config
         self._place = Place()
+        self._exposition: Exposition | None = None
 
     async def start(self) -> None:
         """Loads the model and warms it up. Raises ConfigError when it can't be loaded."""
         loaded = await asyncio.to_thread(_load, self._config)
         engine = self._config.engine
-        bounds = batching.Bounds(engine.batch_tokens, engine.queue_tokens)
-        batcher: Batcher[Item, Vector] = Batcher(loaded.run, bounds, self.failed)
+        bounds = batching.Bounds(engine.batch_tokens, engine.queue_tokens, engine.queue_calls, engine.hang_seconds)
+        batcher = Batcher[Item, Vector](loaded.run, bounds, self.failed, judge=faults.judge, sound=loaded.sound)
+        readings = Readings()
+        figures.tell(readings, batcher)
+        self._exposition = Exposition(self._config.metrics, readings)
+        await self._exposition.start()
         batcher.start()
         self._place.served = self._serve(loaded, batcher)
         _log.info("model loaded", extra={"dtype": loaded.encoder.dtype, "dimensions": loaded.encoder.dimensions})
@@ -50,6 +56,8 @@ class App:
         """Lets what runs finish for at most `grace` seconds, then drops it."""
         if self._place.served is not None:
             await self._place.served.batcher.stop(grace)
+        if self._exposition is not None:
+            await self._exposition.stop()
 
     def _serve(self, loaded: EmbeddingModel, batcher: Batcher[Item, Vector]) -> Served:
         settings = self._config.model

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from meshgate.runtime.config import Strict
 from meshgate.runtime.server import ServerConfig
+from meshgate.runtime.telemetry import MetricsConfig
 from services.device import Dtype
 
 
@@ -28,7 +29,11 @@ class EngineConfig(Strict):
     batch_tokens: int = Field(4096, ge=1, le=16_777_216)
     """The most tokens of one batch, padding included."""
     queue_tokens: int = Field(262_144, ge=1, le=1_073_741_824)
-    """The most tokens in hand; more is refused."""
+    """The most tokens in hand; more is refused. One tenant alone gets three quarters of them."""
+    queue_calls: int = Field(4096, ge=1, le=1_048_576)
+    """The most calls in hand, likewise; of a stream, the messages that are in hand together."""
+    hang_seconds: float = Field(120.0, gt=0, le=3600)
+    """A batch that takes longer ends the process: the model hangs."""
     max_batch: int = Field(1024, ge=1, le=65_536)
     """The most inputs in one request."""
     threads: int = Field(0, ge=0, le=1024)
@@ -39,5 +44,6 @@ class EmbeddingConfig(Strict):
     """All of it."""
 
     server: ServerConfig
+    metrics: MetricsConfig = MetricsConfig.model_validate({})
     model: ModelConfig = ModelConfig.model_validate({})
     engine: EngineConfig = EngineConfig.model_validate({})

@@ -47,6 +47,11 @@ class EmbeddingModel:
         self.tokeniser = tokeniser
         self.card = card
 
+    @property
+    def sound(self) -> Item:
+        """An input that nothing is wrong with."""
+        return Item(Tokens([1] * 4, [0] * 4), Pooling.MEAN)
+
     def run(self, batch: Sequence[Item]) -> list[Vector]:
         """One vector, float32 [dimensions], for each item; not normalised."""
         vectors = self.encoder.pooled([item.tokens for item in batch], [item.pooling for item in batch])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,8 @@ from meshgate.runtime import metadata
 from meshgate.v1 import embedding_pb2 as pb
 from meshgate.v1 import embedding_pb2_grpc, models_pb2, models_pb2_grpc
 from services import checks, ordered
-from services.batching import Batcher
+from services.batching import Batcher, Permit
+from services.caller import Caller, caller_of
 from services.checks import Purse
 from services.embedding import validate, vectors
 from services.embedding.model import EmbeddingModel, Item, Vector
@@ -54,9 +55,10 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
         """One vector for each input."""
-        served = self._place.get()
+        served, caller = self._place.get(), caller_of(context)
         plan = validate.plan(request, served.bounds)
-        reply = await _embed(served, plan, Purse(metadata.token_cap_of(context.invocation_metadata())), wait=False)
+        async with served.batcher.permit(caller.tenant) as permit:
+            reply = await _embed(served, plan, Purse(caller.token_cap), permit, context.time_remaining)
         metadata.report_usage(context, reply.usage.input_tokens)
         return reply
 
@@ -64,7 +66,7 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         self, request_iterator: AsyncIterator[pb.EmbedStreamRequest], context: Context
     ) -> AsyncIterator[pb.EmbedStreamResponse]:
         """One response for each request, in order."""
-        bulk = _Bulk(self._place.get(), Purse(metadata.token_cap_of(context.invocation_metadata())))
+        bulk = _Bulk(self._place.get(), caller_of(context))
         async for reply in ordered.answer(request_iterator, bulk.serve):
             metadata.report_usage(context, bulk.purse.taken)
             yield reply
@@ -73,9 +75,10 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
 class _Bulk:
     """One EmbedStream: model and options are those of its first message."""
 
-    def __init__(self, served: Served, purse: Purse) -> None:
-        self.purse = purse
+    def __init__(self, served: Served, caller: Caller) -> None:
+        self.purse = Purse(caller.token_cap)
         self._served = served
+        self._tenant = caller.tenant
         self._first: pb.EmbedRequest | None = None
 
     async def serve(self, message: pb.EmbedStreamRequest) -> pb.EmbedStreamResponse:
@@ -83,7 +86,8 @@ class _Bulk:
             raise InvalidArgument.of("request", "required")
         try:
             plan = self._plan(message.request)
-            reply = await _embed(self._served, plan, self.purse, wait=True)
+            async with self._served.batcher.permit(self._tenant, wait=True) as permit:
+                reply = await _embed(self._served, plan, self.purse, permit)
         except InvalidArgument as error:
             raise checks.within("request", error) from None
         return pb.EmbedStreamResponse(response=reply)
@@ -99,12 +103,20 @@ class _Bulk:
         return validate.plan(whole, self._served.bounds, bulk=True)
 
 
-async def _embed(served: Served, plan: Plan, purse: Purse, *, wait: bool) -> pb.EmbedResponse:
+async def _embed(
+    served: Served,
+    plan: Plan,
+    purse: Purse,
+    permit: Permit[Item, Vector],
+    time_remaining: Callable[[], float | None] = lambda: None,
+) -> pb.EmbedResponse:
+    """Runs a checked request that has its place. A stream has no `time_remaining`: what it waits for is not lost."""
     tokens = await served.model.tokeniser.encode(plan.inputs, plan.cut, "inputs")
-    taken = sum(each.length for each in tokens)
+    lengths = [each.length for each in tokens]
+    taken = sum(lengths)
     purse.take(taken)
     items = [Item(each, plan.pooling) for each in tokens]
-    made = await served.batcher.submit(items, [each.length for each in tokens], yields=plan.yields, wait=wait)
+    made = await permit.run(items, lengths, yields=plan.yields, remaining=time_remaining())
     return pb.EmbedResponse(
         embeddings=await asyncio.to_thread(_encode, made, tokens, plan),
         usage=pb.EmbedUsage(input_tokens=taken),

@@ -1,0 +1,26 @@
+"""Dynamic batching for encoders: who is let in, whose turn it is, what runs together, and the thread that runs it.
+
+Theory (after text-embeddings-inference's queue). A call takes a place before any work is done for it, and its inputs
+are tokenised before they are queued, so that their true cost is known. There is no wait timer: when the model is free,
+it takes what waits. An idle server adds no delay, and while one batch runs the next gathers by itself.
+
+    admission.py   who is let in, and who is too late
+    room.py        how much may be in hand, and how much of it one tenant's
+    fair.py        whose turn it is: by tokens served, tenant by tenant
+    line.py        two priorities, and the next batch
+    take.py        which inputs run together: like lengths, little padding
+    pace.py        how long it will take
+    faults.py      what an error of the model says of its inputs and of itself
+    worker.py      the model's thread
+    batcher.py     all of it put together
+"""
+
+from __future__ import annotations
+
+from services.batching.batcher import Batcher, Permit
+from services.batching.bounds import Bounds, Counts
+from services.batching.faults import Fault, Judge
+from services.batching.take import take
+from services.batching.worker import Run
+
+__all__ = ["Batcher", "Bounds", "Counts", "Fault", "Judge", "Permit", "Run", "take"]

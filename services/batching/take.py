@@ -1,0 +1,44 @@
+"""Which waiting inputs run together.
+
+A batch is padded to its longest input, so its cost is longest x count; `take` therefore picks inputs of like length,
+around the one whose turn it is, so that none waits for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def take(lengths: Sequence[int], budget: int) -> list[int]:
+    """The indices of the inputs to run together; `lengths` are their tokens, in the order of their turns.
+
+    The first, whose turn it is, is always among them. Their padded cost, longest x count, is at most `budget` tokens,
+    unless the first alone is more, and at most half of it is padding. Of equal ones those are taken whose turn is next.
+    """
+    if not lengths:
+        return []
+    by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
+    low, high = _grow([lengths[index] for index in by_length], by_length.index(0), budget)
+    return by_length[low : high + 1]
+
+
+def _grow(lengths: Sequence[int], anchor: int, budget: int) -> tuple[int, int]:
+    """The widest run of sorted `lengths` around `anchor` that stays in budget and wastes at most half. Inclusive."""
+    low = high = anchor
+    total = lengths[anchor]
+    while True:
+        shorter = low > 0 and _fits(lengths[high], high - low + 2, total + lengths[low - 1], budget)
+        longer = high + 1 < len(lengths) and _fits(lengths[high + 1], high - low + 2, total + lengths[high + 1], budget)
+        if longer and not (shorter and lengths[anchor] - lengths[low - 1] < lengths[high + 1] - lengths[anchor]):
+            high += 1
+            total += lengths[high]
+        elif shorter:
+            low -= 1
+            total += lengths[low]
+        else:
+            return low, high
+
+
+def _fits(longest: int, count: int, total: int, budget: int) -> bool:
+    padded = longest * count
+    return padded <= budget and padded <= 2 * total

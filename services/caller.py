@@ -1,0 +1,25 @@
+"""Who calls a service, and for how long yet: what the gateway says of a call, beside its request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from meshgate.runtime import metadata
+
+if TYPE_CHECKING:
+    from meshgate.runtime.interceptor import Context
+
+
+class Caller(NamedTuple):
+    """A caller, as its call began."""
+
+    tenant: str
+    """Whose share of the model it takes; "" where nobody says."""
+    token_cap: int | None
+
+
+def caller_of(context: Context) -> Caller:
+    """Reads a call's metadata. Raises InvalidArgument for a token cap that is no number."""
+    sent = context.invocation_metadata()
+    tenant = next((value for key, value in sent or () if key == metadata.TENANT and isinstance(value, str)), "")
+    return Caller(tenant, metadata.token_cap_of(sent))
