@@ -28,13 +28,20 @@ _log = logging.getLogger(__name__)
 _NO_DEADLINE: Final = 86_400.0 * 365
 """gRPC gives a call without a deadline one that is further away than this."""
 
+_ENTRY_BYTES: Final = 32
+"""What an entry of metadata counts beside its name and value (RFC 9113 section 6.5.2)."""
+
+_END_SECONDS: Final = 1.0
+"""How long an error may take to leave: that of a caller who does not read waits behind what it has not read."""
+
 
 class Edge(grpc.GenericRpcHandler):
     """Takes every method that is not registered otherwise; those we don't have are refused by the pipeline too."""
 
     def __init__(self, pipeline: Pipeline, config: EdgeConfig) -> None:
         self._pipeline = pipeline
-        self._first_seconds = config.first_message_seconds
+        self._max_metadata = config.max_metadata_bytes
+        self._first = Patience(config.first_message_seconds)
         self._asks_certificate = config.tls.require_client_certificate
         self._writers = Patience(config.silent_writer_seconds)
         self._readers = Patience(config.slow_reader_seconds)
@@ -48,6 +55,7 @@ class Edge(grpc.GenericRpcHandler):
 
     def stop(self) -> None:
         """Leaves no timer behind."""
+        self._first.stop()
         self._writers.stop()
         self._readers.stop()
 
@@ -55,22 +63,25 @@ class Edge(grpc.GenericRpcHandler):
         if route.client_streams:
             return grpc.stream_stream_rpc_method_handler(self._stream_of(route.path))
         if route.server_streams:
-            return grpc.unary_stream_rpc_method_handler(self._unary_stream_of(route.path))
-        return grpc.unary_unary_rpc_method_handler(self._unary_of(route.path))
+            return grpc.stream_stream_rpc_method_handler(self._unary_stream_of(route.path))
+        return grpc.stream_unary_rpc_method_handler(self._unary_of(route.path))
+
+    # To gRPC every request is a stream. A lone message it would receive before it calls us: from anyone, whole, and
+    # waiting for one that does not come for as long as the caller likes.
 
     def _unary_of(self, path: str) -> Any:
-        async def serve(request: bytes, context: Context) -> bytes:
+        async def serve(_: Any, context: Context) -> bytes:
             call = self._call(path, context)
             replies = OneReply(call)
-            await self._run(call, One(request, call), replies, context)
+            await self._run(call, self._one(context, call), replies, context)
             return replies.message
 
         return serve
 
     def _unary_stream_of(self, path: str) -> Any:
-        async def serve(request: bytes, context: Context) -> None:
+        async def serve(_: Any, context: Context) -> None:
             call = self._call(path, context)
-            await self._run(call, One(request, call), ReplyStream(context, call, self._readers), context)
+            await self._run(call, self._one(context, call), ReplyStream(context, call, self._readers), context)
 
         return serve
 
@@ -79,12 +90,15 @@ class Edge(grpc.GenericRpcHandler):
             call = self._call(path, context)
             await self._run(
                 call,
-                RequestStream(context, call, self._writers, self._first_seconds),
+                RequestStream(context, call, self._first, self._writers),
                 ReplyStream(context, call, self._readers),
                 context,
             )
 
         return serve
+
+    def _one(self, context: Context, call: Call) -> One:
+        return One(context, call, self._first, self._writers)
 
     def _call(self, path: str, context: Context) -> Call:
         """A call as it arrives."""
@@ -93,10 +107,24 @@ class Edge(grpc.GenericRpcHandler):
         return Call(
             method=path,
             peer=context.peer(),
-            authorization=_authorization(context),
+            authorization=self._authorization(context),
             deadline=time.monotonic() + remaining if limited and remaining is not None else None,
             certificate=_certificate(context) if self._asks_certificate else None,
         )
+
+    def _authorization(self, context: Context) -> str | None:
+        """The token as sent. Two of them are none at all: which one counts must not be a matter of opinion.
+
+        None is also what a caller has shown that sends more metadata than allowed. gRPC refuses it only once our
+        settings are acknowledged, and those who mean harm need not do that.
+        """
+        size, found = 0, []
+        for key, value in context.invocation_metadata() or ():
+            size += len(key) + len(value) + _ENTRY_BYTES
+            if key == metadata.AUTHORIZATION:
+                found.append(value)
+        fits = size <= self._max_metadata
+        return found[0] if fits and len(found) == 1 and isinstance(found[0], str) else None
 
     async def _run(self, call: Call, requests: Requests, replies: Replies, context: Context) -> None:
         try:
@@ -104,9 +132,9 @@ class Edge(grpc.GenericRpcHandler):
             if call.trailers:
                 context.set_trailing_metadata(call.trailers)
         except errors.MeshError as error:
-            await interceptor.abort(context, error, call.request_id)
+            await _end(context, error, call.request_id)
         except TimeoutError:
-            await interceptor.abort(context, errors.DeadlineExceeded("the deadline passed"), call.request_id)
+            await _end(context, errors.DeadlineExceeded("the deadline passed"), call.request_id)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception:  # the border: whatever else is our fault, and its text stays here
@@ -114,10 +142,13 @@ class Edge(grpc.GenericRpcHandler):
             await interceptor.abort(context, errors.Internal("internal error"), call.request_id)
 
 
-def _authorization(context: Context) -> str | None:
-    """The token as sent. Two of them are none at all: which one counts must not be a matter of opinion."""
-    found = [value for key, value in context.invocation_metadata() or () if key == metadata.AUTHORIZATION]
-    return found[0] if len(found) == 1 and isinstance(found[0], str) else None
+async def _end(context: Context, error: errors.MeshError, request_id: str) -> None:
+    """Ends the call with `error`. Who does not read gets it once it does; meanwhile nothing of ours waits."""
+    try:
+        async with asyncio.timeout(_END_SECONDS):
+            await interceptor.abort(context, error, request_id)
+    except TimeoutError:
+        raise asyncio.CancelledError from None
 
 
 def _certificate(context: Context) -> str | None:
@@ -125,37 +156,24 @@ def _certificate(context: Context) -> str | None:
     return thumbprint(pem) if pem is not None else None
 
 
-class One:
-    """Requests of a call with one message."""
-
-    __slots__ = ("_call", "_message")
-
-    def __init__(self, message: bytes, call: Call) -> None:
-        self._message: bytes | None = message
-        self._call = call
-
-    async def read(self) -> bytes | None:
-        message, self._message = self._message, None
-        if message is not None:
-            self._call.bytes_in = len(message)
-        return message
-
-
 class RequestStream:
     """Requests of a call whose client streams."""
 
-    __slots__ = ("_begun", "_call", "_context", "_first_seconds", "_patience")
+    __slots__ = ("_begun", "_call", "_context", "_first", "_later")
 
-    def __init__(self, context: Context, call: Call, patience: Patience, first_seconds: float) -> None:
+    def __init__(self, context: Context, call: Call, first: Patience, later: Patience) -> None:
+        """`first` is the patience with a call that has not begun, which holds a place for nothing."""
         self._context = context
         self._call = call
-        self._patience = patience
-        self._first_seconds = first_seconds
+        self._first = first
+        self._later = later
         self._begun = False
 
     async def read(self) -> bytes | None:
+        patience = self._later if self._begun else self._first
+        self._begun = True
         try:
-            message: Any = await (self._later() if self._begun else self._first())
+            message: Any = await patience.wait(self._context.read())
         except TimeoutError:
             raise errors.DeadlineExceeded("the caller sent no message in time", reason="SILENT_WRITER") from None
         if message is channel.EOF:
@@ -163,14 +181,14 @@ class RequestStream:
         self._call.bytes_in += len(message)
         return bytes(message)
 
-    async def _first(self) -> Any:
-        """Bounded more closely, because a stream that never begins holds a place for nothing."""
-        self._begun = True
-        async with asyncio.timeout(self._first_seconds):
-            return await self._context.read()
 
-    async def _later(self) -> Any:
-        return await self._patience.wait(self._context.read())
+class One(RequestStream):
+    """Requests of a call with one message."""
+
+    __slots__ = ()
+
+    async def read(self) -> bytes | None:
+        return None if self._begun else await super().read()
 
 
 class OneReply:
