@@ -1,6 +1,7 @@
 """Process logs: one JSON object a line on standard error, so that a collector reads them without rules.
 
-Never pass a prompt, a token or a key to a logger. The audit log, not this one, says who asked what.
+Never pass a prompt, a token or a key to a logger. The audit log, not this one, says who asked what. Of an exception
+only its kind and where it came from are written, never its text, which is as likely as not made of content.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import Any
+from traceback import walk_tb
+from typing import Any, Final
 
+_CAUSES: Final = 8
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -31,8 +34,26 @@ class JsonFormatter(logging.Formatter):
         }
         entry.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
         if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
+            entry["exception"] = _described(record.exc_info[1])
         return json.dumps(entry, default=str)
+
+
+def _described(error: BaseException | None) -> list[dict[str, Any]]:
+    """An exception and its causes, the last first: their types, and where they passed, from raiser to catcher."""
+    found: list[dict[str, Any]] = []
+    while error is not None and len(found) < _CAUSES:
+        frames = [
+            (frame.f_globals.get("__name__", "?"), frame.f_code.co_name, line)
+            for frame, line in walk_tb(error.__traceback__)
+        ]
+        found.append(
+            {
+                "type": f"{type(error).__module__}.{type(error).__qualname__}",
+                "at": [f"{module}.{function}:{line}" for module, function, line in reversed(frames)],
+            }
+        )
+        error = error.__cause__ or error.__context__
+    return found
 
 
 def configure(service: str, level: str = "INFO") -> None:
