@@ -99,6 +99,39 @@ async def test_what_nobody_waits_for_leaves_soon_by_itself() -> None:
         assert sink.records == [b"1"]
 
 
+async def spread(lane: Lane, sink: Sink) -> None:
+    """Three records, each some turns of the loop after the one before; the first is with the sink if it can be."""
+    waiting = []
+    for number in range(3):
+        waiting.append(lane.enter(b"%d" % number))
+        for _ in range(5):
+            await asyncio.sleep(0)
+    assert all([done is not None and await done for done in waiting])
+
+
+@pytest.mark.parametrize("crowded", [True, False])
+async def test_a_group_gathers_where_many_calls_are_under_way(crowded: bool) -> None:
+    sink = Sink()
+    terms = Terms("test", True, 5, 100, gather_seconds=0.05)
+    lane = Lane(sink, terms, gap, lambda: crowded)
+    await lane.start()
+    await spread(lane, sink)
+    assert sink.records == [b"0", b"1", b"2"]
+    assert (len(sink.groups) == 1) == crowded
+    await lane.stop()
+
+
+async def test_a_stop_does_not_wait_for_a_group_to_gather() -> None:
+    sink = Sink()
+    lane = Lane(sink, Terms("test", True, 5, 100, gather_seconds=60), gap, lambda: True)
+    await lane.start()
+    done = lane.enter(b"1")
+    await lane.stop()
+    assert done is not None
+    assert await done
+    assert sink.records == [b"1"]
+
+
 async def test_order_is_that_of_arrival() -> None:
     sink = Sink()
     async with opened(sink) as lane:
