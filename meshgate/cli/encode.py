@@ -26,16 +26,36 @@ def embed(
     model: Model = "",
     dimensions: Annotated[int | None, typer.Option(help="Keep the first so many.", show_default=False)] = None,
     prompt_name: Annotated[str, typer.Option(help="A prompt of the model, such as query.", show_default=False)] = "",
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long at the end.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A .npy file: row n is of line n of --file. Interrupted, it goes on.", show_default=False),
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="Of --out: float32 or float16.")] = "float32",
     sealed: Sealed = False,
     as_json: AsJson = False,
 ) -> None:
     """Turn texts into vectors."""
+    connection: Connection = ctx.obj
+    dimensions = whole("--dimensions", dimensions)
+    if out is not None:
+        if file is None or texts or as_json:
+            raise UsageError("--out takes its texts from --file, and from nowhere else")
+        from meshgate.cli import bulk
+        from meshgate.cli.progress import Options
+
+        wanted = Options(model, dimensions, prompt_name, truncate, dtype)
+        bulk.embed(connection, file, out, wanted, sealed=sealed)
+        return
     from meshgate.v1 import embedding_pb2 as pb
     from meshgate.v1 import embedding_pb2_grpc
 
     inputs = _inputs(texts, file)
-    options = pb.EmbedOptions(dimensions=whole("--dimensions", dimensions), prompt_name=prompt_name)
-    connection: Connection = ctx.obj
+    options = pb.EmbedOptions(
+        dimensions=dimensions,
+        prompt_name=prompt_name,
+        truncation=pb.TRUNCATION_END if truncate else pb.TRUNCATION_UNSPECIFIED,
+    )
     with connection.channel(sealed=sealed) as channel:
         stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(channel)
         request = pb.EmbedRequest(model=model, inputs=inputs, options=options)

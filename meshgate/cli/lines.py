@@ -1,0 +1,74 @@
+"""A file with a text on each line, read in constant memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from meshgate.cli.failures import UsageError
+
+MOST_BYTES: Final = 1_048_576
+"""Of one text, as the contract says."""
+
+
+class Survey(NamedTuple):
+    """What a file holds."""
+
+    lines: int
+    digest: str
+    """SHA-256 of the whole file."""
+
+
+class Chunk(NamedTuple):
+    """Some lines."""
+
+    texts: list[str]
+    end: int
+    """Where in the file the next one begins."""
+
+
+def survey(path: Path) -> Survey:
+    """Reads all of a file once. Raises UsageError, with the line's number, for a line that can't be a text."""
+    digest, lines = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while line := file.readline(MOST_BYTES + 2):
+            lines += 1
+            digest.update(line)
+            if fault := _fault(line):
+                raise UsageError(f"{path}: line {lines} {fault}")
+    return Survey(lines, digest.hexdigest())
+
+
+def chunks(path: Path, start: int, size: int) -> Iterator[Chunk]:
+    """The lines from byte `start` on, `size` at a time."""
+    with path.open("rb") as file:
+        file.seek(start)
+        texts: list[str] = []
+        while line := file.readline():
+            start += len(line)
+            texts.append(_text(line).decode())
+            if len(texts) == size:
+                yield Chunk(texts, start)
+                texts = []
+        if texts:
+            yield Chunk(texts, start)
+
+
+def _text(line: bytes) -> bytes:
+    return line.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def _fault(line: bytes) -> str:
+    """A blank line is no text, and to leave it out would make row n of the vectors another line's."""
+    text = _text(line)
+    if not text.strip():
+        return "is blank"
+    if len(text) > MOST_BYTES:
+        return f"has more than {MOST_BYTES} bytes"
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return "is not valid UTF-8"
+    return ""
