@@ -78,8 +78,11 @@ class Tokeniser:
                     field, f"{over} tokens are too many: the model takes {self.max_tokens}", reason="INPUT_TOO_LONG"
                 )
             _shorten(text, pair, room, cut)
-        whole = self._backend.post_process(text, pair)
-        return Tokens(whole.ids, whole.type_ids, cut=asked > room)
+        return self._read(self._backend.post_process(text, pair), cut=asked > room)
+
+    def _read(self, whole: Any, *, cut: bool) -> Tokens:
+        """What is kept of a tokenizers.Encoding."""
+        return Tokens(whole.ids, whole.type_ids, cut=cut)
 
 
 def _shorten(text: Any, pair: Any, room: int, cut: Cut) -> None:

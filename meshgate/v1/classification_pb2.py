@@ -22,40 +22,75 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from meshgate.v1 import priority_pb2 as meshgate_dot_v1_dot_priority__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n meshgate/v1/classification.proto\x12\x0bmeshgate.v1\x1a\x1ameshgate/v1/priority.proto\"3\n\x0e\x43\x61ndidateLabel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\">\n\x0f\x43\x61ndidateLabels\x12+\n\x06labels\x18\x01 \x03(\x0b\x32\x1b.meshgate.v1.CandidateLabel\"6\n\x13\x43lassificationInput\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttext_pair\x18\x02 \x01(\t\"\xda\x01\n\x0f\x43lassifyOptions\x12\x18\n\x0bmulti_label\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x32\n\x0escore_function\x18\x03 \x01(\x0e\x32\x1a.meshgate.v1.ScoreFunction\x12\x15\n\x08truncate\x18\x04 \x01(\x08H\x02\x88\x01\x01\x12\'\n\x08priority\x18\x05 \x01(\x0e\x32\x15.meshgate.v1.PriorityB\x0e\n\x0c_multi_labelB\x08\n\x06_top_kB\x0b\n\t_truncate\"\xb9\x01\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x30\n\x06inputs\x18\x02 \x03(\x0b\x32 .meshgate.v1.ClassificationInput\x12\x36\n\x10\x63\x61ndidate_labels\x18\x03 \x01(\x0b\x32\x1c.meshgate.v1.CandidateLabels\x12-\n\x07options\x18\x04 \x01(\x0b\x32\x1c.meshgate.v1.ClassifyOptions\"*\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"\\\n\x0e\x43lassification\x12\'\n\x06labels\x18\x01 \x03(\x0b\x32\x17.meshgate.v1.LabelScore\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x11\n\ttruncated\x18\x03 \x01(\x08\"%\n\rClassifyUsage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\r\"z\n\x10\x43lassifyResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.meshgate.v1.Classification\x12)\n\x05usage\x18\x02 \x01(\x0b\x32\x1a.meshgate.v1.ClassifyUsage\x12\r\n\x05model\x18\x03 \x01(\t\"F\n\x15\x43lassifyStreamRequest\x12-\n\x07request\x18\x01 \x01(\x0b\x32\x1c.meshgate.v1.ClassifyRequest\"I\n\x16\x43lassifyStreamResponse\x12/\n\x08response\x18\x01 \x01(\x0b\x32\x1d.meshgate.v1.ClassifyResponse*\x80\x01\n\rScoreFunction\x12\x1e\n\x1aSCORE_FUNCTION_UNSPECIFIED\x10\x00\x12\x1a\n\x16SCORE_FUNCTION_SOFTMAX\x10\x01\x12\x1a\n\x16SCORE_FUNCTION_SIGMOID\x10\x02\x12\x17\n\x13SCORE_FUNCTION_NONE\x10\x03\x32\xbf\x01\n\x15\x43lassificationService\x12G\n\x08\x43lassify\x12\x1c.meshgate.v1.ClassifyRequest\x1a\x1d.meshgate.v1.ClassifyResponse\x12]\n\x0e\x43lassifyStream\x12\".meshgate.v1.ClassifyStreamRequest\x1a#.meshgate.v1.ClassifyStreamResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n meshgate/v1/classification.proto\x12\x0bmeshgate.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ameshgate/v1/priority.proto\"3\n\x0e\x43\x61ndidateLabel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\">\n\x0f\x43\x61ndidateLabels\x12+\n\x06labels\x18\x01 \x03(\x0b\x32\x1b.meshgate.v1.CandidateLabel\"6\n\x13\x43lassificationInput\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttext_pair\x18\x02 \x01(\t\"\x8e\x02\n\x0f\x43lassifyOptions\x12\x18\n\x0bmulti_label\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x12\n\x05top_k\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x32\n\x0escore_function\x18\x03 \x01(\x0e\x32\x1a.meshgate.v1.ScoreFunction\x12\x15\n\x08truncate\x18\x04 \x01(\x08H\x02\x88\x01\x01\x12\'\n\x08priority\x18\x05 \x01(\x0e\x32\x15.meshgate.v1.Priority\x12\x32\n\x0etoken_grouping\x18\x06 \x01(\x0e\x32\x1a.meshgate.v1.TokenGroupingB\x0e\n\x0c_multi_labelB\x08\n\x06_top_kB\x0b\n\t_truncate\"\xb9\x01\n\x0f\x43lassifyRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x30\n\x06inputs\x18\x02 \x03(\x0b\x32 .meshgate.v1.ClassificationInput\x12\x36\n\x10\x63\x61ndidate_labels\x18\x03 \x01(\x0b\x32\x1c.meshgate.v1.CandidateLabels\x12-\n\x07options\x18\x04 \x01(\x0b\x32\x1c.meshgate.v1.ClassifyOptions\"*\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\"H\n\x0cLabelledSpan\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\r\n\x05start\x18\x03 \x01(\r\x12\x0b\n\x03\x65nd\x18\x04 \x01(\r\"\x86\x01\n\x0e\x43lassification\x12\'\n\x06labels\x18\x01 \x03(\x0b\x32\x17.meshgate.v1.LabelScore\x12\x0e\n\x06tokens\x18\x02 \x01(\r\x12\x11\n\ttruncated\x18\x03 \x01(\x08\x12(\n\x05spans\x18\x04 \x03(\x0b\x32\x19.meshgate.v1.LabelledSpan\"%\n\rClassifyUsage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\r\"z\n\x10\x43lassifyResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.meshgate.v1.Classification\x12)\n\x05usage\x18\x02 \x01(\x0b\x32\x1a.meshgate.v1.ClassifyUsage\x12\r\n\x05model\x18\x03 \x01(\t\"F\n\x15\x43lassifyStreamRequest\x12-\n\x07request\x18\x01 \x01(\x0b\x32\x1c.meshgate.v1.ClassifyRequest\"I\n\x16\x43lassifyStreamResponse\x12/\n\x08response\x18\x01 \x01(\x0b\x32\x1d.meshgate.v1.ClassifyResponse\",\n\rLabelledInput\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\"\xa2\x01\n\x0cTrainOptions\x12\x11\n\x04seed\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x15\n\x08\x62\x61lanced\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x15\n\x08held_out\x18\x03 \x01(\x01H\x02\x88\x01\x01\x12\x1b\n\x0eregularisation\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\x07\n\x05_seedB\x0b\n\t_balancedB\x0b\n\t_held_outB\x11\n\x0f_regularisation\"\x7f\n\x16TrainClassifierRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12*\n\x07options\x18\x02 \x01(\x0b\x32\x19.meshgate.v1.TrainOptions\x12*\n\x06inputs\x18\x03 \x03(\x0b\x32\x1a.meshgate.v1.LabelledInput\"0\n\x10TrainingProgress\x12\x0c\n\x04read\x18\x01 \x01(\r\x12\x0e\n\x06inputs\x18\x02 \x01(\r\"R\n\x0bLabelReport\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0e\n\x06inputs\x18\x02 \x01(\r\x12\x10\n\x08held_out\x18\x03 \x01(\r\x12\x12\n\nclassified\x18\x04 \x03(\r\"\xc0\x01\n\x0eTrainingReport\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x10\n\x08\x61\x63\x63uracy\x18\x03 \x01(\x01\x12(\n\x06labels\x18\x04 \x03(\x0b\x32\x18.meshgate.v1.LabelReport\x12\x16\n\x0eregularisation\x18\x05 \x01(\x01\x12\x0f\n\x07seconds\x18\x06 \x01(\x01\x12)\n\x05usage\x18\x07 \x01(\x0b\x32\x1a.meshgate.v1.ClassifyUsage\"\x84\x01\n\x17TrainClassifierResponse\x12\x31\n\x08progress\x18\x01 \x01(\x0b\x32\x1d.meshgate.v1.TrainingProgressH\x00\x12-\n\x06report\x18\x02 \x01(\x0b\x32\x1b.meshgate.v1.TrainingReportH\x00\x42\x07\n\x05\x65vent\"\x18\n\x16ListClassifiersRequest\"\x83\x01\n\x11\x43lassifierVersion\x12\x0f\n\x07version\x18\x01 \x01(\r\x12+\n\x07trained\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61\x63\x63uracy\x18\x03 \x01(\x01\x12\x0e\n\x06inputs\x18\x04 \x01(\r\x12\x0e\n\x06labels\x18\x05 \x03(\t\"d\n\x10\x43ustomClassifier\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x30\n\x08versions\x18\x03 \x03(\x0b\x32\x1e.meshgate.v1.ClassifierVersion\"M\n\x17ListClassifiersResponse\x12\x32\n\x0b\x63lassifiers\x18\x01 \x03(\x0b\x32\x1d.meshgate.v1.CustomClassifier\"(\n\x17\x44\x65leteClassifierRequest\x12\r\n\x05model\x18\x01 \x01(\t\"\x1a\n\x18\x44\x65leteClassifierResponse\"L\n\x19RollbackClassifierRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x07version\x18\x02 \x01(\rH\x00\x88\x01\x01\x42\n\n\x08_version\"O\n\x1aRollbackClassifierResponse\x12\x31\n\nclassifier\x18\x01 \x01(\x0b\x32\x1d.meshgate.v1.CustomClassifier*\x80\x01\n\rScoreFunction\x12\x1e\n\x1aSCORE_FUNCTION_UNSPECIFIED\x10\x00\x12\x1a\n\x16SCORE_FUNCTION_SOFTMAX\x10\x01\x12\x1a\n\x16SCORE_FUNCTION_SIGMOID\x10\x02\x12\x17\n\x13SCORE_FUNCTION_NONE\x10\x03*~\n\rTokenGrouping\x12\x1e\n\x1aTOKEN_GROUPING_UNSPECIFIED\x10\x00\x12\x18\n\x14TOKEN_GROUPING_SPANS\x10\x01\x12\x18\n\x14TOKEN_GROUPING_WORDS\x10\x02\x12\x19\n\x15TOKEN_GROUPING_TOKENS\x10\x03\x32\xc7\x04\n\x15\x43lassificationService\x12G\n\x08\x43lassify\x12\x1c.meshgate.v1.ClassifyRequest\x1a\x1d.meshgate.v1.ClassifyResponse\x12]\n\x0e\x43lassifyStream\x12\".meshgate.v1.ClassifyStreamRequest\x1a#.meshgate.v1.ClassifyStreamResponse(\x01\x30\x01\x12`\n\x0fTrainClassifier\x12#.meshgate.v1.TrainClassifierRequest\x1a$.meshgate.v1.TrainClassifierResponse(\x01\x30\x01\x12\\\n\x0fListClassifiers\x12#.meshgate.v1.ListClassifiersRequest\x1a$.meshgate.v1.ListClassifiersResponse\x12_\n\x10\x44\x65leteClassifier\x12$.meshgate.v1.DeleteClassifierRequest\x1a%.meshgate.v1.DeleteClassifierResponse\x12\x65\n\x12RollbackClassifier\x12&.meshgate.v1.RollbackClassifierRequest\x1a\'.meshgate.v1.RollbackClassifierResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'meshgate.v1.classification_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SCOREFUNCTION']._serialized_start=1108
-  _globals['_SCOREFUNCTION']._serialized_end=1236
-  _globals['_CANDIDATELABEL']._serialized_start=77
-  _globals['_CANDIDATELABEL']._serialized_end=128
-  _globals['_CANDIDATELABELS']._serialized_start=130
-  _globals['_CANDIDATELABELS']._serialized_end=192
-  _globals['_CLASSIFICATIONINPUT']._serialized_start=194
-  _globals['_CLASSIFICATIONINPUT']._serialized_end=248
-  _globals['_CLASSIFYOPTIONS']._serialized_start=251
-  _globals['_CLASSIFYOPTIONS']._serialized_end=469
-  _globals['_CLASSIFYREQUEST']._serialized_start=472
-  _globals['_CLASSIFYREQUEST']._serialized_end=657
-  _globals['_LABELSCORE']._serialized_start=659
-  _globals['_LABELSCORE']._serialized_end=701
-  _globals['_CLASSIFICATION']._serialized_start=703
-  _globals['_CLASSIFICATION']._serialized_end=795
-  _globals['_CLASSIFYUSAGE']._serialized_start=797
-  _globals['_CLASSIFYUSAGE']._serialized_end=834
-  _globals['_CLASSIFYRESPONSE']._serialized_start=836
-  _globals['_CLASSIFYRESPONSE']._serialized_end=958
-  _globals['_CLASSIFYSTREAMREQUEST']._serialized_start=960
-  _globals['_CLASSIFYSTREAMREQUEST']._serialized_end=1030
-  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=1032
-  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=1105
-  _globals['_CLASSIFICATIONSERVICE']._serialized_start=1239
-  _globals['_CLASSIFICATIONSERVICE']._serialized_end=1430
+  _globals['_SCOREFUNCTION']._serialized_start=2684
+  _globals['_SCOREFUNCTION']._serialized_end=2812
+  _globals['_TOKENGROUPING']._serialized_start=2814
+  _globals['_TOKENGROUPING']._serialized_end=2940
+  _globals['_CANDIDATELABEL']._serialized_start=110
+  _globals['_CANDIDATELABEL']._serialized_end=161
+  _globals['_CANDIDATELABELS']._serialized_start=163
+  _globals['_CANDIDATELABELS']._serialized_end=225
+  _globals['_CLASSIFICATIONINPUT']._serialized_start=227
+  _globals['_CLASSIFICATIONINPUT']._serialized_end=281
+  _globals['_CLASSIFYOPTIONS']._serialized_start=284
+  _globals['_CLASSIFYOPTIONS']._serialized_end=554
+  _globals['_CLASSIFYREQUEST']._serialized_start=557
+  _globals['_CLASSIFYREQUEST']._serialized_end=742
+  _globals['_LABELSCORE']._serialized_start=744
+  _globals['_LABELSCORE']._serialized_end=786
+  _globals['_LABELLEDSPAN']._serialized_start=788
+  _globals['_LABELLEDSPAN']._serialized_end=860
+  _globals['_CLASSIFICATION']._serialized_start=863
+  _globals['_CLASSIFICATION']._serialized_end=997
+  _globals['_CLASSIFYUSAGE']._serialized_start=999
+  _globals['_CLASSIFYUSAGE']._serialized_end=1036
+  _globals['_CLASSIFYRESPONSE']._serialized_start=1038
+  _globals['_CLASSIFYRESPONSE']._serialized_end=1160
+  _globals['_CLASSIFYSTREAMREQUEST']._serialized_start=1162
+  _globals['_CLASSIFYSTREAMREQUEST']._serialized_end=1232
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_start=1234
+  _globals['_CLASSIFYSTREAMRESPONSE']._serialized_end=1307
+  _globals['_LABELLEDINPUT']._serialized_start=1309
+  _globals['_LABELLEDINPUT']._serialized_end=1353
+  _globals['_TRAINOPTIONS']._serialized_start=1356
+  _globals['_TRAINOPTIONS']._serialized_end=1518
+  _globals['_TRAINCLASSIFIERREQUEST']._serialized_start=1520
+  _globals['_TRAINCLASSIFIERREQUEST']._serialized_end=1647
+  _globals['_TRAININGPROGRESS']._serialized_start=1649
+  _globals['_TRAININGPROGRESS']._serialized_end=1697
+  _globals['_LABELREPORT']._serialized_start=1699
+  _globals['_LABELREPORT']._serialized_end=1781
+  _globals['_TRAININGREPORT']._serialized_start=1784
+  _globals['_TRAININGREPORT']._serialized_end=1976
+  _globals['_TRAINCLASSIFIERRESPONSE']._serialized_start=1979
+  _globals['_TRAINCLASSIFIERRESPONSE']._serialized_end=2111
+  _globals['_LISTCLASSIFIERSREQUEST']._serialized_start=2113
+  _globals['_LISTCLASSIFIERSREQUEST']._serialized_end=2137
+  _globals['_CLASSIFIERVERSION']._serialized_start=2140
+  _globals['_CLASSIFIERVERSION']._serialized_end=2271
+  _globals['_CUSTOMCLASSIFIER']._serialized_start=2273
+  _globals['_CUSTOMCLASSIFIER']._serialized_end=2373
+  _globals['_LISTCLASSIFIERSRESPONSE']._serialized_start=2375
+  _globals['_LISTCLASSIFIERSRESPONSE']._serialized_end=2452
+  _globals['_DELETECLASSIFIERREQUEST']._serialized_start=2454
+  _globals['_DELETECLASSIFIERREQUEST']._serialized_end=2494
+  _globals['_DELETECLASSIFIERRESPONSE']._serialized_start=2496
+  _globals['_DELETECLASSIFIERRESPONSE']._serialized_end=2522
+  _globals['_ROLLBACKCLASSIFIERREQUEST']._serialized_start=2524
+  _globals['_ROLLBACKCLASSIFIERREQUEST']._serialized_end=2600
+  _globals['_ROLLBACKCLASSIFIERRESPONSE']._serialized_start=2602
+  _globals['_ROLLBACKCLASSIFIERRESPONSE']._serialized_end=2681
+  _globals['_CLASSIFICATIONSERVICE']._serialized_start=2943
+  _globals['_CLASSIFICATIONSERVICE']._serialized_end=3526
 # @@protoc_insertion_point(module_scope)

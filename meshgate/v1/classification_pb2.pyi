@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from meshgate.v1 import priority_pb2 as _priority_pb2
@@ -27,7 +28,9 @@ class _ScoreFunction:
 class _ScoreFunctionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScoreFunction.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SCORE_FUNCTION_UNSPECIFIED: _ScoreFunction.ValueType  # 0
-    """Softmax for one label an input, sigmoid where multi_label is set."""
+    """Softmax for one label an input; sigmoid where multi_label is set, and for a classifier that was trained to give
+    several labels, or that has one label only (relevance).
+    """
     SCORE_FUNCTION_SOFTMAX: _ScoreFunction.ValueType  # 1
     """Scores of an input add up to 1."""
     SCORE_FUNCTION_SIGMOID: _ScoreFunction.ValueType  # 2
@@ -39,7 +42,9 @@ class ScoreFunction(_ScoreFunction, metaclass=_ScoreFunctionEnumTypeWrapper):
     """How scores are made from a classifier's raw outputs."""
 
 SCORE_FUNCTION_UNSPECIFIED: ScoreFunction.ValueType  # 0
-"""Softmax for one label an input, sigmoid where multi_label is set."""
+"""Softmax for one label an input; sigmoid where multi_label is set, and for a classifier that was trained to give
+several labels, or that has one label only (relevance).
+"""
 SCORE_FUNCTION_SOFTMAX: ScoreFunction.ValueType  # 1
 """Scores of an input add up to 1."""
 SCORE_FUNCTION_SIGMOID: ScoreFunction.ValueType  # 2
@@ -47,6 +52,38 @@ SCORE_FUNCTION_SIGMOID: ScoreFunction.ValueType  # 2
 SCORE_FUNCTION_NONE: ScoreFunction.ValueType  # 3
 """The raw outputs."""
 Global___ScoreFunction: _TypeAlias = ScoreFunction  # noqa: Y015
+
+class _TokenGrouping:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TokenGroupingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TokenGrouping.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOKEN_GROUPING_UNSPECIFIED: _TokenGrouping.ValueType  # 0
+    """As spans."""
+    TOKEN_GROUPING_SPANS: _TokenGrouping.ValueType  # 1
+    """Neighbouring words of one label together, by the classifier's B- and I- labels where it has them, whose prefix is
+    left out; words without a label (O) are left out. A word has the label of its first token.
+    """
+    TOKEN_GROUPING_WORDS: _TokenGrouping.ValueType  # 2
+    """Each word, with the label of its first token."""
+    TOKEN_GROUPING_TOKENS: _TokenGrouping.ValueType  # 3
+    """Each token."""
+
+class TokenGrouping(_TokenGrouping, metaclass=_TokenGroupingEnumTypeWrapper):
+    """What a classifier of tokens (named entities, parts of speech) returns as a span."""
+
+TOKEN_GROUPING_UNSPECIFIED: TokenGrouping.ValueType  # 0
+"""As spans."""
+TOKEN_GROUPING_SPANS: TokenGrouping.ValueType  # 1
+"""Neighbouring words of one label together, by the classifier's B- and I- labels where it has them, whose prefix is
+left out; words without a label (O) are left out. A word has the label of its first token.
+"""
+TOKEN_GROUPING_WORDS: TokenGrouping.ValueType  # 2
+"""Each word, with the label of its first token."""
+TOKEN_GROUPING_TOKENS: TokenGrouping.ValueType  # 3
+"""Each token."""
+Global___TokenGrouping: _TypeAlias = TokenGrouping  # noqa: Y015
 
 @_typing.final
 class CandidateLabel(_message.Message):
@@ -135,18 +172,21 @@ class ClassifyOptions(_message.Message):
     SCORE_FUNCTION_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    TOKEN_GROUPING_FIELD_NUMBER: _builtins.int
     multi_label: _builtins.bool
     """Whether an input may have several labels, or none: scores are then independent. Default false."""
     top_k: _builtins.int
     """How many labels to return, best first. Range 1 to the number of labels. Default: all."""
     score_function: Global___ScoreFunction.ValueType
-    """How scores are made. Default: softmax, or sigmoid where multi_label is set."""
+    """How scores are made. Default: see SCORE_FUNCTION_UNSPECIFIED."""
     truncate: _builtins.bool
     """Whether to cut an input that is longer than the model's max_input_tokens, at its end, instead of refusing it.
     Default false.
     """
     priority: _priority_pb2.Priority.ValueType
     """Which traffic this is. Default interactive, and batch for the bulk stream."""
+    token_grouping: Global___TokenGrouping.ValueType
+    """What is a span, for a classifier of tokens; others refuse it, as it refuses multi_label and top_k. Default: spans."""
     def __init__(
         self,
         *,
@@ -155,10 +195,11 @@ class ClassifyOptions(_message.Message):
         score_function: Global___ScoreFunction.ValueType = ...,
         truncate: _builtins.bool | None = ...,
         priority: _priority_pb2.Priority.ValueType = ...,
+        token_grouping: Global___TokenGrouping.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_multi_label", b"_multi_label", "_top_k", b"_top_k", "_truncate", b"_truncate", "multi_label", b"multi_label", "top_k", b"top_k", "truncate", b"truncate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_multi_label", b"_multi_label", "_top_k", b"_top_k", "_truncate", b"_truncate", "multi_label", b"multi_label", "priority", b"priority", "score_function", b"score_function", "top_k", b"top_k", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_multi_label", b"_multi_label", "_top_k", b"_top_k", "_truncate", b"_truncate", "multi_label", b"multi_label", "priority", b"priority", "score_function", b"score_function", "token_grouping", b"token_grouping", "top_k", b"top_k", "truncate", b"truncate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__multi_label: _TypeAlias = _typing.Literal["multi_label"]  # noqa: Y015
     _WhichOneofArgType__multi_label: _TypeAlias = _typing.Literal["_multi_label", b"_multi_label"]  # noqa: Y015
@@ -186,8 +227,8 @@ class ClassifyRequest(_message.Message):
     CANDIDATE_LABELS_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """A classifier's name or alias, at most 256 bytes. Default: the service's default classifier, or its zero-shot model
-    where candidate_labels are given.
+    """A classifier's name or alias, or the name of one of the tenant's own, at most 256 bytes. Default: the service's
+    default classifier, or its zero-shot model where candidate_labels are given.
     """
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassificationInput]:
@@ -244,6 +285,40 @@ class LabelScore(_message.Message):
 Global___LabelScore: _TypeAlias = LabelScore  # noqa: Y015
 
 @_typing.final
+class LabelledSpan(_message.Message):
+    """A part of a text and its label."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """The label's name."""
+    score: _builtins.float
+    """Its score, as the score function says; of several words, the mean."""
+    start: _builtins.int
+    """Where it begins in the text, in characters (Unicode code points) from 0."""
+    end: _builtins.int
+    """Where it ends: the first character that is no part of it."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        score: _builtins.float = ...,
+        start: _builtins.int = ...,
+        end: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "label", b"label", "score", b"score", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelledSpan: _TypeAlias = LabelledSpan  # noqa: Y015
+
+@_typing.final
 class Classification(_message.Message):
     """One input's labels."""
 
@@ -252,13 +327,18 @@ class Classification(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
+    SPANS_FIELD_NUMBER: _builtins.int
     tokens: _builtins.int
     """Tokens of the input, special tokens included."""
     truncated: _builtins.bool
     """Whether the input was cut."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelScore]:
-        """Labels, best first; ties in the classifier's own order."""
+        """Labels, best first; ties in the classifier's own order. Empty for a classifier of tokens."""
+
+    @_builtins.property
+    def spans(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelledSpan]:
+        """Of a classifier of tokens: labelled parts of the text, in its order. See TokenGrouping."""
 
     def __init__(
         self,
@@ -266,10 +346,11 @@ class Classification(_message.Message):
         labels: _abc.Iterable[Global___LabelScore] | None = ...,
         tokens: _builtins.int = ...,
         truncated: _builtins.bool = ...,
+        spans: _abc.Iterable[Global___LabelledSpan] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "tokens", b"tokens", "truncated", b"truncated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "spans", b"spans", "tokens", b"tokens", "truncated", b"truncated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -380,3 +461,472 @@ class ClassifyStreamResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClassifyStreamResponse: _TypeAlias = ClassifyStreamResponse  # noqa: Y015
+
+@_typing.final
+class LabelledInput(_message.Message):
+    """A text and what it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The text, 1 to 1,048,576 bytes of UTF-8. What is longer than the service's encoder takes is cut at its end."""
+    label: _builtins.str
+    """Its label, 1 to 256 bytes."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        label: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelledInput: _TypeAlias = LabelledInput  # noqa: Y015
+
+@_typing.final
+class TrainOptions(_message.Message):
+    """How to train. An unset field takes the default named here."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEED_FIELD_NUMBER: _builtins.int
+    BALANCED_FIELD_NUMBER: _builtins.int
+    HELD_OUT_FIELD_NUMBER: _builtins.int
+    REGULARISATION_FIELD_NUMBER: _builtins.int
+    seed: _builtins.int
+    """What decides which texts are held out. The same texts, options and seed give the same classifier. Default 0."""
+    balanced: _builtins.bool
+    """Whether a label with few texts weighs as much as one with many. Default true."""
+    held_out: _builtins.float
+    """The share of each label's texts that is held out to measure by, at least one of each. Range 0.05 to 0.5. Default 0.2."""
+    regularisation: _builtins.float
+    """What keeps the weights small: the factor of half their squared norm beside the mean loss. Range 1e-8 to 10. Default:
+    whichever does best in cross-validation.
+    """
+    def __init__(
+        self,
+        *,
+        seed: _builtins.int | None = ...,
+        balanced: _builtins.bool | None = ...,
+        held_out: _builtins.float | None = ...,
+        regularisation: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_balanced", b"_balanced", "_held_out", b"_held_out", "_regularisation", b"_regularisation", "_seed", b"_seed", "balanced", b"balanced", "held_out", b"held_out", "regularisation", b"regularisation", "seed", b"seed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_balanced", b"_balanced", "_held_out", b"_held_out", "_regularisation", b"_regularisation", "_seed", b"_seed", "balanced", b"balanced", "held_out", b"held_out", "regularisation", b"regularisation", "seed", b"seed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__balanced: _TypeAlias = _typing.Literal["balanced"]  # noqa: Y015
+    _WhichOneofArgType__balanced: _TypeAlias = _typing.Literal["_balanced", b"_balanced"]  # noqa: Y015
+    _WhichOneofReturnType__held_out: _TypeAlias = _typing.Literal["held_out"]  # noqa: Y015
+    _WhichOneofArgType__held_out: _TypeAlias = _typing.Literal["_held_out", b"_held_out"]  # noqa: Y015
+    _WhichOneofReturnType__regularisation: _TypeAlias = _typing.Literal["regularisation"]  # noqa: Y015
+    _WhichOneofArgType__regularisation: _TypeAlias = _typing.Literal["_regularisation", b"_regularisation"]  # noqa: Y015
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__balanced) -> _WhichOneofReturnType__balanced | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__held_out) -> _WhichOneofReturnType__held_out | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__regularisation) -> _WhichOneofReturnType__regularisation | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+
+Global___TrainOptions: _TypeAlias = TrainOptions  # noqa: Y015
+
+@_typing.final
+class TrainClassifierRequest(_message.Message):
+    """A piece of what to train from. Model and options are those of the first message; a later one may leave them out, and
+    is refused if it changes them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The classifier's name: 1 to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or digit. No other model's name."""
+    @_builtins.property
+    def options(self) -> Global___TrainOptions:
+        """How to train."""
+
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelledInput]:
+        """Texts with their labels: of all messages together at least two labels, and at least two texts of each. What there
+        may be at most is the service's to say.
+        """
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        options: Global___TrainOptions | None = ...,
+        inputs: _abc.Iterable[Global___LabelledInput] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model", b"model", "options", b"options"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainClassifierRequest: _TypeAlias = TrainClassifierRequest  # noqa: Y015
+
+@_typing.final
+class TrainingProgress(_message.Message):
+    """How far a training is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    READ_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    read: _builtins.int
+    """Texts that were read."""
+    inputs: _builtins.int
+    """Of so many."""
+    def __init__(
+        self,
+        *,
+        read: _builtins.int = ...,
+        inputs: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "read", b"read"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainingProgress: _TypeAlias = TrainingProgress  # noqa: Y015
+
+@_typing.final
+class LabelReport(_message.Message):
+    """What there is of one label."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    HELD_OUT_FIELD_NUMBER: _builtins.int
+    CLASSIFIED_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """The label's name."""
+    inputs: _builtins.int
+    """Its texts, those held out included."""
+    held_out: _builtins.int
+    """Of which so many were held out."""
+    @_builtins.property
+    def classified(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How the held-out texts of this label were classified: so many as each label, in the order of the labels."""
+
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        inputs: _builtins.int = ...,
+        held_out: _builtins.int = ...,
+        classified: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classified", b"classified", "held_out", b"held_out", "inputs", b"inputs", "label", b"label"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelReport: _TypeAlias = LabelReport  # noqa: Y015
+
+@_typing.final
+class TrainingReport(_message.Message):
+    """How good a version of a classifier is. It was measured on the held-out texts by a classifier that had not seen them;
+    the one that is served was then trained on all of them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    ACCURACY_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    REGULARISATION_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The classifier's name."""
+    version: _builtins.int
+    """Its new version: 1 for the first, and one more each time."""
+    accuracy: _builtins.float
+    """The share of the held-out texts that were classified right, from 0 to 1."""
+    regularisation: _builtins.float
+    """The factor of the squared weights that was used."""
+    seconds: _builtins.float
+    """How long it took from the last text's coming, in seconds."""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelReport]:
+        """The labels in the classifier's own order, which is that of the alphabet. Together their `classified` is the
+        confusion matrix.
+        """
+
+    @_builtins.property
+    def usage(self) -> Global___ClassifyUsage:
+        """What the call took."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        accuracy: _builtins.float = ...,
+        labels: _abc.Iterable[Global___LabelReport] | None = ...,
+        regularisation: _builtins.float = ...,
+        seconds: _builtins.float = ...,
+        usage: Global___ClassifyUsage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "labels", b"labels", "model", b"model", "regularisation", b"regularisation", "seconds", b"seconds", "usage", b"usage", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainingReport: _TypeAlias = TrainingReport  # noqa: Y015
+
+@_typing.final
+class TrainClassifierResponse(_message.Message):
+    """How far a training is, or what came of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def progress(self) -> Global___TrainingProgress:
+        """It goes on."""
+
+    @_builtins.property
+    def report(self) -> Global___TrainingReport:
+        """It is done, and the classifier is served. The last message."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___TrainingProgress | None = ...,
+        report: Global___TrainingReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "progress", b"progress", "report", b"report"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "report"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___TrainClassifierResponse: _TypeAlias = TrainClassifierResponse  # noqa: Y015
+
+@_typing.final
+class ListClassifiersRequest(_message.Message):
+    """Asks for the list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListClassifiersRequest: _TypeAlias = ListClassifiersRequest  # noqa: Y015
+
+@_typing.final
+class ClassifierVersion(_message.Message):
+    """A version of a classifier."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    TRAINED_FIELD_NUMBER: _builtins.int
+    ACCURACY_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Its number."""
+    accuracy: _builtins.float
+    """The share of the held-out texts that were classified right, from 0 to 1."""
+    inputs: _builtins.int
+    """Texts that it was trained from."""
+    @_builtins.property
+    def trained(self) -> _timestamp_pb2.Timestamp:
+        """When it was trained."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Its labels, in its own order."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        trained: _timestamp_pb2.Timestamp | None = ...,
+        accuracy: _builtins.float = ...,
+        inputs: _builtins.int = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["trained", b"trained"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "inputs", b"inputs", "labels", b"labels", "trained", b"trained", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassifierVersion: _TypeAlias = ClassifierVersion  # noqa: Y015
+
+@_typing.final
+class CustomClassifier(_message.Message):
+    """A classifier of a tenant's own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Its name."""
+    version: _builtins.int
+    """The version that is served."""
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassifierVersion]:
+        """The versions that are kept, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int = ...,
+        versions: _abc.Iterable[Global___ClassifierVersion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "version", b"version", "versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CustomClassifier: _TypeAlias = CustomClassifier  # noqa: Y015
+
+@_typing.final
+class ListClassifiersResponse(_message.Message):
+    """The classifiers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLASSIFIERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def classifiers(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomClassifier]:
+        """In the order of name."""
+
+    def __init__(
+        self,
+        *,
+        classifiers: _abc.Iterable[Global___CustomClassifier] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classifiers", b"classifiers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListClassifiersResponse: _TypeAlias = ListClassifiersResponse  # noqa: Y015
+
+@_typing.final
+class DeleteClassifierRequest(_message.Message):
+    """Names what to forget."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The classifier's name."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteClassifierRequest: _TypeAlias = DeleteClassifierRequest  # noqa: Y015
+
+@_typing.final
+class DeleteClassifierResponse(_message.Message):
+    """It is forgotten."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteClassifierResponse: _TypeAlias = DeleteClassifierResponse  # noqa: Y015
+
+@_typing.final
+class RollbackClassifierRequest(_message.Message):
+    """Names what to change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The classifier's name."""
+    version: _builtins.int
+    """Which version to serve, of those that are kept; it may be a later one. Default: the one before that which is served."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        version: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_version", b"_version", "model", b"model", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__version: _TypeAlias = _typing.Literal["version"]  # noqa: Y015
+    _WhichOneofArgType__version: _TypeAlias = _typing.Literal["_version", b"_version"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__version) -> _WhichOneofReturnType__version | None: ...
+
+Global___RollbackClassifierRequest: _TypeAlias = RollbackClassifierRequest  # noqa: Y015
+
+@_typing.final
+class RollbackClassifierResponse(_message.Message):
+    """It is changed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLASSIFIER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def classifier(self) -> Global___CustomClassifier:
+        """The classifier as it is now."""
+
+    def __init__(
+        self,
+        *,
+        classifier: Global___CustomClassifier | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["classifier", b"classifier"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classifier", b"classifier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackClassifierResponse: _TypeAlias = RollbackClassifierResponse  # noqa: Y015

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ClassificationServiceStub:
-    """Text classification, with a named classifier or with labels given in the call.
+    """Text classification, with a named classifier, with one of the tenant's own, or with labels given in the call.
 
     Errors: as GenerationService's. A stream ends at the first error.
     """
@@ -47,10 +47,30 @@ class ClassificationServiceStub:
                 request_serializer=meshgate_dot_v1_dot_classification__pb2.ClassifyStreamRequest.SerializeToString,
                 response_deserializer=meshgate_dot_v1_dot_classification__pb2.ClassifyStreamResponse.FromString,
                 _registered_method=True)
+        self.TrainClassifier = channel.stream_stream(
+                '/meshgate.v1.ClassificationService/TrainClassifier',
+                request_serializer=meshgate_dot_v1_dot_classification__pb2.TrainClassifierRequest.SerializeToString,
+                response_deserializer=meshgate_dot_v1_dot_classification__pb2.TrainClassifierResponse.FromString,
+                _registered_method=True)
+        self.ListClassifiers = channel.unary_unary(
+                '/meshgate.v1.ClassificationService/ListClassifiers',
+                request_serializer=meshgate_dot_v1_dot_classification__pb2.ListClassifiersRequest.SerializeToString,
+                response_deserializer=meshgate_dot_v1_dot_classification__pb2.ListClassifiersResponse.FromString,
+                _registered_method=True)
+        self.DeleteClassifier = channel.unary_unary(
+                '/meshgate.v1.ClassificationService/DeleteClassifier',
+                request_serializer=meshgate_dot_v1_dot_classification__pb2.DeleteClassifierRequest.SerializeToString,
+                response_deserializer=meshgate_dot_v1_dot_classification__pb2.DeleteClassifierResponse.FromString,
+                _registered_method=True)
+        self.RollbackClassifier = channel.unary_unary(
+                '/meshgate.v1.ClassificationService/RollbackClassifier',
+                request_serializer=meshgate_dot_v1_dot_classification__pb2.RollbackClassifierRequest.SerializeToString,
+                response_deserializer=meshgate_dot_v1_dot_classification__pb2.RollbackClassifierResponse.FromString,
+                _registered_method=True)
 
 
 class ClassificationServiceServicer:
-    """Text classification, with a named classifier or with labels given in the call.
+    """Text classification, with a named classifier, with one of the tenant's own, or with labels given in the call.
 
     Errors: as GenerationService's. A stream ends at the first error.
     """
@@ -69,6 +89,36 @@ class ClassificationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TrainClassifier(self, request_iterator, context):
+        """TrainClassifier makes a classifier of the caller's tenant from labelled texts, or a new version of one, which Classify
+        then serves by its name, at once. The caller sends the texts and closes its side; the replies say how far it is, and
+        the last one how good it is. A call that fails changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListClassifiers(self, request, context):
+        """ListClassifiers returns the classifiers of the caller's tenant, in the order of name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteClassifier(self, request, context):
+        """DeleteClassifier forgets a classifier of the caller's tenant with all its versions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RollbackClassifier(self, request, context):
+        """RollbackClassifier says which of its versions a classifier of the caller's tenant is from now on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ClassificationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -82,6 +132,26 @@ def add_ClassificationServiceServicer_to_server(servicer, server):
                     request_deserializer=meshgate_dot_v1_dot_classification__pb2.ClassifyStreamRequest.FromString,
                     response_serializer=meshgate_dot_v1_dot_classification__pb2.ClassifyStreamResponse.SerializeToString,
             ),
+            'TrainClassifier': grpc.stream_stream_rpc_method_handler(
+                    servicer.TrainClassifier,
+                    request_deserializer=meshgate_dot_v1_dot_classification__pb2.TrainClassifierRequest.FromString,
+                    response_serializer=meshgate_dot_v1_dot_classification__pb2.TrainClassifierResponse.SerializeToString,
+            ),
+            'ListClassifiers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListClassifiers,
+                    request_deserializer=meshgate_dot_v1_dot_classification__pb2.ListClassifiersRequest.FromString,
+                    response_serializer=meshgate_dot_v1_dot_classification__pb2.ListClassifiersResponse.SerializeToString,
+            ),
+            'DeleteClassifier': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteClassifier,
+                    request_deserializer=meshgate_dot_v1_dot_classification__pb2.DeleteClassifierRequest.FromString,
+                    response_serializer=meshgate_dot_v1_dot_classification__pb2.DeleteClassifierResponse.SerializeToString,
+            ),
+            'RollbackClassifier': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollbackClassifier,
+                    request_deserializer=meshgate_dot_v1_dot_classification__pb2.RollbackClassifierRequest.FromString,
+                    response_serializer=meshgate_dot_v1_dot_classification__pb2.RollbackClassifierResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'meshgate.v1.ClassificationService', rpc_method_handlers)
@@ -91,7 +161,7 @@ def add_ClassificationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ClassificationService:
-    """Text classification, with a named classifier or with labels given in the call.
+    """Text classification, with a named classifier, with one of the tenant's own, or with labels given in the call.
 
     Errors: as GenerationService's. A stream ends at the first error.
     """
@@ -140,6 +210,114 @@ class ClassificationService:
             '/meshgate.v1.ClassificationService/ClassifyStream',
             meshgate_dot_v1_dot_classification__pb2.ClassifyStreamRequest.SerializeToString,
             meshgate_dot_v1_dot_classification__pb2.ClassifyStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TrainClassifier(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/meshgate.v1.ClassificationService/TrainClassifier',
+            meshgate_dot_v1_dot_classification__pb2.TrainClassifierRequest.SerializeToString,
+            meshgate_dot_v1_dot_classification__pb2.TrainClassifierResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListClassifiers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshgate.v1.ClassificationService/ListClassifiers',
+            meshgate_dot_v1_dot_classification__pb2.ListClassifiersRequest.SerializeToString,
+            meshgate_dot_v1_dot_classification__pb2.ListClassifiersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteClassifier(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshgate.v1.ClassificationService/DeleteClassifier',
+            meshgate_dot_v1_dot_classification__pb2.DeleteClassifierRequest.SerializeToString,
+            meshgate_dot_v1_dot_classification__pb2.DeleteClassifierResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollbackClassifier(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshgate.v1.ClassificationService/RollbackClassifier',
+            meshgate_dot_v1_dot_classification__pb2.RollbackClassifierRequest.SerializeToString,
+            meshgate_dot_v1_dot_classification__pb2.RollbackClassifierResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ClassificationServiceStub:
-    """Text classification, with a named classifier or with labels given in the call.
+    """Text classification, with a named classifier, with one of the tenant's own, or with labels given in the call.
 
     Errors: as GenerationService's. A stream ends at the first error.
     """
@@ -40,10 +40,21 @@ class ClassificationServiceStub:
     """Classify returns one result for each input, index-aligned."""
     ClassifyStream: _grpc.StreamStreamMultiCallable[_classification_pb2.ClassifyStreamRequest, _classification_pb2.ClassifyStreamResponse]
     """ClassifyStream classifies in bulk: each request is answered by one response, in order."""
+    TrainClassifier: _grpc.StreamStreamMultiCallable[_classification_pb2.TrainClassifierRequest, _classification_pb2.TrainClassifierResponse]
+    """TrainClassifier makes a classifier of the caller's tenant from labelled texts, or a new version of one, which Classify
+    then serves by its name, at once. The caller sends the texts and closes its side; the replies say how far it is, and
+    the last one how good it is. A call that fails changes nothing.
+    """
+    ListClassifiers: _grpc.UnaryUnaryMultiCallable[_classification_pb2.ListClassifiersRequest, _classification_pb2.ListClassifiersResponse]
+    """ListClassifiers returns the classifiers of the caller's tenant, in the order of name."""
+    DeleteClassifier: _grpc.UnaryUnaryMultiCallable[_classification_pb2.DeleteClassifierRequest, _classification_pb2.DeleteClassifierResponse]
+    """DeleteClassifier forgets a classifier of the caller's tenant with all its versions."""
+    RollbackClassifier: _grpc.UnaryUnaryMultiCallable[_classification_pb2.RollbackClassifierRequest, _classification_pb2.RollbackClassifierResponse]
+    """RollbackClassifier says which of its versions a classifier of the caller's tenant is from now on."""
 
 @_typing.type_check_only
 class ClassificationServiceAsyncStub(ClassificationServiceStub):
-    """Text classification, with a named classifier or with labels given in the call.
+    """Text classification, with a named classifier, with one of the tenant's own, or with labels given in the call.
 
     Errors: as GenerationService's. A stream ends at the first error.
     """
@@ -53,9 +64,20 @@ class ClassificationServiceAsyncStub(ClassificationServiceStub):
     """Classify returns one result for each input, index-aligned."""
     ClassifyStream: _aio.StreamStreamMultiCallable[_classification_pb2.ClassifyStreamRequest, _classification_pb2.ClassifyStreamResponse]  # type: ignore[assignment]
     """ClassifyStream classifies in bulk: each request is answered by one response, in order."""
+    TrainClassifier: _aio.StreamStreamMultiCallable[_classification_pb2.TrainClassifierRequest, _classification_pb2.TrainClassifierResponse]  # type: ignore[assignment]
+    """TrainClassifier makes a classifier of the caller's tenant from labelled texts, or a new version of one, which Classify
+    then serves by its name, at once. The caller sends the texts and closes its side; the replies say how far it is, and
+    the last one how good it is. A call that fails changes nothing.
+    """
+    ListClassifiers: _aio.UnaryUnaryMultiCallable[_classification_pb2.ListClassifiersRequest, _classification_pb2.ListClassifiersResponse]  # type: ignore[assignment]
+    """ListClassifiers returns the classifiers of the caller's tenant, in the order of name."""
+    DeleteClassifier: _aio.UnaryUnaryMultiCallable[_classification_pb2.DeleteClassifierRequest, _classification_pb2.DeleteClassifierResponse]  # type: ignore[assignment]
+    """DeleteClassifier forgets a classifier of the caller's tenant with all its versions."""
+    RollbackClassifier: _aio.UnaryUnaryMultiCallable[_classification_pb2.RollbackClassifierRequest, _classification_pb2.RollbackClassifierResponse]  # type: ignore[assignment]
+    """RollbackClassifier says which of its versions a classifier of the caller's tenant is from now on."""
 
 class ClassificationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Text classification, with a named classifier or with labels given in the call.
+    """Text classification, with a named classifier, with one of the tenant's own, or with labels given in the call.
 
     Errors: as GenerationService's. A stream ends at the first error.
     """
@@ -75,5 +97,40 @@ class ClassificationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_classification_pb2.ClassifyStreamResponse], _abc.AsyncIterator[_classification_pb2.ClassifyStreamResponse]]:
         """ClassifyStream classifies in bulk: each request is answered by one response, in order."""
+
+    @_abc_1.abstractmethod
+    def TrainClassifier(
+        self,
+        request_iterator: _MaybeAsyncIterator[_classification_pb2.TrainClassifierRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_classification_pb2.TrainClassifierResponse], _abc.AsyncIterator[_classification_pb2.TrainClassifierResponse]]:
+        """TrainClassifier makes a classifier of the caller's tenant from labelled texts, or a new version of one, which Classify
+        then serves by its name, at once. The caller sends the texts and closes its side; the replies say how far it is, and
+        the last one how good it is. A call that fails changes nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def ListClassifiers(
+        self,
+        request: _classification_pb2.ListClassifiersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_classification_pb2.ListClassifiersResponse, _abc.Awaitable[_classification_pb2.ListClassifiersResponse]]:
+        """ListClassifiers returns the classifiers of the caller's tenant, in the order of name."""
+
+    @_abc_1.abstractmethod
+    def DeleteClassifier(
+        self,
+        request: _classification_pb2.DeleteClassifierRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_classification_pb2.DeleteClassifierResponse, _abc.Awaitable[_classification_pb2.DeleteClassifierResponse]]:
+        """DeleteClassifier forgets a classifier of the caller's tenant with all its versions."""
+
+    @_abc_1.abstractmethod
+    def RollbackClassifier(
+        self,
+        request: _classification_pb2.RollbackClassifierRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_classification_pb2.RollbackClassifierResponse, _abc.Awaitable[_classification_pb2.RollbackClassifierResponse]]:
+        """RollbackClassifier says which of its versions a classifier of the caller's tenant is from now on."""
 
 def add_ClassificationServiceServicer_to_server(servicer: ClassificationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

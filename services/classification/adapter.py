@@ -16,6 +16,7 @@ import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load
@@ -81,9 +82,10 @@ def load_sentiment(
 ) -> Sentiment:
     """The shipped classifier over the MiniLM in `base_dir`, merged, in `dtype` on `device`, in evaluation mode.
 
-    Raises AdapterError when a hash differs or an update fits no weight, OSError when a file can't be read.
+    Raises AdapterError, naming the file, when it is damaged, a hash differs or an update fits no weight; OSError when a
+    file can't be read.
     """
-    config = json.loads((weights_dir / CONFIG).read_text())
+    config = _facts(weights_dir / CONFIG)
     base = load(_checked(base_dir / BASE, config["base_sha256"]))
     updates = load(_checked(weights_dir / WEIGHTS, config["weights_sha256"]))
     model = build(base_dir, base, len(config["labels"]))
@@ -123,6 +125,21 @@ def unpack(packed: Tensor, scale: Tensor) -> Tensor:
     """The float32 matrix [rows, 2 * columns] of uint8 [rows, columns], low bits first, and its rows' step sizes."""
     steps = torch.stack((packed & 15, packed >> 4), dim=2).flatten(1).float() - ZERO
     return steps * scale.float().unsqueeze(1)
+
+
+_FACTS = {"base_sha256": str, "weights_sha256": str, "labels": list, "max_tokens": int}
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """What stands beside the weights."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AdapterError(f"{path} is not JSON") from error
+    for name, kind in _FACTS.items():
+        if not isinstance(facts, dict) or not isinstance(facts.get(name), kind):
+            raise AdapterError(f"{path} lacks {name}, or it is of another kind")
+    return dict(facts)
 
 
 def _checked(path: Path, sha256: str) -> bytes:

@@ -6,21 +6,30 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import grpc
 import torch
 
+from meshgate.runtime.telemetry import Exposition, Readings
 from meshgate.v1 import classification_pb2_grpc, models_pb2, models_pb2_grpc
-from services import batching
-from services.batching import Batcher
-from services.classification import model
+from services import batching, faults
+from services.batching import Batcher, figures
+from services.classification import loading, model
 from services.classification.config import ClassificationConfig, ClassifierConfig
+from services.classification.custom.owned import Owned
+from services.classification.custom.store import Store
+from services.classification.custom.training import Trainer
 from services.classification.model import Classifier, Item, Scores, ZeroShot
-from services.classification.servicer import ClassificationServicer, ModelServicer, Place, Served
+from services.classification.served import Custom, Place, Served
+from services.classification.servicer import ClassificationServicer, ModelServicer
 from services.classification.validate import Models
-from services.tokens import Tokens
+from services.tokens import Cut, Tokens
 
 _log = logging.getLogger(__name__)
+
+_PROBE: Final = "The quick brown fox jumps over the lazy dog."
+"""Its vector tells one encoder from another."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +47,24 @@ class App:
         self.failed = asyncio.Event()
         self._config = config
         self._place = Place()
+        self._custom: Custom | None = None
+        self._exposition: Exposition | None = None
 
     async def start(self) -> None:
         """Loads the models and warms them up. Raises ConfigError when one can't be loaded."""
         loaded = await asyncio.to_thread(_load, self._config)
         engine = self._config.engine
-        bounds = batching.Bounds(engine.batch_tokens, engine.queue_tokens)
-        batcher: Batcher[Item, Scores] = Batcher(model.run, bounds, self.failed)
+        bounds = batching.Bounds(engine.batch_tokens, engine.queue_tokens, engine.queue_calls, engine.hang_seconds)
+        sound = Item(loaded.classifiers[0][1], Tokens([1] * 4, [0] * 4))
+        batcher = Batcher[Item, Scores](model.run, bounds, self.failed, judge=faults.judge, sound=sound)
+        readings = Readings()
+        figures.tell(readings, batcher)
+        self._exposition = Exposition(self._config.metrics, readings)
+        await self._exposition.start()
         batcher.start()
-        self._place.served = Served(self._models(loaded), batcher, self._cards(loaded))
+        models = self._models(loaded)
+        self._custom = await self._trains(loaded.zero_shot, batcher, models)
+        self._place.served = Served(models, batcher, self._cards(loaded), self._custom)
         _log.info("models loaded", extra={"classifiers": [config.name for config, _ in loaded.classifiers]})
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
@@ -60,6 +78,20 @@ class App:
         """Lets what runs finish for at most `grace` seconds, then drops it."""
         if self._place.served is not None:
             await self._place.served.batcher.stop(grace)
+        if self._custom is not None:
+            await self._custom.trainer.stop()
+        if self._exposition is not None:
+            await self._exposition.stop()
+
+    async def _trains(self, encoder: ZeroShot | None, batcher: Batcher[Item, Scores], models: Models) -> Custom | None:
+        """What makes and serves classifiers of the tenants' own, where there is an encoder for them."""
+        custom = self._config.custom
+        if custom is None or encoder is None:
+            return None
+        tokens = await encoder.tokeniser.encode([_PROBE], Cut.END, "inputs")
+        [probe] = await batcher.submit([Item(encoder, tokens[0])], [tokens[0].length])
+        owned = Owned(Store(custom.directory, classifiers=custom.classifiers, versions=custom.versions), probe)
+        return Custom(owned, Trainer(owned, encoder, batcher, custom, models.names))
 
     def _models(self, loaded: _Loaded) -> Models:
         zero = self._config.zero_shot
@@ -86,7 +118,7 @@ class App:
                 default=config.name == default,
                 max_input_tokens=classifier.tokeniser.max_tokens,
                 max_batch=most,
-                labels=classifier.labels,
+                labels=classifier.card.labels,
                 dtype=classifier.dtype,
             )
             for config, classifier in loaded.classifiers
@@ -113,8 +145,8 @@ def build(config: ClassificationConfig) -> App:
 
 def _load(config: ClassificationConfig) -> _Loaded:
     torch.set_num_threads(config.engine.threads or torch.get_num_threads())
-    classifiers = [(each, model.load_classifier(each, config.engine)) for each in config.classifiers]
-    zero_shot = model.load_zero_shot(config.zero_shot, config.engine) if config.zero_shot else None
+    classifiers = [(each, loading.load_classifier(each, config.engine)) for each in config.classifiers]
+    zero_shot = loading.load_zero_shot(config.zero_shot, config.engine) if config.zero_shot else None
     models: list[model.Runnable] = [classifier for _, classifier in classifiers]
     for ready in [*models, *([zero_shot] if zero_shot else [])]:
         for length in (4, ready.tokeniser.max_tokens):

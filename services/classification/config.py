@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
 
-from meshgate.runtime.config import Strict
+from meshgate.runtime.config import Strict, home
 from meshgate.runtime.server import ServerConfig
+from meshgate.runtime.telemetry import MetricsConfig
 from services.device import Dtype
 
 SHIPPED = "shipped:sentiment"
@@ -20,6 +22,8 @@ class ClassifierConfig(Strict):
     """`shipped:sentiment` (comes with Meshgate), `package:NAME/FOLDER`, a directory, or a Hugging Face model id."""
     name: str = Field(min_length=1, max_length=256)
     aliases: tuple[str, ...] = Field((), max_length=64)
+    max_input_tokens: int | None = Field(None, ge=8, le=1_048_576)
+    """Fewer than the checkpoint takes. Default: as many as it takes. `shipped:sentiment` has its own."""
 
 
 class ZeroShotConfig(Strict):
@@ -33,13 +37,46 @@ class ZeroShotConfig(Strict):
     """What cosine similarities are multiplied by before they become scores."""
 
 
+class CustomConfig(Strict):
+    """Classifiers of the tenants' own, over the vectors of the zero-shot encoder; without that there are none."""
+
+    directory: Path = Field(default_factory=lambda: home() / "classifiers")
+    """Where they are kept. Processes on one host may share it."""
+    classifiers: int = Field(20, ge=1, le=10_000)
+    """The most of a tenant."""
+    versions: int = Field(5, ge=2, le=100)
+    """How many are kept of each."""
+    inputs: int = Field(10_000, ge=4, le=1_000_000)
+    """The most labelled texts of one training."""
+    labels: int = Field(64, ge=2, le=1024)
+    """The most labels of a classifier."""
+    text_bytes: int = Field(16_777_216, ge=1024, le=1_073_741_824)
+    """The most bytes of the texts of one training, in UTF-8."""
+    held_bytes: int = Field(67_108_864, ge=1024, le=17_179_869_184)
+    """The same of all trainings in hand together."""
+    at_once: int = Field(1, ge=1, le=64)
+    """Trainings that run; others wait, and each tenant has one."""
+    threads: int = Field(1, ge=1, le=256)
+    """CPU threads of each."""
+    collect_seconds: float = Field(120.0, gt=0, le=86_400)
+    """How long a caller may take to send its texts."""
+    wait_seconds: float = Field(60.0, gt=0, le=86_400)
+    """How long a training may wait for others to end."""
+    solve_seconds: float = Field(120.0, gt=0, le=86_400)
+    """How long the solver may take."""
+
+
 class EngineConfig(Strict):
     """How calls share the models."""
 
     batch_tokens: int = Field(4096, ge=1, le=16_777_216)
     """The most tokens of one batch, padding included."""
     queue_tokens: int = Field(262_144, ge=1, le=1_073_741_824)
-    """The most tokens in hand; more is refused."""
+    """The most tokens in hand; more is refused. One tenant alone gets three quarters of them."""
+    queue_calls: int = Field(4096, ge=1, le=1_048_576)
+    """The most calls in hand, likewise; of a stream, the messages that are in hand together."""
+    hang_seconds: float = Field(120.0, gt=0, le=3600)
+    """A batch that takes longer ends the process: the model hangs."""
     max_batch: int = Field(1024, ge=1, le=65_536)
     """The most inputs in one request."""
     threads: int = Field(0, ge=0, le=1024)
@@ -56,8 +93,11 @@ class ClassificationConfig(Strict):
     """All of it. The first classifier is the default."""
 
     server: ServerConfig
+    metrics: MetricsConfig = MetricsConfig.model_validate({})
     classifiers: tuple[ClassifierConfig, ...] = Field(default_factory=_shipped, min_length=1)
     zero_shot: ZeroShotConfig | None = ZeroShotConfig.model_validate({})
+    custom: CustomConfig | None = Field(default_factory=CustomConfig)
+    """None switches training off."""
     engine: EngineConfig = EngineConfig.model_validate({})
 
     @model_validator(mode="after")

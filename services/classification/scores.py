@@ -13,10 +13,10 @@ Scores = NDArray[np.float32]
 
 
 def scored(raw: Scores, function: pb.ScoreFunction.ValueType) -> Scores:
-    """Raw scores [labels] through a score function, in float32 and without overflow."""
+    """Raw scores [..., labels] through a score function, in float32 and without overflow."""
     if function == pb.SCORE_FUNCTION_SOFTMAX:
-        powers = np.exp(raw - raw.max())
-        return np.asarray(powers / powers.sum(), dtype=np.float32)
+        powers = np.exp(raw - raw.max(-1, keepdims=True))
+        return np.asarray(powers / powers.sum(-1, keepdims=True), dtype=np.float32)
     if function == pb.SCORE_FUNCTION_SIGMOID:
         return np.asarray(0.5 * (1.0 + np.tanh(0.5 * raw)), dtype=np.float32)
     return raw

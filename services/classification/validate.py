@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from meshgate.errors import InvalidArgument
 from meshgate.v1 import classification_pb2 as pb
 from services import checks
+from services.classification.custom.heads import Head
 from services.classification.model import Classifier, ZeroShot
+from services.classification.tagging import Tagger
 from services.tokens import Cut
 
 _MOST_LABELS: Final = 256
@@ -25,6 +27,23 @@ class Models:
     zero_shot_names: frozenset[str]
     max_batch: int
 
+    def has(self, name: str) -> bool:
+        """Whether it is a name of the service's own; none is, which stands for a default."""
+        return not name or name in self.classifiers or name in self.zero_shot_names
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All the names of the service's own."""
+        return self.zero_shot_names | self.classifiers.keys()
+
+
+class _Chosen(NamedTuple):
+    """Which model a request is for."""
+
+    name: str
+    model: Classifier | ZeroShot
+    head: Head | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -32,6 +51,8 @@ class Plan:
 
     name: str
     model: Classifier | ZeroShot
+    head: Head | None
+    """Of a classifier of the tenant's own; `model` is then its encoder."""
     texts: list[str]
     pairs: list[str]
     """Empty where no input has a second text."""
@@ -40,32 +61,38 @@ class Plan:
     """For zero-shot, one a label."""
     function: pb.ScoreFunction.ValueType
     top_k: int
+    grouping: pb.TokenGrouping.ValueType
     cut: Cut
     yields: bool
 
 
-def plan(request: pb.ClassifyRequest, models: Models, *, bulk: bool = False) -> Plan:
-    """Raises InvalidArgument, naming the field, or NotFound (MODEL_NOT_FOUND)."""
+def plan(request: pb.ClassifyRequest, models: Models, own: Head | None = None, *, bulk: bool = False) -> Plan:
+    """`own` is the tenant's classifier of that name. Raises InvalidArgument, naming the field, or NotFound
+    (MODEL_NOT_FOUND).
+    """
     checks.size("model", request.model, 0, checks.NAME_BYTES)
-    name, model = _model(request, models)
-    _check_inputs(request, models.max_batch, model)
-    labels, descriptions = _labels(request, model)
+    chosen = _model(request, models, own)
+    _check_inputs(request, models.max_batch, chosen.model)
+    labels, descriptions = _labels(request, chosen)
     options = request.options
+    _check_tagging(options, chosen.model)
     return Plan(
-        name=name,
-        model=model,
+        name=chosen.name,
+        model=chosen.model,
+        head=chosen.head,
         texts=[item.text for item in request.inputs],
         pairs=_pairs(request),
         labels=labels,
         descriptions=descriptions,
-        function=_function(options),
+        function=_function(options, chosen.model),
         top_k=_top_k(options, len(labels)),
+        grouping=options.token_grouping,
         cut=Cut.END if options.truncate else Cut.REFUSE,
         yields=checks.yields(options.priority, bulk=bulk),
     )
 
 
-def _model(request: pb.ClassifyRequest, models: Models) -> tuple[str, Classifier | ZeroShot]:
+def _model(request: pb.ClassifyRequest, models: Models, own: Head | None) -> _Chosen:
     zero_shot = request.HasField("candidate_labels")
     wants_zero_shot = request.model in models.zero_shot_names or (zero_shot and not request.model)
     if wants_zero_shot:
@@ -73,18 +100,20 @@ def _model(request: pb.ClassifyRequest, models: Models) -> tuple[str, Classifier
             raise checks.no_model()
         if not zero_shot:
             raise InvalidArgument.of("candidate_labels", "required for a zero-shot model")
-        return models.zero_shot
+        return _Chosen(*models.zero_shot)
+    if zero_shot and (own or models.has(request.model)):
+        raise InvalidArgument.of("candidate_labels", "refused for a named classifier, which has labels of its own")
+    if own is not None and models.zero_shot is not None:
+        return _Chosen(request.model, models.zero_shot[1], own)
     found = models.classifiers.get(request.model or models.default)
     if found is None:
         raise checks.no_model()
-    if zero_shot:
-        raise InvalidArgument.of("candidate_labels", "refused for a named classifier, which has labels of its own")
-    return found
+    return _Chosen(*found)
 
 
 def _check_inputs(request: pb.ClassifyRequest, most: int, model: Classifier | ZeroShot) -> None:
     checks.in_range("inputs", len(request.inputs), 1, most, "inputs")
-    pairs = isinstance(model, Classifier) and model.pairs
+    pairs = isinstance(model, Classifier) and model.card.pairs and not isinstance(model, Tagger)
     for index, item in enumerate(request.inputs):
         checks.size(f"inputs[{index}].text", item.text, 1, checks.TEXT_BYTES)
         checks.size(f"inputs[{index}].text_pair", item.text_pair, 0, checks.TEXT_BYTES)
@@ -96,9 +125,22 @@ def _pairs(request: pb.ClassifyRequest) -> list[str]:
     return [item.text_pair for item in request.inputs] if any(item.text_pair for item in request.inputs) else []
 
 
-def _labels(request: pb.ClassifyRequest, model: Classifier | ZeroShot) -> tuple[tuple[str, ...], list[str]]:
-    if isinstance(model, Classifier):
-        return model.labels, []
+def _check_tagging(options: pb.ClassifyOptions, model: Classifier | ZeroShot) -> None:
+    checks.known("options.token_grouping", options.token_grouping, pb.TokenGrouping.values())
+    if not isinstance(model, Tagger):
+        if options.token_grouping:
+            raise InvalidArgument.of("options.token_grouping", "this model classifies whole texts")
+        return
+    for name in ("multi_label", "top_k"):
+        if options.HasField(name):
+            raise InvalidArgument.of(f"options.{name}", "this model gives each token one label")
+
+
+def _labels(request: pb.ClassifyRequest, chosen: _Chosen) -> tuple[tuple[str, ...], list[str]]:
+    if chosen.head is not None:
+        return chosen.head.labels, []
+    if isinstance(chosen.model, Classifier):
+        return chosen.model.card.labels, []
     asked = request.candidate_labels.labels
     checks.in_range("candidate_labels.labels", len(asked), 2, _MOST_LABELS, "labels")
     for index, label in enumerate(asked):
@@ -111,10 +153,12 @@ def _labels(request: pb.ClassifyRequest, model: Classifier | ZeroShot) -> tuple[
     return names, [label.description or label.name for label in asked]
 
 
-def _function(options: pb.ClassifyOptions) -> pb.ScoreFunction.ValueType:
+def _function(options: pb.ClassifyOptions, model: Classifier | ZeroShot) -> pb.ScoreFunction.ValueType:
     checks.known("options.score_function", options.score_function, pb.ScoreFunction.values())
     if options.score_function == pb.SCORE_FUNCTION_UNSPECIFIED:
-        return pb.SCORE_FUNCTION_SIGMOID if options.multi_label else pb.SCORE_FUNCTION_SOFTMAX
+        several = isinstance(model, Classifier) and model.card.several
+        independent = options.multi_label if options.HasField("multi_label") else several
+        return pb.SCORE_FUNCTION_SIGMOID if independent else pb.SCORE_FUNCTION_SOFTMAX
     return options.score_function
 
 

@@ -13,7 +13,15 @@ from tokenizers.models import WordPiece
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
-from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
 
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _POSITIONS = 64
@@ -41,6 +49,25 @@ def build_tiny_classifier(directory: Path) -> Path:
     return directory
 
 
+def build_tiny_tagger(directory: Path) -> Path:
+    """A classifier of tokens, with CoNLL's labels; random weights large enough that texts get several of them."""
+    torch.manual_seed(3)
+    _save_tokeniser(directory)
+    labels = dict(enumerate(("O", "B-PER", "I-PER", "B-LOC", "I-LOC")))
+    BertForTokenClassification(_config(num_labels=5, id2label=labels, initializer_range=0.5)).save_pretrained(directory)
+    return directory
+
+
+def build_tiny_reranker(directory: Path) -> Path:
+    """A RoBERTa that says with one number how well two texts go together: no token types, positions from 2."""
+    torch.manual_seed(4)
+    _save_tokeniser(directory, most=1_000_000)
+    sizes = _config(num_labels=1, id2label={0: "relevance"}, initializer_range=0.5).to_dict()
+    sizes |= {"model_type": "roberta", "type_vocab_size": 1, "pad_token_id": 1, "max_position_embeddings": _POSITIONS}
+    RobertaForSequenceClassification(RobertaConfig(**sizes)).save_pretrained(directory)
+    return directory
+
+
 def _config(**more: Any) -> BertConfig:
     return BertConfig(
         vocab_size=len(_vocabulary()),
@@ -59,7 +86,7 @@ def _vocabulary() -> dict[str, int]:
     return {piece: index for index, piece in enumerate(pieces)}
 
 
-def _save_tokeniser(directory: Path) -> None:
+def _save_tokeniser(directory: Path, most: int = _POSITIONS) -> None:
     tokeniser = Tokenizer(WordPiece(_vocabulary(), unk_token="[UNK]"))
     tokeniser.normalizer = BertNormalizer()
     tokeniser.pre_tokenizer = BertPreTokenizer()
@@ -69,6 +96,6 @@ def _save_tokeniser(directory: Path) -> None:
     wrap: Any = PreTrainedTokenizerFast
     wrap(
         tokenizer_object=tokeniser,
-        model_max_length=_POSITIONS,
+        model_max_length=most,
         **{f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")},
     ).save_pretrained(directory)

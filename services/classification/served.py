@@ -1,0 +1,163 @@
+"""What a checked request goes through: tokenise, pay, queue, and score what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from meshgate.errors import Unavailable, Unimplemented
+from meshgate.v1 import classification_pb2 as pb
+from meshgate.v1 import models_pb2
+from services.batching import Batcher, Permit
+from services.checks import Purse
+from services.classification import scores, spans, validate
+from services.classification.custom.owned import Owned
+from services.classification.custom.training import Trainer
+from services.classification.model import Item, Scores, ZeroShot
+from services.classification.tagging import Located
+from services.classification.validate import Models, Plan
+from services.tokens import Cut, Tokens
+
+_REMEMBERED_LABELS: Final = 4096
+
+Remaining = Callable[[], float | None]
+"""How many seconds a caller has yet."""
+
+
+class _Labels(NamedTuple):
+    """The labels of a call: vector and number of tokens of those seen lately, and the others as read."""
+
+    known: dict[str, tuple[Scores, int]]
+    fresh: dict[str, Tokens]
+
+    def tokens(self, plan: Plan) -> int:
+        """What they are charged, known or not: who asked before is no business of who asks now."""
+        return sum(self.known[text][1] if text in self.known else self.fresh[text].length for text in plan.descriptions)
+
+
+class Custom(NamedTuple):
+    """The classifiers of the tenants' own."""
+
+    owned: Owned
+    trainer: Trainer
+
+
+class Served:
+    """The loaded models and what stands before them."""
+
+    def __init__(
+        self,
+        models: Models,
+        batcher: Batcher[Item, Scores],
+        cards: Sequence[models_pb2.Model],
+        custom: Custom | None = None,
+    ) -> None:
+        self.models = models
+        self.batcher = batcher
+        self.cards = cards
+        self._custom = custom
+        self._labels: OrderedDict[str, tuple[Scores, int]] = OrderedDict()
+
+    @property
+    def custom(self) -> Custom:
+        """Raises Unimplemented (TRAINING_OFF) where there is none."""
+        if self._custom is None:
+            raise Unimplemented("this deployment trains no classifiers", reason="TRAINING_OFF")
+        return self._custom
+
+    async def plan(self, request: pb.ClassifyRequest, tenant: str, *, bulk: bool = False) -> Plan:
+        """Checks a request of a tenant, and finds its model. Raises what `validate.plan` and `Owned.find` raise."""
+        if self._custom is None or self.models.has(request.model):
+            return validate.plan(request, self.models, bulk=bulk)
+        return validate.plan(request, self.models, await self._custom.owned.find(tenant, request.model), bulk=bulk)
+
+    async def classify(
+        self, plan: Plan, purse: Purse, permit: Permit[Item, Scores], remaining: Remaining = lambda: None
+    ) -> pb.ClassifyResponse:
+        """Runs a checked request that has its place. Raises InvalidArgument for one that is too long, or more than was
+        reserved. A stream says nothing of what remains: what it waits for is not lost.
+        """
+        reader = plan.model.tokeniser
+        if plan.pairs:
+            tokens = await reader.encode_pairs(plan.texts, plan.pairs, plan.cut, "inputs")
+        else:
+            tokens = await reader.encode(plan.texts, plan.cut, "inputs")
+        labels = await self._labels_of(plan)
+        taken = sum(each.length for each in tokens) + labels.tokens(plan)
+        purse.take(taken)
+        rows = await _run(plan, tokens, permit, remaining)
+        matrix = await self._label_matrix(labels, plan, permit, remaining) if plan.descriptions else None
+        results = await asyncio.to_thread(_results, rows, tokens, plan, matrix)
+        return pb.ClassifyResponse(results=results, usage=pb.ClassifyUsage(input_tokens=taken), model=plan.name)
+
+    async def _labels_of(self, plan: Plan) -> _Labels:
+        """Reads a plan's labels; those seen lately are known."""
+        fresh = [text for text in dict.fromkeys(plan.descriptions) if text not in self._labels]
+        known = {text: self._labels[text] for text in plan.descriptions if text in self._labels}
+        if not fresh:
+            return _Labels(known, {})
+        tokens = await plan.model.tokeniser.encode(fresh, Cut.REFUSE, "candidate_labels.labels")
+        return _Labels(known, dict(zip(fresh, tokens, strict=True)))
+
+    async def _label_matrix(
+        self, labels: _Labels, plan: Plan, permit: Permit[Item, Scores], remaining: Remaining
+    ) -> Scores:
+        """The labels' vectors [labels, dimensions]; those that are known are not computed again."""
+        known = dict(labels.known)
+        if labels.fresh:
+            vectors = await _run(plan, list(labels.fresh.values()), permit, remaining)
+            for (text, each), vector in zip(labels.fresh.items(), vectors, strict=True):
+                known[text] = (vector, each.length)
+        self._remember(known)
+        return np.stack([known[text][0] for text in plan.descriptions])
+
+    def _remember(self, known: dict[str, tuple[Scores, int]]) -> None:
+        for text, found in known.items():
+            self._labels[text] = found
+            self._labels.move_to_end(text)
+        while len(self._labels) > _REMEMBERED_LABELS:
+            self._labels.popitem(last=False)
+
+
+class Place:
+    """Where the loaded models will be. It is registered before they are loaded."""
+
+    def __init__(self) -> None:
+        self.served: Served | None = None
+
+    def get(self) -> Served:
+        """Raises Unavailable (STARTING) before the models are loaded."""
+        if self.served is None:
+            raise Unavailable("the model is not ready", reason="STARTING", retry_after=1.0)
+        return self.served
+
+
+async def _run(
+    plan: Plan, tokens: Sequence[Tokens], permit: Permit[Item, Scores], remaining: Remaining
+) -> list[Scores]:
+    items = [Item(plan.model, each) for each in tokens]
+    return await permit.run(items, [each.length for each in tokens], yields=plan.yields, remaining=remaining())
+
+
+def _results(
+    rows: Sequence[Scores], tokens: Sequence[Tokens], plan: Plan, matrix: Scores | None
+) -> list[pb.Classification]:
+    """What the contract returns, of what the model said: logits, or vectors and what they are held against."""
+    if plan.head is not None:
+        rows = list(plan.head.raw(np.stack(rows)))
+    elif matrix is not None and isinstance(plan.model, ZeroShot):
+        rows = list(plan.model.scale * (np.stack(rows) @ matrix.T))
+    return [_result(scores.scored(row, plan.function), each, plan) for row, each in zip(rows, tokens, strict=True)]
+
+
+def _result(scored: Scores, tokens: Tokens, plan: Plan) -> pb.Classification:
+    if isinstance(tokens, Located):
+        places = list(zip(tokens.words, tokens.offsets, strict=True))
+        found = spans.found(scored, places, plan.labels, plan.grouping)
+        return pb.Classification(spans=found, tokens=tokens.length, truncated=tokens.cut)
+    labels = scores.ranked(scored, plan.labels, plan.top_k)
+    return pb.Classification(labels=labels, tokens=tokens.length, truncated=tokens.cut)
