@@ -66,7 +66,7 @@ class App:
             max_batch=self._config.engine.max_batch,
             dimensions=loaded.encoder.dimensions,
             pooling=loaded.card.pooling,
-            prompts=dict(loaded.card.prompts),
+            prompts={**loaded.card.prompts, **settings.prompts},
         )
         card = models_pb2.Model(
             name=settings.name,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic import Field, field_validator
 
 from meshgate.runtime.config import Strict
 from meshgate.runtime.server import ServerConfig
 from meshgate.runtime.telemetry import MetricsConfig
 from services.device import Dtype
+
+PROMPT_NAME_BYTES: Final = 64
 
 
 class ModelConfig(Strict):
@@ -21,6 +26,17 @@ class ModelConfig(Strict):
     device: str = "auto"
     max_input_tokens: int = Field(512, ge=8, le=1_048_576)
     """No more than the model says for itself is used."""
+    prompts: Mapping[str, str] = Field(default_factory=dict, max_length=64)
+    """Name to what stands before an input, such as query and passage; beside those that the model brings, or instead.
+    A name has at most 64 bytes.
+    """
+
+    @field_validator("prompts")
+    @classmethod
+    def _named(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        if any(not 1 <= len(name.encode()) <= PROMPT_NAME_BYTES for name in value):
+            raise ValueError(f"a name has 1 to {PROMPT_NAME_BYTES} bytes")
+        return value
 
 
 class EngineConfig(Strict):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from meshgate.errors import InvalidArgument, Unavailable
 from meshgate.runtime import metadata
@@ -22,6 +22,8 @@ from services.tokens import Tokens
 
 if TYPE_CHECKING:
     from meshgate.runtime.interceptor import Context
+
+_FEW: Final = 4
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,18 @@ async def _embed(
     items = [Item(each, plan.pooling) for each in tokens]
     made = await permit.run(items, lengths, yields=plan.yields, remaining=time_remaining())
     return pb.EmbedResponse(
-        embeddings=await asyncio.to_thread(_encode, made, tokens, plan),
+        embeddings=await _encoded(made, tokens, plan),
         usage=pb.EmbedUsage(input_tokens=taken),
         model=served.card.name,
         dimensions=plan.dimensions,
     )
+
+
+async def _encoded(made: list[Vector], tokens: list[Tokens], plan: Plan) -> list[pb.Embedding]:
+    """On a thread where there are many: for a few the way there takes longer than the work."""
+    if len(made) <= _FEW:
+        return _encode(made, tokens, plan)
+    return await asyncio.to_thread(_encode, made, tokens, plan)
 
 
 def _encode(made: list[Vector], tokens: list[Tokens], plan: Plan) -> list[pb.Embedding]:

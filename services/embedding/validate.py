@@ -8,12 +8,12 @@ from typing import Final
 from meshgate.errors import InvalidArgument
 from meshgate.v1 import embedding_pb2 as pb
 from services import checks
+from services.embedding.config import PROMPT_NAME_BYTES
 from services.encoder import Pooling
 from services.tokens import Cut
 
 _POOLINGS: Final = {pb.POOLING_MEAN: Pooling.MEAN, pb.POOLING_CLS: Pooling.CLS, pb.POOLING_LAST: Pooling.LAST}
 _CUTS: Final = {pb.TRUNCATION_START: Cut.START, pb.TRUNCATION_END: Cut.END}
-_PROMPT_NAME_BYTES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def _dimensions(options: pb.EmbedOptions, bounds: Bounds) -> int:
 
 
 def _prompt(name: str, bounds: Bounds) -> str:
-    checks.size("options.prompt_name", name, 0, _PROMPT_NAME_BYTES)
+    checks.size("options.prompt_name", name, 0, PROMPT_NAME_BYTES)
     if name and name not in bounds.prompts:
         known = ", ".join(sorted(bounds.prompts)) or "none"
         raise InvalidArgument.of("options.prompt_name", f"not a prompt of this model; it has: {known}")

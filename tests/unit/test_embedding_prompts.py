@@ -1,0 +1,51 @@
+"""Prompts by name: those of the model, those of the configuration, and which stands where both have one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshgate.errors import InvalidArgument
+from meshgate.runtime import tls
+from meshgate.runtime.server import ServerConfig
+from meshgate.v1 import embedding_pb2 as pb
+from services.embedding.app import App
+from services.embedding.config import EmbeddingConfig, ModelConfig
+from services.embedding.servicer import EmbeddingServicer
+from tests.tinymodels.bert import build_tiny_bert
+from tests.unit.context import FakeContext
+
+
+async def test_the_configurations_prompts_stand_before_the_models(tmp_path: Path) -> None:
+    nowhere = tls.TlsConfig(certificate=tmp_path, key=tmp_path, ca=tmp_path)
+    source = str(build_tiny_bert(tmp_path))  # has query and passage
+    prompts = {"query": "find ", "code": "code "}
+    model = ModelConfig(source=source, dtype="float32", device="cpu", prompts=prompts)
+    app = App(EmbeddingConfig(server=ServerConfig(tls=nowhere), model=model))
+    await app.start()
+    servicer = EmbeddingServicer(app._place)
+    context: Any = FakeContext()
+
+    async def vector(text: str, name: str = "") -> bytes:
+        options = pb.EmbedOptions(prompt_name=name, encoding=pb.EMBEDDING_ENCODING_FLOAT32)
+        reply = await servicer.Embed(pb.EmbedRequest(inputs=[text], options=options), context)
+        return reply.embeddings[0].packed
+
+    try:
+        assert await vector("x", "query") == await vector("find x")
+        assert await vector("x", "code") == await vector("code x")
+        assert await vector("x", "passage") == await vector("passage: x")
+        assert await vector("x", "query") != await vector("x")
+        with pytest.raises(InvalidArgument, match="code, passage, query"):
+            await vector("x", "document")
+        assert app._place.get().card.prompt_names == ["code", "passage", "query"]
+    finally:
+        await app.stop(1)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65])
+def test_a_prompt_that_no_caller_could_name_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="a name has 1 to 64 bytes"):
+        ModelConfig(prompts={name: "x"})
