@@ -20,6 +20,8 @@ from services.classification.custom.fitting import Sample, Solution, solve
 CANDIDATES: Final = (1e-1, 1e-2, 1e-3, 3e-4, 1e-4, 1e-5)
 """Strongest first: each solution is where the next, weaker one is looked for."""
 _FOLDS: Final = 4
+_NEAR: Final = 1e-4
+"""A gradient that is small enough to compare candidates by."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def choose(sample: Sample, recipe: Recipe, stop: threading.Event) -> float:
         weights = test.weights(balanced=recipe.balanced)
         start: Solution | None = None
         for l2 in CANDIDATES:
-            start = solve(training, l2, balanced=recipe.balanced, stop=stop, start=start)
+            start = solve(training, l2, balanced=recipe.balanced, stop=stop, start=start, gradient=_NEAR)
             losses[l2] += _loss(start.raw(test.vectors), test.labels, weights)
     return min(CANDIDATES, key=lambda l2: losses[l2])
 
