@@ -14,8 +14,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer
 
 from services import packages
-from services.classification import adapter
-from services.classification import model as classification
+from services.classification import adapter, loading
 from services.classification.config import SHIPPED, ClassifierConfig, EngineConfig
 from services.device import Dtype
 from services.embedding import model as embedding
@@ -49,7 +48,7 @@ def test_embeddings_equal_sentence_transformers(dtype: Dtype) -> None:
 
 def test_sentiment_equals_a_direct_forward_pass() -> None:
     config = EngineConfig(dtype="float32", device="cpu")
-    ours = classification.load_classifier(ClassifierConfig(source=SHIPPED, name="sentiment"), config)
+    ours = loading.load_classifier(ClassifierConfig(source=SHIPPED, name="sentiment"), config)
     tokens = asyncio.run(ours.tokeniser.encode(TEXTS, Cut.END, "inputs"))
     for row, expected in zip(ours.rows(tokens), _direct(TEXTS), strict=True):
         assert row == pytest.approx(expected, abs=1e-4)
