@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from gateway.routes import Route
 from meshgate import errors
 from meshgate.runtime import channel, metadata, status, tls
 from meshgate.runtime.config import Strict
+from meshgate.runtime.unary import Unary
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ class Backend:
         self._tls = credentials
         self._identity = tls.Identity(credentials) if credentials else None
         self._channel: Any = self._open()  # the stubs ask for serialisers; bytes need none
+        self._unaries = Unary(self._channel)
         self._methods: dict[str, Any] = {}
 
     def _open(self) -> grpc.aio.Channel:
@@ -53,13 +56,15 @@ class Backend:
     async def refresh(self, grace: float) -> None:
         """Moves to a new channel when the certificates changed; calls on the old one get `grace` seconds to end."""
         if self._identity is not None and self._identity.changed():
-            old, self._channel, self._methods = self._channel, self._open(), {}
+            old, old_unaries = self._channel, self._unaries
+            self._channel, self._methods = self._open(), {}
+            self._unaries = Unary(self._channel)
             _log.info("certificates changed", extra={"backend": self.name})
-            await old.close(grace)
+            await _closed(old, old_unaries, grace)
 
     async def close(self) -> None:
         """Closes the channel and cancels what is on it."""
-        await self._channel.close(None)
+        await _closed(self._channel, self._unaries, 0)
 
     def stub(self, make: Callable[[grpc.aio.Channel], Any]) -> Any:
         """A generated stub on the present channel."""
@@ -81,9 +86,9 @@ class Backend:
             raise _rename(error, self.name) from error
 
     async def _unary(self, call: Call, route: Route, first: bytes, passage: Passage, timeout: float) -> None:
-        unary = self._method(route)(first, timeout=timeout, metadata=_metadata(call))
-        await passage.send(await unary)
-        await _book(call, unary)
+        answer = await self._unaries.call(route.path.encode(), first, timeout, _metadata(call))
+        await passage.send(answer.reply)
+        call.input_tokens, call.output_tokens = metadata.usage_of(answer.trailers)
 
     async def _stream(self, call: Call, route: Route, first: bytes, passage: Passage, timeout: float) -> None:
         pump: asyncio.Task[None] | None = None
@@ -107,16 +112,22 @@ class Backend:
                 await asyncio.gather(pump, return_exceptions=True)
 
     def _method(self, route: Route) -> Any:
-        """What calls a method on the present channel."""
+        """What calls a streaming method on the present channel."""
         found = self._methods.get(route.path)
         if found is None:
             arities = {
-                (False, False): self._channel.unary_unary,
                 (False, True): self._channel.unary_stream,
                 (True, True): self._channel.stream_stream,
             }
             found = self._methods[route.path] = arities[route.client_streams, route.server_streams](route.path)
         return found
+
+
+async def _closed(opened: Any, unaries: Unary, grace: float) -> None:
+    """Closes a channel once its calls have ended or `grace` seconds have passed."""
+    start = time.monotonic()
+    await unaries.drain(grace)
+    await opened.close(max(0.0, grace - (time.monotonic() - start)))
 
 
 async def _relay(stream: Any, passage: Passage) -> None:

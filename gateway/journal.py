@@ -31,7 +31,7 @@ class Journal:
 
     def began(self, call: Call) -> None:
         """A call is here. `ended` or `failed` follows."""
-        self._log.expected += 1
+        self._log.crowd.expected += 1
         self._telemetry.began(call)
 
     async def ended(self, call: Call) -> None:
@@ -65,7 +65,7 @@ class Journal:
             self._done(call, ended)
 
     def _done(self, call: Call, ended: Outcome) -> None:
-        self._log.expected -= 1
+        self._log.crowd.expected -= 1
         self._telemetry.ended(call, ended)
 
     def stop(self) -> None:

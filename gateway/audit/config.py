@@ -107,8 +107,9 @@ class AuditConfig(Strict):
     """How long a call waits for its record to be on disk before it is refused."""
     queue_records: int = Field(10_000, ge=1, le=1_000_000)
     """How many records may wait."""
-    gather_seconds: float = Field(0.005, ge=0, le=0.1)
-    """How long records wait for others to share their sync, while many calls are under way."""
+    gather_seconds: float = Field(0.02, ge=0, le=0.1)
+    """The longest that records wait for others to share their sync, while many calls are under way; never more than a
+    fifth of what calls take then."""
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:

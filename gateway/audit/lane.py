@@ -5,9 +5,8 @@ alone pays one sync, and a thousand at once pay one each thousand. All of a lane
 hands a whole group to the thread and gets it back whole: one wake of the thread and one of the loop a group, because
 these hand-overs, and not the bytes, are what a record costs.
 
-Where many calls are under way a group is let grow for `gather_seconds`, as PostgreSQL's commit_delay does with
-commit_siblings: at that load the wait is short beside a call's own time, and without it each call would have a sync
-nearly to itself. Where few are, nobody waits for company that will not come.
+Where many calls are under way a group is let grow for a while: see gateway.audit.crowd. Without that each call would
+have a sync nearly to itself.
 
 A record that a caller waits for sends its group off at the end of the loop's turn, with all others of that turn. One
 that nobody waits for rides with the next group, and leaves by itself after RIDE_SECONDS, which is how much of a crash's
@@ -43,17 +42,15 @@ class Terms:
     """Whether callers wait for it, and are refused where it fails."""
     timeout_seconds: float
     queue_records: int
-    gather_seconds: float = 0.0
-    """How long a group may grow while the lane is crowded."""
 
 
 class Lane:
     """Serves one sink. Except for its thread, all of it is for one event loop."""
 
-    def __init__(self, sink: Sink, terms: Terms, gap: Gap, crowded: Callable[[], bool] = lambda: False) -> None:
-        """`crowded` says whether more records are soon to come."""
+    def __init__(self, sink: Sink, terms: Terms, gap: Gap, patience: Callable[[], float] = lambda: 0.0) -> None:
+        """`patience` says how many seconds a group may grow that begins now; it is asked once for each."""
         self.terms = terms
-        self._crowded = crowded
+        self._patience = patience
         self.healthy = False
         """Whether the last write succeeded."""
         self.waiting = 0
@@ -128,8 +125,8 @@ class Lane:
 
     def _depart(self) -> None:
         """Lets the group take off, now or when it has gathered."""
-        if self.terms.gather_seconds and self._crowded():
-            self._departure = self._loop.call_later(self.terms.gather_seconds, self._take_off)
+        if (seconds := self._patience()) > 0:
+            self._departure = self._loop.call_later(seconds, self._take_off)
         else:
             self._departure = self._loop.call_soon(self._take_off)
 

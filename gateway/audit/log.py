@@ -23,6 +23,7 @@ from gateway.audit.config import (
     SinkConfig,
     StdoutSinkConfig,
 )
+from gateway.audit.crowd import Crowd
 from gateway.audit.digest import ContentMacs, DigestKeys
 from gateway.audit.disk import Disk
 from gateway.audit.file import FileSink
@@ -40,8 +41,6 @@ _log = logging.getLogger(__name__)
 _MAX_RECORD_BYTES: Final = 48 * 1024
 _RETRY_SECONDS: Final = 1.0
 _RENEW_SECONDS: Final = 60.0
-_SIBLINGS: Final = 5
-"""So many calls under way, and a group that waits for more records will get them. PostgreSQL's default too."""
 
 
 class AuditLog:
@@ -64,11 +63,10 @@ class AuditLog:
         self._monotonic = monotonic
         self._keys: DigestKeys | None = None
         self._renewal: asyncio.Task[None] | None = None
+        self.crowd = Crowd(config.gather_seconds, monotonic)
+        """The calls under way."""
         self.lanes: Sequence[Lane] = [self._lane(sink) for sink in config.sinks]
         """One a sink, with what it has waiting and lost."""
-        self.expected = 0
-        """Calls whose last record is still to come or being written: for whoever begins and ends them to count."""
-        self._committing = 0
         self._required = [lane for lane in self.lanes if lane.terms.required]
         self._others = [lane for lane in self.lanes if not lane.terms.required]
 
@@ -99,13 +97,13 @@ class AuditLog:
 
         Raises Unavailable (AUDIT_UNAVAILABLE) when a sink refuses, its queue is full or its time is up.
         """
-        self._committing += 1
+        self.crowd.enter()
         try:
             for done in self._enter(record):
                 if done is None or not await done:
                     raise _unavailable()
         finally:
-            self._committing -= 1
+            self.crowd.leave()
 
     def leave(self, record: AuditRecord) -> None:
         """Puts a record that nobody waits for in line, in order with all others. Never fails: a lost one is counted.
@@ -161,12 +159,8 @@ class AuditLog:
             required=config.required,
             timeout_seconds=config.timeout_seconds or self._config.timeout_seconds,
             queue_records=config.queue_records or self._config.queue_records,
-            gather_seconds=self._config.gather_seconds,
         )
-        return Lane(self._sink(config, terms.timeout_seconds), terms, self._gap, self._crowded)
-
-    def _crowded(self) -> bool:
-        return self.expected - self._committing >= _SIBLINGS
+        return Lane(self._sink(config, terms.timeout_seconds), terms, self._gap, self.crowd.patience)
 
     def _sink(self, config: SinkConfig, timeout_seconds: float) -> Sink:
         match config:

@@ -112,8 +112,7 @@ async def spread(lane: Lane, sink: Sink) -> None:
 @pytest.mark.parametrize("crowded", [True, False])
 async def test_a_group_gathers_where_many_calls_are_under_way(crowded: bool) -> None:
     sink = Sink()
-    terms = Terms("test", True, 5, 100, gather_seconds=0.05)
-    lane = Lane(sink, terms, gap, lambda: crowded)
+    lane = Lane(sink, Terms("test", True, 5, 100), gap, lambda: 0.05 if crowded else 0.0)
     await lane.start()
     await spread(lane, sink)
     assert sink.records == [b"0", b"1", b"2"]
@@ -123,7 +122,7 @@ async def test_a_group_gathers_where_many_calls_are_under_way(crowded: bool) -> 
 
 async def test_a_stop_does_not_wait_for_a_group_to_gather() -> None:
     sink = Sink()
-    lane = Lane(sink, Terms("test", True, 5, 100, gather_seconds=60), gap, lambda: True)
+    lane = Lane(sink, Terms("test", True, 5, 100), gap, lambda: 60.0)
     await lane.start()
     done = lane.enter(b"1")
     await lane.stop()

@@ -1,0 +1,61 @@
+"""How long a group of records waits for more: a part of what calls take, and nothing where none will come."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.audit.crowd import SIBLINGS, Crowd
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def busy(crowd: Crowd, clock: Clock, *, calls: int, seconds: float, rounds: int = 100) -> float:
+    """So many calls always under way, each taking so long, for a while. Returns the patience of the end."""
+    crowd.expected = calls
+    patience = 0.0
+    for _ in range(rounds):
+        clock.now += seconds  # in which each of them ends once, and is followed by another
+        for _ in range(calls):
+            crowd.enter()
+            crowd.leave()
+        patience = crowd.patience()
+    return patience
+
+
+@pytest.mark.parametrize("seconds", [0.002, 0.01, 0.05])
+def test_a_group_waits_a_fifth_of_what_calls_take(seconds: float) -> None:
+    clock = Clock()
+    assert busy(Crowd(1.0, clock), clock, calls=64, seconds=seconds) == pytest.approx(seconds / 5, rel=0.01)
+
+
+def test_it_never_waits_longer_than_configured() -> None:
+    clock = Clock()
+    assert busy(Crowd(0.02, clock), clock, calls=64, seconds=3) == 0.02
+    assert busy(Crowd(0.0, clock), clock, calls=64, seconds=3) == 0
+
+
+def test_it_does_not_wait_where_few_are_under_way() -> None:
+    clock = Clock()
+    assert busy(Crowd(0.02, clock), clock, calls=SIBLINGS - 1, seconds=0.05) == 0
+    assert busy(Crowd(0.02, clock), clock, calls=SIBLINGS, seconds=0.05) > 0
+
+
+def test_calls_whose_records_wait_already_are_no_company() -> None:
+    clock = Clock()
+    crowd = Crowd(0.02, clock)
+    busy(crowd, clock, calls=SIBLINGS, seconds=0.05)
+    crowd.enter()
+    assert crowd.patience() == 0
+
+
+def test_it_follows_the_load() -> None:
+    clock = Clock()
+    crowd = Crowd(1.0, clock)
+    slow = busy(crowd, clock, calls=64, seconds=0.5)
+    assert busy(crowd, clock, calls=64, seconds=0.005) < slow / 50
