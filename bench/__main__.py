@@ -76,7 +76,7 @@ async def _measure(room: contender.Room, chosen: list[contender.Contender], flag
     titles = {item.name: item.title for item in chosen}
     measurement = Measurement(room, chosen, _plan(flags))
     for item in await measurement.ready():
-        sys.stdout.write(f"left out: {item.title}: it keeps nothing in its store\n\n")
+        sys.stdout.write(f"left out: {item.title}: it decides nothing in its store\n\n")
     tables = [table.calls(await measurement.unary(count), titles, count) for count in flags.callers or _CALLERS]
     streamed = [name for name in contender.STREAMED if name in titles]
     if streamed and not flags.no_streams:

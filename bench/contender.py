@@ -20,6 +20,7 @@ from meshgate import sealing
 _CONFIG: Final = Path(__file__).parent.parent / "deploy" / "config" / "gateway.toml"
 _NEVER_REACHED: Final = 1_000_000
 _RATES: Final = re.compile(r"^(requests_per_second|burst) = \d+", re.MULTILINE)
+_TOKENS: Final = re.compile(r"^# (tokens_per_minute) = [\d_]+", re.MULTILINE)
 _WORKERS: Final = re.compile(r"^workers = \d+", re.MULTILINE)
 _SERVICES: Final = ("generation", "embedding", "classification")
 
@@ -39,11 +40,11 @@ class Contender:
     """The URL of the Valkey that it must use."""
 
     def is_what_it_says(self) -> bool:
-        """Whether, once it has answered calls, its limits are where its title says."""
+        """Whether, once it has answered calls, its limits are decided where its title says."""
         if self.store is None:
             return True
         with redis.Redis.from_url(self.store) as client:
-            return bool(client.dbsize())
+            return "cmdstat_evalsha" in client.info("commandstats")
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ def _gateway(room: Room, name: str, *, workers: int = 1, after: str = "") -> tup
     """A gateway of the shipped configuration, with an audit log of its own and limits that are counted but never
     reached. Returns its port and its pid."""
     shipped = _RATES.sub(rf"\1 = {_NEVER_REACHED}", _CONFIG.read_text())
+    shipped = _TOKENS.sub(rf"\1 = {1000 * _NEVER_REACHED}", shipped)
     shipped = _WORKERS.sub(f"workers = {workers}", shipped)
     config = room.home / f"{name}.toml"
     config.write_text(shipped.replace("${MESHGATE_HOME}/audit", f"${{MESHGATE_HOME}}/audit-{name}") + after)
