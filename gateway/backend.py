@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Self
 
 import grpc
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gateway.call import Call
 from gateway.passage import Passage
-from gateway.routes import Route
+from gateway.routes import SERVICES, Route
 from meshgate import errors
 from meshgate.runtime import channel, metadata, status, tls
-from meshgate.runtime.config import Strict
+from meshgate.runtime.balancing import BalancingConfig, service_config
 from meshgate.runtime.unary import Unary
 
 _log = logging.getLogger(__name__)
@@ -24,14 +24,31 @@ _log = logging.getLogger(__name__)
 _HOP_SECONDS: Final = 0.02
 """Kept from the caller's deadline at each hop, so that there is time left to say that it passed."""
 
+_REPEATABLE: Final[Mapping[str, tuple[str, ...]]] = {
+    "generation": ("Generate", "GenerateStream", "CountTokens"),
+    "embedding": ("Embed",),
+    "classification": ("Classify", "ListClassifiers"),
+}
+"""What changes nothing and whose request is one message: it may be sent to one replica after another. A sealed call may
+not: whoever opened its envelope opens it once.
+"""
 
-class BackendConfig(Strict):
-    """Where a service is."""
 
-    target: str = Field(min_length=1)
-    """A gRPC name: host:port, dns:///name:port, or a list."""
+class BackendConfig(BalancingConfig):
+    """Where a service is, and how its replicas share its calls."""
+
+    target: str = Field(min_length=1, max_length=4096)
+    """A gRPC name: host:port, dns:///name:port (every address is a replica), ipv4:a:port,b:port, or unix:path."""
+    server_name: str | None = Field(None, min_length=1, max_length=255)
+    """What each replica's certificate must name; without it, the host of the target. A list of addresses needs it."""
     longest_call_seconds: float = Field(600.0, gt=0, le=86_400)
     """The deadline of calls whose caller set none."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if "," in self.target and self.server_name is None:
+            raise ValueError("server_name: a target of several addresses needs the name in their certificates")
+        return self
 
 
 class Backend:
@@ -41,6 +58,9 @@ class Backend:
         """`credentials` None is in the clear: tests only."""
         self.name = name
         self._config = config
+        self._options = channel.mesh_options(
+            service_config=service_config(config, SERVICES[name], _REPEATABLE[name]), server_name=config.server_name
+        )
         self._tls = credentials
         self._identity = tls.Identity(credentials) if credentials else None
         self._channel: Any = self._open()  # the stubs ask for serialisers; bytes need none
@@ -49,9 +69,9 @@ class Backend:
 
     def _open(self) -> grpc.aio.Channel:
         if self._identity is None or self._tls is None:
-            return channel.open_channel(self._config.target, None)
+            return channel.open_channel(self._config.target, None, self._options)
         self._identity.changed()
-        return channel.open_channel(self._config.target, tls.channel_credentials(self._tls))
+        return channel.open_channel(self._config.target, tls.channel_credentials(self._tls), self._options)
 
     async def refresh(self, grace: float) -> None:
         """Moves to a new channel when the certificates changed; calls on the old one get `grace` seconds to end."""

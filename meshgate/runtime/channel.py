@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 import grpc
 
 MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 MAX_METADATA_BYTES: Final = 16 * 1024
+_RETRY_BYTES: Final = 1024 * 1024
+"""The most of a request that is kept so that it can be sent again; larger ones are not retried."""
 
 EOF: Final[Any] = grpc.aio.EOF
 """What reading a stream gives at its end."""
@@ -32,8 +35,16 @@ _RETRY: Final = {
 }
 
 
-def mesh_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> Options:
-    """Options of the gateway's channels to services. No retries: the caller's own are enough, and never multiply."""
+def mesh_options(
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
+    *,
+    service_config: Mapping[str, Any] | None = None,
+    server_name: str | None = None,
+) -> Options:
+    """Options of the gateway's channels to services. Nothing is retried unless `service_config` says so.
+
+    `server_name` is what every replica's certificate must name; without it, that is the host of the target.
+    """
     return (
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
@@ -41,10 +52,23 @@ def mesh_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> Options:
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.enable_retries", 0),
+        ("grpc.enable_retries", int(service_config is not None)),
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.min_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 2_000),
+        *_balanced(service_config),
+        *((("grpc.default_authority", server_name),) if server_name else ()),
+    )
+
+
+def _balanced(service_config: Mapping[str, Any] | None) -> Options:
+    if service_config is None:
+        return ()
+    return (
+        ("grpc.service_config", json.dumps(service_config)),
+        ("grpc.service_config_disable_resolution", 1),  # DNS says where replicas are, and no more than that
+        ("grpc.per_rpc_retry_buffer_size", _RETRY_BYTES),
+        ("grpc.dns_min_time_between_resolutions_ms", 5_000),
     )
 
 

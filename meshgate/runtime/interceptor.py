@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from meshgate import errors
-from meshgate.runtime import metadata, status, tls
+from meshgate.runtime import metadata, orca, status, tls
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class Guard(grpc.aio.ServerInterceptor):
     def __init__(self, peers: PeerPolicy, ready: Callable[[], bool]) -> None:
         self._peers = peers
         self._ready = ready
+        self._load = orca.Load()
 
     async def intercept_service(
         self,
@@ -71,16 +72,25 @@ class Guard(grpc.aio.ServerInterceptor):
         request_id = request_id_of(context)
         try:
             self._peers.check(method, tls.spiffe_ids(context.auth_context()))
-            if not self._ready() and not method.startswith(_HEALTH):
+            if method.startswith(_HEALTH):  # its watchers stay, and are no load
+                yield
+                return
+            if not self._ready():
                 raise errors.Unavailable("the model is not ready", reason="STARTING", retry_after=1.0)
-            yield
+            with orca.InHand(self._load, context):
+                yield
         except errors.MeshError as error:
-            await abort(context, error, request_id)
+            await self._abort(context, error, request_id)
         except (asyncio.CancelledError, grpc.aio.AbortError):
             raise
         except Exception:  # the border: whatever else is our fault, and its text stays here
             _log.exception("call failed", extra={"method": method, "request_id": request_id})
-            await abort(context, errors.Internal("internal error"), request_id)
+            await self._abort(context, errors.Internal("internal error"), request_id)
+
+    async def _abort(self, context: Context, error: errors.MeshError, request_id: str) -> None:
+        """As `abort`, without its pushback: that is for the caller, and the gateway should ask another replica now."""
+        trailers = (*status.details_of(error, request_id), *self._load.trailers())
+        await context.abort(status.grpc_code(error), error.message, trailing_metadata=trailers)
 
 
 def request_id_of(context: Context) -> str:

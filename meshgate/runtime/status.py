@@ -89,12 +89,17 @@ def _retry_info(seconds: float) -> error_details_pb2.RetryInfo:
     return info
 
 
+def details_of(error: errors.MeshError, request_id: str) -> tuple[tuple[str, str | bytes], ...]:
+    """The trailer that carries `error`'s details."""
+    return ((DETAILS_KEY, to_proto(error, request_id).SerializeToString()),)
+
+
 def trailing_metadata(error: errors.MeshError, request_id: str) -> tuple[tuple[str, str | bytes], ...]:
-    """The trailers that carry `error`'s details."""
-    trailers: list[tuple[str, str | bytes]] = [(DETAILS_KEY, to_proto(error, request_id).SerializeToString())]
+    """The trailers of `error`: its details, and for gRPC's own retries how long they should wait."""
+    details = details_of(error, request_id)
     if isinstance(error, errors.Unavailable) and error.retry_after is not None:
-        trailers.append((PUSHBACK_KEY, str(max(0, int(error.retry_after * 1000)))))
-    return tuple(trailers)
+        return (*details, (PUSHBACK_KEY, str(max(0, int(error.retry_after * 1000)))))
+    return details
 
 
 def has_details(error: RpcFailure) -> bool:

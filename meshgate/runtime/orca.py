@@ -1,0 +1,124 @@
+"""What a replica says of its load in its trailers, which weighted_round_robin at the other end divides calls by.
+
+The message is xds.data.orca.v3.OrcaLoadReport (gRFC A51), of which four doubles are filled in; they are written here
+byte by byte, since the package of the message (xds-protos) is large and nothing else of it is needed.
+
+gRPC gives a replica calls in proportion to its calls a second over its utilisation (gRFC A58). Utilisation here is
+the mean number of calls in hand, over `FULL`. By Little's law (L = lambda W) calls a second over calls in hand is one
+over the time that a call takes, whether it computes or waits in the queue: so replicas get calls in proportion to how
+soon they answer, those with a longer queue fewer, until all answer equally soon. What `FULL` is cancels out between
+replicas that agree on it. The processor's load is said as well, for whoever looks; it would tell nothing of a GPU's.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from meshgate import errors
+
+KEY: Final = "endpoint-load-metrics-bin"
+"""The trailer that holds a report."""
+FULL: Final = 100.0
+"""Calls in hand that count as a utilisation of 1; it may be more."""
+
+_WINDOW_SECONDS: Final = 0.5
+_FIELDS: Final = {"cpu_utilization": 1, "rps_fractional": 6, "eps": 7, "application_utilization": 9}
+"""The numbers of the message's fields."""
+_FIXED64: Final = 1
+
+_CALLERS: Final = (
+    errors.InvalidArgument,
+    errors.Unauthenticated,
+    errors.PermissionDenied,
+    errors.NotFound,
+    errors.LimitExceeded,
+    errors.DeadlineExceeded,
+    errors.Cancelled,
+    errors.Unimplemented,
+)
+"""What is not the replica's failure."""
+
+Trailer = tuple[str, bytes]
+
+
+def encode(**doubles: float) -> bytes:
+    """An OrcaLoadReport with these fields. Raises KeyError for a field it does not have."""
+    return b"".join(struct.pack("<Bd", _FIELDS[name] << 3 | _FIXED64, value) for name, value in doubles.items())
+
+
+class Load:
+    """The load of this process: calls come with `enter` and go with `leave`. For one event loop."""
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, cpu_clock: Callable[[], float] = time.process_time
+    ) -> None:
+        """Both clocks in seconds; `cpu_clock` is what this process used of all its processors together."""
+        self._clock = clock
+        self._cpu_clock = cpu_clock
+        self._processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._held = 0
+        self._held_seconds = 0.0
+        self._done = self._failed = 0
+        self._trailers: tuple[Trailer, ...] = ()
+        self._at = self._began = clock()
+        self._cpu = cpu_clock()
+
+    def enter(self) -> None:
+        """A call is in hand."""
+        self._count()
+        self._held += 1
+
+    def leave(self, *, failed: bool) -> None:
+        """It is done. `failed` is the replica's failure, not the caller's."""
+        now = self._count()
+        self._held -= 1
+        self._done += 1
+        self._failed += failed
+        if now - self._began >= _WINDOW_SECONDS:
+            self._report(now)
+
+    def trailers(self) -> tuple[Trailer, ...]:
+        """The report of the last window that is over; nothing before there was one."""
+        return self._trailers
+
+    def _count(self) -> float:
+        now = self._clock()
+        self._held_seconds += self._held * (now - self._at)
+        self._at = now
+        return now
+
+    def _report(self, now: float) -> None:
+        """Ends the window. Whoever reads the report needs it no more often, and so it is made once for many calls."""
+        elapsed, cpu = now - self._began, self._cpu_clock()
+        report = encode(
+            cpu_utilization=max(0.0, cpu - self._cpu) / elapsed / self._processors,
+            rps_fractional=self._done / elapsed,
+            eps=self._failed / elapsed,
+            application_utilization=self._held_seconds / elapsed / FULL,
+        )
+        self._trailers = ((KEY, report),)
+        self._began, self._cpu, self._held_seconds = now, cpu, 0.0
+        self._done = self._failed = 0
+
+
+class InHand:
+    """One call, for the length of a `with`. One that ends well takes the report along in its trailers."""
+
+    __slots__ = ("_context", "_load")
+
+    def __init__(self, load: Load, context: Any) -> None:
+        self._load = load
+        self._context = context
+
+    def __enter__(self) -> None:
+        self._load.enter()
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        self._load.leave(failed=kind is not None and issubclass(kind, Exception) and not issubclass(kind, _CALLERS))
+        trailers = self._load.trailers()
+        if kind is None and trailers:
+            self._context.set_trailing_metadata((*(self._context.trailing_metadata() or ()), *trailers))

@@ -1,0 +1,132 @@
+"""Several replicas of the embedding service behind one gateway, each over mutual TLS of its own; none has a model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from gateway.app import Gateway
+from meshgate import errors
+from meshgate.runtime import status
+from meshgate.runtime.server import Server
+from meshgate.v1 import embedding_pb2, embedding_pb2_grpc, models_pb2_grpc
+from tests.integration import mesh as meshes
+from tests.integration.doubles import Models
+
+_PLENTY = {
+    level: {"requests_per_second": 10_000, "burst": 10_000, "tokens_per_minute": 10_000_000}
+    for level in ("tenant", "principal")
+}
+ASK = embedding_pb2.EmbedRequest(inputs=["one"])
+
+
+class Replica(embedding_pb2_grpc.EmbeddingServiceServicer):
+    """Says its name as the model's, after `seconds`, unless it should fail."""
+
+    def __init__(self, name: str, seconds: float = 0.0) -> None:
+        self.name = name
+        self.failed = asyncio.Event()
+        self.seconds = seconds
+        self.error: errors.MeshError | None = None
+        self.calls = 0
+        self.working = asyncio.Event()
+        """Set when a call has begun."""
+
+    async def start(self) -> None:
+        return None
+
+    async def stop(self, grace: float) -> None:
+        return None
+
+    def register(self, server: grpc.aio.Server) -> Sequence[str]:
+        embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(self, server)
+        models_pb2_grpc.add_ModelServiceServicer_to_server(Models(), server)
+        return ("meshgate.v1.EmbeddingService", "meshgate.v1.ModelService")
+
+    async def Embed(self, request: embedding_pb2.EmbedRequest, context: Any) -> embedding_pb2.EmbedResponse:
+        self.calls += 1
+        self.working.set()
+        if self.error is not None:
+            raise self.error
+        if self.seconds:
+            await asyncio.sleep(self.seconds)  # what the work takes
+        return embedding_pb2.EmbedResponse(model=self.name)
+
+    async def EmbedStream(
+        self, request_iterator: AsyncIterator[embedding_pb2.EmbedStreamRequest], context: Any
+    ) -> AsyncIterator[embedding_pb2.EmbedStreamResponse]:
+        async for _ in request_iterator:
+            if self.error is not None:
+                raise self.error
+            yield embedding_pb2.EmbedStreamResponse(response=embedding_pb2.EmbedResponse(model=self.name))
+
+
+@dataclass
+class Fleet:
+    """A gateway before replicas; `mesh` names the gateway alone."""
+
+    mesh: meshes.Mesh
+    replicas: Mapping[str, Replica]
+    servers: Mapping[str, Server]
+    stub: Any
+    answered: dict[str, int] = field(default_factory=dict)
+
+    async def ask(self) -> str:
+        """Who answered, or the reason of the refusal."""
+        try:
+            reply = await self.stub.Embed(ASK, metadata=self.mesh.auth(), timeout=20)
+        except grpc.aio.AioRpcError as error:
+            return status.from_rpc_error(error).reason
+        return str(reply.model)
+
+    async def spread(self, calls: int, callers: int = 4) -> dict[str, int]:
+        """How often each answered `calls` calls, or which refusals came instead."""
+        found: dict[str, int] = {}
+        left = iter(range(calls))
+
+        async def caller() -> None:
+            for _ in left:
+                answer = await self.ask()
+                found[answer] = found.get(answer, 0) + 1
+
+        await asyncio.gather(*(caller() for _ in range(callers)))
+        return found
+
+    async def until(self, wanted: set[str]) -> None:
+        """Returns once a round of calls is answered by these and no others."""
+        async with asyncio.timeout(20):
+            while set(await self.spread(12)) != wanted:  # noqa: ASYNC110 - it is another side's doing
+                await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def fleet(
+    home: Path, replicas: Sequence[Replica], *, certificates: Mapping[str, str] | None = None, **backend: Any
+) -> AsyncIterator[Fleet]:
+    """A gateway before `replicas`, all of which have had their first calls. `certificates` is replica to its name."""
+    meshes.prepare(home)
+    async with AsyncExitStack() as stack:
+        servers = {}
+        for replica in replicas:
+            made = meshes.identity(home, (certificates or {}).get(replica.name, "embedding"))
+            changes = {"tls": made, "sealing": {"keys": home / "keys" / f"sealing-{replica.name}"}}
+            servers[replica.name] = await stack.enter_async_context(
+                meshes.serving(home, "embedding", replica, **changes)
+            )
+        target = "ipv4:" + ",".join(f"127.0.0.1:{server.port}" for server in servers.values())
+        section = {"target": target, "server_name": "embedding", **backend}
+        config = meshes.gateway_config(home, {}, backends={"embedding": section}, limits=_PLENTY)
+        gateway = Gateway(config)
+        await gateway.start()
+        stack.push_async_callback(gateway.stop)
+        mesh = meshes.Mesh(home, gateway, {"embedding": servers[replicas[0].name]})
+        await meshes.ready(mesh)
+        channel = await stack.enter_async_context(mesh.channel())
+        stub = embedding_pb2_grpc.EmbeddingServiceStub(channel)
+        yield Fleet(mesh, {replica.name: replica for replica in replicas}, servers, stub)

@@ -1,0 +1,136 @@
+"""Three replicas behind a gateway, over mutual TLS: who gets how many calls, and what a lost one costs."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshgate import errors
+from meshgate.runtime.health import NOT_SERVING, SERVING
+from tests.integration.replicas import Replica, fleet
+
+NAMES = ("a", "b", "c")
+
+
+def three(**seconds: float) -> list[Replica]:
+    return [Replica(name, seconds.get(name, 0.0)) for name in NAMES]
+
+
+async def test_calls_are_spread_evenly(tmp_path: Path) -> None:
+    async with fleet(tmp_path, three()) as found:
+        await found.until(set(NAMES))
+        assert await found.spread(60, callers=1) == {"a": 20, "b": 20, "c": 20}
+
+
+async def test_a_slower_replica_gets_fewer_where_load_is_reported(tmp_path: Path) -> None:
+    weights = {"blackout_seconds": 0, "update_seconds": 0.1}
+    async with fleet(
+        tmp_path, three(a=0.002, b=0.002, c=0.04), policy="weighted_round_robin", weights=weights
+    ) as found:
+        await found.until(set(NAMES))
+        await found.spread(150)  # reports come with replies
+        spread = await found.spread(200)
+        assert sum(spread.values()) == spread["a"] + spread["b"] + spread["c"] == 200
+        assert spread["c"] < min(spread["a"], spread["b"]) / 2
+
+
+async def test_a_killed_replica_costs_no_call(tmp_path: Path) -> None:
+    async with fleet(tmp_path, three(a=0.05, b=0.05, c=0.05)) as found:
+        await found.until(set(NAMES))
+        found.replicas["c"].working.clear()
+        calls = asyncio.create_task(found.spread(120, callers=12))
+        await found.replicas["c"].working.wait()
+        server: Any = found.servers["c"]._server
+        await server.stop(None)  # its connections break with calls on them
+        answers = await calls
+        assert set(answers) <= set(NAMES)
+        assert sum(answers.values()) == 120
+
+
+async def test_a_draining_replica_gets_no_new_calls_and_loses_none(tmp_path: Path) -> None:
+    async with fleet(tmp_path, three(a=0.02, b=0.02, c=0.02)) as found:
+        await found.until(set(NAMES))
+        calls = asyncio.create_task(found.spread(200, callers=12))
+        await found.replicas["c"].working.wait()
+        await found.servers["c"].stop()
+        after = found.replicas["c"].calls
+        assert set(await calls) <= set(NAMES)
+        assert set(await found.spread(30)) == {"a", "b"}
+        assert found.replicas["c"].calls == after
+
+
+async def test_a_replica_that_is_not_serving_gets_no_calls_until_it_is(tmp_path: Path) -> None:
+    async with fleet(tmp_path, three()) as found:
+        await found.until(set(NAMES))
+        health = found.servers["b"]._health
+        await health.set("meshgate.v1.EmbeddingService", NOT_SERVING)
+        await found.until({"a", "c"})
+        await health.set("meshgate.v1.EmbeddingService", SERVING)
+        await found.until(set(NAMES))
+
+
+async def test_a_failing_replica_is_left_out_and_comes_back(tmp_path: Path) -> None:
+    outliers = {"interval_seconds": 0.1, "calls": 5, "ejected_seconds": 0.3}
+    async with fleet(tmp_path, three(), outliers=outliers) as found:
+        await found.until(set(NAMES))
+        found.replicas["b"].error = errors.Internal("broken")
+        assert "INTERNAL" in await found.spread(12)
+        await found.until({"a", "c"})
+        found.replicas["b"].error = None
+        await found.until(set(NAMES))
+
+
+async def test_a_full_replica_is_passed_over_at_once(tmp_path: Path) -> None:
+    async with fleet(tmp_path, three()) as found:
+        await found.until(set(NAMES))
+        found.replicas["a"].error = errors.Unavailable("full", reason="OVERLOADED", retry_after=30.0)
+        async with asyncio.timeout(10):  # and not after 30 seconds
+            assert set(await found.spread(30, callers=1)) == {"b", "c"}
+
+
+async def test_when_all_are_full_the_caller_hears_so_and_when_to_come_again(tmp_path: Path) -> None:
+    async with fleet(tmp_path, three()) as found:
+        for replica in found.replicas.values():
+            replica.error = errors.Unavailable("full", reason="OVERLOADED", retry_after=30.0)
+        before = sum(replica.calls for replica in found.replicas.values())
+        assert await found.ask() == "OVERLOADED"
+        assert sum(replica.calls for replica in found.replicas.values()) == before + 3
+
+
+async def test_what_may_not_be_repeated_is_sent_once(tmp_path: Path) -> None:
+    async with fleet(tmp_path, three(), retries={"attempts": 1}) as found:
+        for replica in found.replicas.values():
+            replica.error = errors.Unavailable("full", reason="OVERLOADED")
+        assert await found.ask() == "OVERLOADED"
+        assert sum(replica.calls for replica in found.replicas.values()) == 1
+
+
+async def test_retries_stop_when_most_calls_fail(tmp_path: Path) -> None:
+    async with fleet(tmp_path, three(), retries={"attempts": 5, "throttle_tokens": 10}) as found:
+        for replica in found.replicas.values():
+            replica.error = errors.Unavailable("full", reason="OVERLOADED")
+        assert await found.spread(40) == {"OVERLOADED": 40}
+        assert sum(replica.calls for replica in found.replicas.values()) < 60  # and not 200
+
+
+async def test_a_replica_with_another_name_in_its_certificate_gets_nothing(tmp_path: Path) -> None:
+    async with fleet(tmp_path, three(), certificates={"b": "generation"}) as found:
+        await found.until({"a", "c"})
+        assert set(await found.spread(30)) == {"a", "c"}
+        assert found.replicas["b"].calls == 0
+
+
+@pytest.mark.parametrize("policy", ["pick_first", "round_robin"])
+async def test_certificates_are_renewed_before_all_replicas_without_a_lost_call(tmp_path: Path, policy: str) -> None:
+    async with fleet(tmp_path, three(), policy=policy) as found:
+        calls = asyncio.create_task(found.spread(150))
+        certificate = tmp_path / "certs" / "gateway.pem"
+        certificate.write_bytes(certificate.read_bytes())
+        backend = found.mesh.gateway._backends["embedding"]
+        before = backend._channel
+        await backend.refresh(5)
+        assert backend._channel is not before
+        assert set(await calls) <= set(NAMES)
