@@ -21,6 +21,7 @@ from gateway.authentication import Authenticator, Findings, revocations_of, thum
 from gateway.authorisation import Policy
 from gateway.config import GatewayConfig
 from gateway.explanation import Explanation, Question, Step
+from gateway.revoke_commands import restore, revoke
 from meshgate.runtime import config as configs
 from meshgate.supervisor.layout import default_configs
 
@@ -29,12 +30,14 @@ _USAGE_ERROR: Final = 2
 _MAX_TOKEN: Final = 64 * 1024
 _VERDICTS: Final = {True: "[green]passed[/]", False: "[bold red]failed[/]", None: "[dim]-[/]"}
 
-policy = typer.Typer(help="Say what the policy allows.", no_args_is_help=True)
+policy = typer.Typer(help="Say what the policy allows, and who is no longer believed.", no_args_is_help=True)
+policy.command()(revoke)
+policy.command()(restore)
 
 
 @policy.callback()
 def _group() -> None:
-    """Say what the policy allows."""
+    """Say what the policy allows, and who is no longer believed."""
 
 
 @policy.command()

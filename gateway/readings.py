@@ -95,3 +95,22 @@ def of_doors(readings: Readings, doors: Mapping[str, Inside]) -> None:
         lambda: {name: door.turned_away for name, door in doors.items()},
         "door",
     )
+
+
+def of_strangers(readings: Readings, summed: Callable[[], int]) -> None:
+    """Refusals of strangers that the audit tells in sums: see gateway.flood."""
+    readings.counter(
+        "meshgate_gateway_summed_refusals_total",
+        "Refusals of strangers that have no audit record of their own",
+        lambda: float(summed()),
+    )
+
+
+def of_patience(readings: Readings, ended: Callable[[], Mapping[str, int]]) -> None:
+    """Callers who were not waited for any longer, by what they were slow at."""
+    readings.counter(
+        "meshgate_gateway_slow_callers_total",
+        "Calls ended because the caller read or wrote too slowly",
+        lambda: {name: float(count) for name, count in ended().items()},
+        "at",
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -52,6 +53,11 @@ class Edge(grpc.GenericRpcHandler):
         """The handler of a method."""
         method = str(handler_call_details.method)
         return self._handlers.get(method) or self._unknown
+
+    @property
+    def lost_patience(self) -> Mapping[str, int]:
+        """Calls ended since the start because their caller was too slow, by what at."""
+        return {"first_message": self._first.ended, "writing": self._writers.ended, "reading": self._readers.ended}
 
     def stop(self) -> None:
         """Leaves no timer behind."""

@@ -15,6 +15,7 @@ from gateway.authentication.authenticator import STEPS, Authenticator, Findings
 from gateway.authentication.certificate import thumbprint
 from gateway.authentication.config import IssuerConfig, RevocationConfig
 from gateway.authentication.refusal import REVOKED
+from gateway.authentication.revocation import Revoked
 from gateway.authentication.revocations import revocations_of
 from gateway.authentication.source import SourceState
 
@@ -25,6 +26,7 @@ __all__ = [
     "Findings",
     "IssuerConfig",
     "RevocationConfig",
+    "Revoked",
     "SourceState",
     "revocations_of",
     "thumbprint",

@@ -98,7 +98,7 @@ class EntriesStream:
 
     def __init__(self, client: Client, prefix: str, clock: Clock = time.monotonic) -> None:
         self._client = client
-        self._key = f"{prefix}:revoked"
+        self._key = stream_key(prefix)
         self._clock = clock
         self._after = _START
         self._resync_at = -math.inf
@@ -127,6 +127,11 @@ class EntriesStream:
             if len(found) > MAX_ENTRIES:
                 raise SourceError(f"more than {MAX_ENTRIES} entries")
         return found, after
+
+
+def stream_key(prefix: str) -> str:
+    """Where in the store the list is."""
+    return f"{prefix}:revoked"
 
 
 def _entry(identity: bytes, fields: dict[bytes, bytes]) -> Revoked | None:

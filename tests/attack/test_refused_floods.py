@@ -31,6 +31,9 @@ async def test_every_refusal_of_a_flood_is_in_few_records(tmp_path: Path) -> Non
         assert len(found) < CALLS / 4
         summed = [record for record in found if "count" in record]
         assert {(record["peer"], record["reason"]) for record in summed} == {("127.0.0.1", "TOKEN_MISSING")}
+        assert sum(metric(mesh, "meshgate_gateway_summed_refusals_total").values()) == sum(
+            record["count"] for record in summed
+        )
         assert all(record["first"] <= record["time"] for record in summed)
         assert metric(mesh, "meshgate_gateway_refused_calls_total")["TOKEN_MISSING",] == CALLS
 

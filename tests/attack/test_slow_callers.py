@@ -94,6 +94,7 @@ async def test_readers_who_stop_hold_no_place(tmp_path: Path) -> None:
         await asyncio.gather(*(stream.read() for stream in streams))
         await until(lambda: len(ends(mesh, "SLOW_READER")) == 4)
         await until(lambda: metric(mesh, "meshgate_gateway_inside_calls")["calls",] == 0)
+        assert metric(mesh, "meshgate_gateway_slow_callers_total")["reading",] == 4
 
 
 async def test_a_stream_that_never_begins(tmp_path: Path) -> None:
@@ -103,6 +104,7 @@ async def test_a_stream_that_never_begins(tmp_path: Path) -> None:
         error = await refused(asyncio.wait_for(stream.read(), SECONDS))
         assert (type(error), error.reason) == (errors.DeadlineExceeded, "SILENT_WRITER")
         assert mesh.record_of(error)["event"] == "refused"
+        assert metric(mesh, "meshgate_gateway_slow_callers_total")["first_message",] == 1
 
 
 async def test_a_writer_who_falls_silent(tmp_path: Path) -> None:

