@@ -15,7 +15,7 @@ from gateway.call import Call
 from gateway.passage import Passage
 from gateway.routes import SERVICES, Route
 from meshgate import errors
-from meshgate.runtime import channel, metadata, status, tls
+from meshgate.runtime import channel, ending, metadata, status, tls
 from meshgate.runtime.balancing import BalancingConfig, service_config
 from meshgate.runtime.unary import Unary
 
@@ -113,7 +113,7 @@ class Backend:
     async def _stream(self, call: Call, route: Route, first: bytes, passage: Passage, timeout: float) -> None:
         pump: asyncio.Task[None] | None = None
         if route.client_streams:
-            stream = self._method(route)(timeout=timeout, metadata=_metadata(call))
+            stream = ending.kept(self._method(route)(timeout=timeout, metadata=_metadata(call)))
             pump = asyncio.create_task(_pump(stream, first, passage))
         else:
             stream = self._method(route)(first, timeout=timeout, metadata=_metadata(call))
@@ -163,7 +163,7 @@ async def _pump(stream: Any, first: bytes, passage: Passage) -> None:
             await stream.write(message)
             message = await passage.read()
         await stream.done_writing()
-    except asyncio.InvalidStateError:
+    except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
         return  # the service ended first; the reader learns why
     except BaseException:
         stream.cancel()

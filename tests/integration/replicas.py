@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,43 @@ class Replica(embedding_pb2_grpc.EmbeddingServiceServicer):
             yield embedding_pb2.EmbedStreamResponse(response=embedding_pb2.EmbedResponse(model=self.name))
 
 
+class Wire:
+    """Stands between the gateway and a replica, so that the replica can be lost as one is whose machine dies."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self._transports: set[asyncio.WriteTransport] = set()
+        self._copies: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def start(self, target: int) -> None:
+        """Takes connections for the replica at port `target`."""
+
+        async def joined(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            there, back = await asyncio.open_connection("127.0.0.1", target)
+            self._transports |= {writer.transport, back.transport}
+            for source, sink in ((reader, back), (there, writer)):
+                self._copies.add(asyncio.create_task(_copy(source, sink)))
+
+        self._server = await asyncio.start_server(joined, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def cut(self) -> None:
+        """Breaks all connections, with what is on them, and takes no more."""
+        if self._server is not None:
+            self._server.close()
+        for transport in self._transports:
+            transport.abort()
+        await asyncio.gather(*self._copies, return_exceptions=True)
+
+
+async def _copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    while data := await source.read(65_536):
+        sink.write(data)
+        await sink.drain()
+    sink.close()
+
+
 @dataclass
 class Fleet:
     """A gateway before replicas; `mesh` names the gateway alone."""
@@ -74,8 +111,8 @@ class Fleet:
     mesh: meshes.Mesh
     replicas: Mapping[str, Replica]
     servers: Mapping[str, Server]
+    wires: Mapping[str, Wire]
     stub: Any
-    answered: dict[str, int] = field(default_factory=dict)
 
     async def ask(self) -> str:
         """Who answered, or the reason of the refusal."""
@@ -112,14 +149,17 @@ async def fleet(
     """A gateway before `replicas`, all of which have had their first calls. `certificates` is replica to its name."""
     meshes.prepare(home)
     async with AsyncExitStack() as stack:
-        servers = {}
+        servers, wires = {}, {}
         for replica in replicas:
             made = meshes.identity(home, (certificates or {}).get(replica.name, "embedding"))
             changes = {"tls": made, "sealing": {"keys": home / "keys" / f"sealing-{replica.name}"}}
             servers[replica.name] = await stack.enter_async_context(
                 meshes.serving(home, "embedding", replica, **changes)
             )
-        target = "ipv4:" + ",".join(f"127.0.0.1:{server.port}" for server in servers.values())
+            wires[replica.name] = wire = Wire()
+            await wire.start(servers[replica.name].port)
+            stack.push_async_callback(wire.cut)
+        target = "ipv4:" + ",".join(f"127.0.0.1:{wire.port}" for wire in wires.values())
         section = {"target": target, "server_name": "embedding", **backend}
         config = meshes.gateway_config(home, {}, backends={"embedding": section}, limits=_PLENTY)
         gateway = Gateway(config)
@@ -129,4 +169,4 @@ async def fleet(
         await meshes.ready(mesh)
         channel = await stack.enter_async_context(mesh.channel())
         stub = embedding_pb2_grpc.EmbeddingServiceStub(channel)
-        yield Fleet(mesh, {replica.name: replica for replica in replicas}, servers, stub)
+        yield Fleet(mesh, {replica.name: replica for replica in replicas}, servers, wires, stub)

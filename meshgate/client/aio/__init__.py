@@ -35,7 +35,7 @@ def connect(
         target,
         settings.credentials(ca, client_certificate),
         options=settings.channel_options(options),
-        interceptors=cast(Any, None if source is None else interceptors(source)),
+        interceptors=cast(Any, interceptors(source)),
     )
     if not sealed:
         return channel

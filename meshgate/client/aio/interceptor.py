@@ -1,4 +1,4 @@
-"""Puts the token on every call of an asyncio channel."""
+"""Puts the token on every call of an asyncio channel, and keeps the status of those that are refused half-way."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import grpc
 
 from meshgate.client.failure import as_aio_failure
 from meshgate.client.token import AsyncTokenSource
+from meshgate.runtime import ending
 from meshgate.runtime.metadata import AUTHORIZATION
 
 
@@ -50,9 +51,16 @@ class _StreamUnary(_WithToken, grpc.aio.StreamUnaryClientInterceptor):
 
 class _StreamStream(_WithToken, grpc.aio.StreamStreamClientInterceptor):
     async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return await continuation(await self._with_token(client_call_details), request_iterator)
+        return ending.kept(await continuation(await self._with_token(client_call_details), request_iterator))
 
 
-def interceptors(source: AsyncTokenSource) -> list[Any]:
-    """One for each arity: grpc.aio takes an interceptor for one alone."""
+class _Kept(grpc.aio.StreamStreamClientInterceptor):
+    async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        return ending.kept(await continuation(client_call_details, request_iterator))
+
+
+def interceptors(source: AsyncTokenSource | None) -> list[Any]:
+    """One for each arity: grpc.aio takes an interceptor for one alone. Without a source callers bring their tokens."""
+    if source is None:
+        return [_Kept()]
     return [_UnaryUnary(source), _UnaryStream(source), _StreamUnary(source), _StreamStream(source)]
