@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
@@ -95,6 +96,10 @@ class Model(_message.Message):
     PROMPT_NAMES_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
     MAX_CANDIDATES_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    QUANTISATION_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    LOADED_AT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     default: _builtins.bool
@@ -111,6 +116,14 @@ class Model(_message.Message):
     """The number format of its weights, such as bfloat16."""
     max_candidates: _builtins.int
     """The most candidates of one generation."""
+    device: _builtins.str
+    """The kind of device that it runs on: cpu, cuda, mps. Which of several is not told."""
+    quantisation: _builtins.str
+    """How its weights are quantised, such as int8. Default: not at all."""
+    quality: _builtins.float
+    """What quantisation left of its quality, measured when it was loaded: how much its answers agree with those of the
+    same model unquantised, from 0 to 1, where 1 is no difference. Unset where nothing is quantised or measured.
+    """
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other names it answers to."""
@@ -127,6 +140,10 @@ class Model(_message.Message):
     def prompt_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The names of the prompts that prompt_name takes."""
 
+    @_builtins.property
+    def loaded_at(self) -> _timestamp_pb2.Timestamp:
+        """When this instance of it was ready to serve."""
+
     def __init__(
         self,
         *,
@@ -142,10 +159,14 @@ class Model(_message.Message):
         prompt_names: _abc.Iterable[_builtins.str] | None = ...,
         dtype: _builtins.str = ...,
         max_candidates: _builtins.int | None = ...,
+        device: _builtins.str = ...,
+        quantisation: _builtins.str = ...,
+        quality: _builtins.float | None = ...,
+        loaded_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_batch", b"_max_batch", "_max_candidates", b"_max_candidates", "_max_output_tokens", b"_max_output_tokens", "dimensions", b"dimensions", "max_batch", b"max_batch", "max_candidates", b"max_candidates", "max_output_tokens", b"max_output_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_batch", b"_max_batch", "_max_candidates", b"_max_candidates", "_max_output_tokens", b"_max_output_tokens", "_quality", b"_quality", "dimensions", b"dimensions", "loaded_at", b"loaded_at", "max_batch", b"max_batch", "max_candidates", b"max_candidates", "max_output_tokens", b"max_output_tokens", "quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_batch", b"_max_batch", "_max_candidates", b"_max_candidates", "_max_output_tokens", b"_max_output_tokens", "aliases", b"aliases", "capabilities", b"capabilities", "default", b"default", "dimensions", b"dimensions", "dtype", b"dtype", "labels", b"labels", "max_batch", b"max_batch", "max_candidates", b"max_candidates", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "name", b"name", "prompt_names", b"prompt_names"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_batch", b"_max_batch", "_max_candidates", b"_max_candidates", "_max_output_tokens", b"_max_output_tokens", "_quality", b"_quality", "aliases", b"aliases", "capabilities", b"capabilities", "default", b"default", "device", b"device", "dimensions", b"dimensions", "dtype", b"dtype", "labels", b"labels", "loaded_at", b"loaded_at", "max_batch", b"max_batch", "max_candidates", b"max_candidates", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "name", b"name", "prompt_names", b"prompt_names", "quality", b"quality", "quantisation", b"quantisation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dimensions: _TypeAlias = _typing.Literal["dimensions"]  # noqa: Y015
     _WhichOneofArgType__dimensions: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions"]  # noqa: Y015
@@ -155,6 +176,8 @@ class Model(_message.Message):
     _WhichOneofArgType__max_candidates: _TypeAlias = _typing.Literal["_max_candidates", b"_max_candidates"]  # noqa: Y015
     _WhichOneofReturnType__max_output_tokens: _TypeAlias = _typing.Literal["max_output_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_output_tokens: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__quality: _TypeAlias = _typing.Literal["quality"]  # noqa: Y015
+    _WhichOneofArgType__quality: _TypeAlias = _typing.Literal["_quality", b"_quality"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dimensions) -> _WhichOneofReturnType__dimensions | None: ...
     @_typing.overload
@@ -163,6 +186,8 @@ class Model(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_candidates) -> _WhichOneofReturnType__max_candidates | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_output_tokens) -> _WhichOneofReturnType__max_output_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__quality) -> _WhichOneofReturnType__quality | None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
 
