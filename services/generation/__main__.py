@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 import meshgate.runtime.tls13  # noqa: F401 - before grpc
@@ -13,6 +14,7 @@ from meshgate.runtime import config, process
 from meshgate.runtime.server import serve
 from services.generation import app
 from services.generation.config import GenerationConfig
+from services.generation.parallel import ranks
 
 
 def main() -> int:
@@ -23,7 +25,24 @@ def main() -> int:
 async def _serve(flags: argparse.Namespace) -> int:
     settings = config.load(flags.config, GenerationConfig)
     server = settings.server if flags.listen is None else settings.server.model_copy(update={"listen": flags.listen})
-    return await serve(server, app.build(settings))
+    parts = settings.engine.tensor_parallel
+    ranks.check(parts)
+    if parts == 1:
+        return await serve(server, app.build(settings))
+    met = ranks.Ranks(parts)
+    if met.rank:
+        return _follow(settings, met)
+    ended = await serve(server, app.build(settings, met))
+    if ended == 0:  # else there may be nobody to say goodbye to
+        met.close()
+    return ended
+
+
+def _follow(settings: GenerationConfig, met: ranks.Ranks) -> int:
+    """Signals are for the first rank, which drains; the others are needed until it has."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    return app.follow(settings, met)
 
 
 if __name__ == "__main__":

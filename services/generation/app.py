@@ -11,13 +11,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from meshgate.runtime.config import ConfigError
 from meshgate.v1 import generation_pb2, generation_pb2_grpc, models_pb2, models_pb2_grpc
-from services.generation import limits, model
+from services.generation import limits, model, parallel
 from services.generation.catalogue import ModelServicer
 from services.generation.config import GenerationConfig
 from services.generation.continuous import ContinuousEngine
 from services.generation.detokenise import TokenBytes
 from services.generation.limits import Limits
 from services.generation.model import CausalModel
+from services.generation.parallel import Leader, Ranks
 from services.generation.permits import Permits
 from services.generation.prompt import PromptReader
 from services.generation.served import Place, Served
@@ -36,7 +37,10 @@ class App:
 
     name = "generation"
 
-    def __init__(self, config: GenerationConfig) -> None:
+    def __init__(self, config: GenerationConfig, ranks: Ranks | None = None) -> None:
+        """`ranks` are those that hold parts of the model, where it has several; this process is the first."""
+        self._ranks = ranks
+        self._leader: Leader | None = None
         self.failed = asyncio.Event()
         self._config = config
         self._place = Place()
@@ -46,8 +50,10 @@ class App:
         """Loads the model and warms it up. Raises ConfigError when it can't be loaded."""
         causal, tokenizer = await asyncio.to_thread(_load, self._config)
         loop = asyncio.get_running_loop()
+        if self._ranks is not None:
+            self._leader = Leader(causal, self._ranks, lambda: loop.call_soon_threadsafe(self.failed.set))
         stepper = Stepper(
-            causal,
+            self._leader or causal,
             TokenBytes(tokenizer, causal.vocabulary_size),
             causal.end_tokens,
             self._config.engine.prefill_tokens,
@@ -72,6 +78,8 @@ class App:
         """Lets what runs finish for at most `grace` seconds, then fails it."""
         if self._engine is not None:
             await self._engine.stop(grace)
+        if self._leader is not None:
+            await asyncio.to_thread(self._leader.stop)
         if self._place.served is not None:
             self._place.served.tokenising.close()
 
@@ -89,9 +97,21 @@ class App:
         return Served(engine, prompts, bounds, Permits(capacity), tokenising, causal.dtype)
 
 
-def build(config: GenerationConfig) -> App:
+def build(config: GenerationConfig, ranks: Ranks | None = None) -> App:
     """The service for a configuration; nothing is loaded yet. Needs a running event loop."""
-    return App(config)
+    return App(config, ranks)
+
+
+def follow(config: GenerationConfig, ranks: Ranks) -> int:
+    """What every rank but the first does until that ends. Returns the exit status. Raises ConfigError."""
+    causal, _ = _load(config)
+    try:
+        parallel.follow(causal, ranks)
+    except RuntimeError:
+        _log.exception("the first rank is gone, or this one failed")
+        return 1
+    ranks.close()
+    return 0
 
 
 def _load(config: GenerationConfig) -> tuple[CausalModel, PreTrainedTokenizerBase]:

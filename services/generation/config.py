@@ -38,6 +38,8 @@ class EngineConfig(Strict):
     """The most prompt tokens read between two steps: more reads prompts faster, less keeps streams smooth."""
     threads: int = Field(0, ge=0, le=1024)
     """CPU threads of the model; 0 is one a core."""
+    tensor_parallel: int = Field(1, ge=1, le=64)
+    """Processes that hold a part of the model each, one a GPU; more than one are started by torchrun."""
 
 
 class GenerationConfig(Strict):

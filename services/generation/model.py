@@ -14,6 +14,7 @@ from meshgate.runtime.config import ConfigError
 from services.generation import checkpoint, gguf
 from services.generation.cache import SlotCache
 from services.generation.config import EngineConfig, ModelConfig
+from services.generation.parallel import sharding
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +101,8 @@ def load(model: ModelConfig, engine: EngineConfig) -> tuple[CausalModel, str]:
         module: Any = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, attn_implementation="sdpa")
     except (OSError, ValueError) as error:
         raise ConfigError(f"model.source: {model.source}: {error}") from error
-    module.to(device).eval()
+    parts = engine.tensor_parallel
+    module = sharding.shard(module, parts) if parts > 1 else module.to(device).eval()
     return CausalModel(module, engine.max_batch, context, engine.threads or torch.get_num_threads()), where
 
 

@@ -1,0 +1,179 @@
+"""A model in two parts, one a process, as torchrun starts them: it answers as it does whole, and ends as one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from meshgate.runtime import channel, tls
+from meshgate.runtime.config import ConfigError
+from meshgate.v1 import generation_pb2, generation_pb2_grpc
+from services.generation import app
+from services.generation.config import EngineConfig, GenerationConfig, ModelConfig
+from services.generation.parallel import sharding
+from tests.integration import mesh as meshes
+from tests.tinymodels.llama import build_tiny_llama
+
+SERVICE = "meshgate.v1.GenerationService"
+PROMPTS = ("the quick brown fox", "a model of", "x")
+_TOML = """
+[server]
+listen = "127.0.0.1:{port}"
+[server.tls]
+certificate = "{certs}/generation.pem"
+key = "{certs}/generation-key.pem"
+ca = "{certs}/ca.pem"
+[server.peers]
+"/meshgate.v1.*" = ["{gateway}"]
+"/grpc.health.v1.*" = ["{gateway}"]
+[model]
+source = "{model}"
+device = "cpu"
+dtype = "float32"
+[engine]
+max_batch = 4
+tensor_parallel = 2
+"""
+
+
+@dataclass
+class Ranks:
+    """A service in two processes, and a channel to it as the gateway has one."""
+
+    launcher: asyncio.subprocess.Process
+    channel: Any
+
+    def pid_of(self, rank: int) -> int:
+        """The process of a rank."""
+        started = f"RANK={rank}".encode()
+        ours = (pid for pid in _processes() if _parent(pid) == self.launcher.pid)
+        return next(pid for pid in ours if started in _environment(pid))
+
+
+def _processes() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def _environment(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def two_ranks(home: Path, model: Path) -> AsyncIterator[Ranks]:
+    port, path = _free_port(), home / "generation.toml"
+    path.write_text(_TOML.format(port=port, certs=home / "certs", gateway=meshes.GATEWAY_ID, model=model))
+    command = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "services.generation")
+    launcher = await asyncio.create_subprocess_exec(sys.executable, *command, "--config", str(path))
+    credentials = tls.channel_credentials(meshes.identity(home, "gateway"))
+    try:
+        async with channel.open_channel(f"127.0.0.1:{port}", credentials) as opened:
+            yield Ranks(launcher, opened)
+    finally:
+        if launcher.returncode is None:
+            launcher.terminate()
+            await launcher.wait()
+
+
+async def health(opened: Any) -> AsyncIterator[int]:
+    """The service's health whenever it changes, until the service is gone."""
+    stub: Any = health_pb2_grpc.HealthStub(opened)
+    try:
+        async for reply in stub.Watch(health_pb2.HealthCheckRequest(service=SERVICE), wait_for_ready=True):
+            yield reply.status
+    except grpc.aio.AioRpcError:
+        return
+
+
+async def generated(opened: Any) -> list[str]:
+    """What is said to each prompt, at the same time, greedily."""
+    stub: Any = generation_pb2_grpc.GenerationServiceStub(opened)
+    sampling = generation_pb2.Sampling(temperature=0)
+    requests = [
+        generation_pb2.GenerateRequest(prompt=prompt, sampling=sampling, max_output_tokens=24) for prompt in PROMPTS
+    ]
+    replies = await asyncio.gather(*(stub.Generate(request, timeout=30) for request in requests))
+    return [reply.candidates[0].text for reply in replies]
+
+
+async def whole(home: Path, model: Path) -> list[str]:
+    """The same of the model in one process."""
+    config = GenerationConfig.model_validate(
+        {
+            "server": {"tls": meshes.identity(home, "generation").model_dump()},
+            "model": ModelConfig.model_validate({"source": str(model), "device": "cpu", "dtype": "float32"}),
+            "engine": EngineConfig.model_validate({"max_batch": 4}),
+        }
+    )
+    async with meshes.serving(home, "generation", app.build(config)) as server:
+        credentials = tls.channel_credentials(meshes.identity(home, "gateway"))
+        async with channel.open_channel(f"127.0.0.1:{server.port}", credentials) as opened:
+            return await generated(opened)
+
+
+async def serving(ranks: Ranks) -> AsyncIterator[int]:
+    """Health from when it is SERVING on."""
+    states = health(ranks.channel)
+    async for state in states:
+        if state == health_pb2.HealthCheckResponse.SERVING:
+            break
+    return states
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> tuple[Path, Path]:
+    meshes.prepare(tmp_path)
+    return tmp_path, build_tiny_llama(tmp_path / "model")
+
+
+async def test_two_ranks_say_what_one_process_says_and_drain_as_one(prepared: tuple[Path, Path]) -> None:
+    expected = await whole(*prepared)
+    async with asyncio.timeout(90), two_ranks(*prepared) as ranks:
+        states = await serving(ranks)
+        assert await generated(ranks.channel) == expected
+        assert len(set(expected)) == len(PROMPTS)
+        os.kill(ranks.launcher.pid, signal.SIGTERM)  # torchrun passes it on to every rank
+        assert [state async for state in states] == [health_pb2.HealthCheckResponse.NOT_SERVING]
+        await ranks.launcher.wait()
+
+
+async def test_a_killed_rank_ends_the_other(prepared: tuple[Path, Path]) -> None:
+    async with asyncio.timeout(90), two_ranks(*prepared) as ranks:
+        states = await serving(ranks)
+        leader = ranks.pid_of(0)
+        os.kill(ranks.pid_of(1), signal.SIGKILL)
+        assert [state async for state in states] == [health_pb2.HealthCheckResponse.NOT_SERVING]
+        assert await ranks.launcher.wait() != 0
+        assert leader not in _processes()
+
+
+def test_a_model_whose_heads_do_not_divide_is_refused() -> None:
+    class Text:
+        num_attention_heads, num_key_value_heads = 4, 2
+
+    with pytest.raises(ConfigError, match="4 does not divide the model's 2 num_key_value_heads"):
+        sharding._check_heads(Text(), 4)
