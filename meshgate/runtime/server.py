@@ -36,6 +36,9 @@ class ServerConfig(Strict):
     sealing: SealingConfig | None = None
     """Keys of its own, so that callers can seal to the service itself; without it only the gateway is sealed to."""
     max_message_bytes: int = Field(channel.MAX_MESSAGE_BYTES, ge=1024, le=256 * 1024 * 1024)
+    max_connection_age_seconds: int = Field(600, ge=1, le=86_400)
+    """After it a connection takes no new calls, and those on it go on; so that whoever connects again, having asked for
+    the addresses again, finds replicas that are new."""
     drain_seconds: float = Field(20.0, ge=0, le=600)
     start_seconds: float = Field(900.0, gt=0, le=7200)
     """How long loading may take."""
@@ -109,7 +112,11 @@ class Server:
 
     async def _listen(self) -> None:
         guard = interceptor.Guard(interceptor.PeerPolicy(self._config.peers), lambda: self._ready)
-        server = shield.server(server_options(self._config.max_message_bytes), interceptors=(guard,))
+        options = (
+            *server_options(self._config.max_message_bytes),
+            ("grpc.max_connection_age_ms", self._config.max_connection_age_seconds * 1000),
+        )
+        server = shield.server(options, interceptors=(guard,))
         registrar = Registrar(server)
         self._names = self._application.register(cast("grpc.aio.Server", registrar))
         if self._config.sealing is not None:

@@ -72,6 +72,8 @@ class Wire:
 
     def __init__(self) -> None:
         self.port = 0
+        self.connections: list[asyncio.WriteTransport] = []
+        """The gateway's, so far."""
         self._transports: set[asyncio.WriteTransport] = set()
         self._copies: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -80,6 +82,7 @@ class Wire:
         """Takes connections for the replica at port `target`."""
 
         async def joined(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.connections.append(writer.transport)
             there, back = await asyncio.open_connection("127.0.0.1", target)
             self._transports |= {writer.transport, back.transport}
             for source, sink in ((reader, back), (there, writer)):
@@ -144,15 +147,22 @@ class Fleet:
 
 @asynccontextmanager
 async def fleet(
-    home: Path, replicas: Sequence[Replica], *, certificates: Mapping[str, str] | None = None, **backend: Any
+    home: Path,
+    replicas: Sequence[Replica],
+    *,
+    certificates: Mapping[str, str] | None = None,
+    shared_keys: bool = False,
+    server: Mapping[str, Any] | None = None,
+    **backend: Any,
 ) -> AsyncIterator[Fleet]:
-    """A gateway before `replicas`, all of which have had their first calls. `certificates` is replica to its name."""
+    """A gateway before `replicas`. `certificates` is replica to its name; `server` is of all replicas' own sections."""
     meshes.prepare(home)
     async with AsyncExitStack() as stack:
         servers, wires = {}, {}
         for replica in replicas:
             made = meshes.identity(home, (certificates or {}).get(replica.name, "embedding"))
-            changes = {"tls": made, "sealing": {"keys": home / "keys" / f"sealing-{replica.name}"}}
+            keys = "sealing-embedding" if shared_keys else f"sealing-{replica.name}"
+            changes = {"tls": made, "sealing": {"keys": home / "keys" / keys}, **(server or {})}
             servers[replica.name] = await stack.enter_async_context(
                 meshes.serving(home, "embedding", replica, **changes)
             )

@@ -121,6 +121,14 @@ async def test_a_replica_with_another_name_in_its_certificate_gets_nothing(tmp_p
         assert found.replicas["b"].calls == 0
 
 
+async def test_connections_age_without_a_lost_call(tmp_path: Path) -> None:
+    replicas = three(a=0.3, b=0.3, c=0.3)
+    async with fleet(tmp_path, replicas, server={"max_connection_age_seconds": 1}, retries={"attempts": 1}) as found:
+        made = [len(wire.connections) for wire in found.wires.values()]
+        assert set(await found.spread(64, callers=8)) == set(NAMES)
+        assert all(len(wire.connections) > one for wire, one in zip(found.wires.values(), made, strict=True))
+
+
 @pytest.mark.parametrize("policy", ["pick_first", "round_robin"])
 async def test_certificates_are_renewed_before_all_replicas_without_a_lost_call(tmp_path: Path, policy: str) -> None:
     async with fleet(tmp_path, three(), policy=policy) as found:
