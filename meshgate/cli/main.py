@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from meshgate.cli import chat, encode, generate, serve
+from meshgate.cli.classifier import classifier
 from meshgate.cli.connection import Connection
 from meshgate.cli.plugins import Commands
 
@@ -46,6 +47,7 @@ for command in (
     serve.up,
 ):
     app.command()(command)
+app.add_typer(classifier, name="classifier")
 
 
 def main() -> None:

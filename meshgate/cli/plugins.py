@@ -15,7 +15,7 @@ from meshgate.cli import failures
 GROUP: Final = "meshgate.commands"
 _HELP: Final = {
     "audit": "Read and verify the audit log.",
-    "policy": "Say what the policy allows.",
+    "policy": "Say what the policy allows, and revoke.",
     "token": "Print a token of the development issuer.",
 }
 """What help says of a plug-in, since asking it would import it."""
