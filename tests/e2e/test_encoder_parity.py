@@ -37,9 +37,9 @@ TEXTS = [
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_embeddings_equal_sentence_transformers(dtype: Dtype) -> None:
-    ours = embedding.load(ModelConfig(source=SOURCE, dtype=dtype, device="cpu"), 0)
+    ours = embedding.load(ModelConfig(source=SOURCE, dtype=dtype, device="cpu"))
     tokens = asyncio.run(ours.tokeniser.encode(TEXTS, Cut.END, "inputs"))
-    got = np.array(ours.run([embedding.Item(each, Pooling.MEAN) for each in tokens]))
+    got = np.array(ours.run([embedding.Item(ours, each, Pooling.MEAN) for each in tokens]))
     theirs = SentenceTransformer(packages.locate(SOURCE), device="cpu", local_files_only=True)
     expected = np.asarray(theirs.encode(TEXTS))
     cosine = (got * expected).sum(1) / np.linalg.norm(got, axis=1) / np.linalg.norm(expected, axis=1)

@@ -8,12 +8,12 @@ from typing import Any
 class FakeContext:
     """What a servicer sees of a call, and what it said."""
 
-    def __init__(self, *metadata: tuple[str, str], remaining: float | None = None) -> None:
+    def __init__(self, *metadata: tuple[str, str | bytes], remaining: float | None = None) -> None:
         self.trailers: tuple[tuple[str, str], ...] = ()
         self._metadata = metadata
         self._remaining = remaining
 
-    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         return self._metadata
 
     def time_remaining(self) -> float | None:

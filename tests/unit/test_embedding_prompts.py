@@ -40,7 +40,7 @@ async def test_the_configurations_prompts_stand_before_the_models(tmp_path: Path
         assert await vector("x", "query") != await vector("x")
         with pytest.raises(InvalidArgument, match="code, passage, query"):
             await vector("x", "document")
-        assert app._place.get().card.prompt_names == ["code", "passage", "query"]
+        assert app._place.get().default.card.prompt_names == ["code", "passage", "query"]
     finally:
         await app.stop(1)
 

@@ -22,7 +22,8 @@ from services.embedding import app as apps
 from services.embedding.app import App
 from services.embedding.config import EmbeddingConfig, EngineConfig, ModelConfig
 from services.embedding.model import EmbeddingModel, Item, Vector
-from services.embedding.servicer import EmbeddingServicer, Place, Served
+from services.embedding.servicer import EmbeddingServicer, Models, Served
+from services.models.place import Place, Table
 from services.ordered import IN_HAND
 from tests.tinymodels.bert import build_tiny_bert
 from tests.unit.context import FakeContext
@@ -51,14 +52,14 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def served(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
     load = apps._load
-    monkeypatch.setattr(apps, "_load", lambda config: Gated(load(config)))
+    monkeypatch.setattr(apps, "_load", lambda config, key: Gated(load(config, key)))
     nowhere = tls.TlsConfig(certificate=directory, key=directory, ca=directory)
     model = ModelConfig(source=str(directory), dtype="float32", device="cpu")
     engine = EngineConfig(queue_tokens=400, queue_calls=64, max_batch=64)
     made = App(EmbeddingConfig(server=ServerConfig(tls=nowhere), model=model, engine=engine))
     await made.start()
-    yield made._place.get()
-    gate(made._place.get()).set()
+    yield made._place.get().default
+    gate(made._place.get().default).set()
     await made.stop(5)
 
 
@@ -72,9 +73,9 @@ def embed(served: Served, text: str, *, tenant: str = "acme", remaining: float |
     return asyncio.create_task(EmbeddingServicer(place(served)).Embed(pb.EmbedRequest(inputs=[text]), context))
 
 
-def place(served: Served) -> Place:
-    made = Place()
-    made.served = served
+def place(served: Served) -> Models:
+    made: Models = Place()
+    made.served = Table([served])
     return made
 
 

@@ -18,7 +18,8 @@ from meshgate.v1 import embedding_pb2 as pb
 from meshgate.v1 import models_pb2, priority_pb2
 from services.embedding.app import App
 from services.embedding.config import EmbeddingConfig, EngineConfig, ModelConfig
-from services.embedding.servicer import EmbeddingServicer, ModelServicer
+from services.embedding.servicer import EmbeddingServicer
+from services.models.listing import ModelServicer
 from tests.tinymodels.bert import build_tiny_bert
 from tests.unit.context import FakeContext
 
@@ -174,7 +175,7 @@ async def test_a_stream_keeps_model_and_options(
 
 
 async def test_the_model_lists_its_limits(app: App) -> None:
-    reply = await ModelServicer(app._place).ListModels(models_pb2.ListModelsRequest(), FakeContext())  # type: ignore[arg-type]
+    reply = await ModelServicer(lambda: app._place.get().cards).ListModels(models_pb2.ListModelsRequest(), FakeContext())  # type: ignore[arg-type]
     [model] = reply.models
     assert (model.max_input_tokens, model.max_batch, model.dimensions) == (64, 8, 32)
     assert list(model.prompt_names) == ["passage", "query"]

@@ -1,0 +1,35 @@
+"""What every model's section of a configuration says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydantic import Field
+
+from meshgate.runtime.config import Strict
+
+
+class SourceConfig(Strict):
+    """Which model, and what may be done to get it."""
+
+    source: str = Field(min_length=1, max_length=4096)
+    """`package:NAME/FOLDER` (in an installed package), a directory, or a Hugging Face model id."""
+    name: str = Field(min_length=1, max_length=256)
+    """What calls, permissions and limits call it."""
+    aliases: tuple[str, ...] = Field((), max_length=64)
+    """Other names that calls may use. Permissions and limits never go by them."""
+    revision: str | None = Field(None, min_length=1, max_length=256)
+    """Of a hub id: a branch, a tag, or a commit, which alone can't change. Default: the hub's main branch."""
+    download: bool = False
+    """Whether a hub id that is not in the local cache is fetched at the start; HF_HUB_OFFLINE=1 forbids it anyway."""
+    allow_pickle: bool = False
+    """Whether weights may come as pytorch_model.bin, which is read as a pickle without code of its own, where there are
+    no safetensors.
+    """
+
+
+def unique(models: Iterable[SourceConfig]) -> None:
+    """Raises ValueError where two models share a name or an alias, or one has it twice."""
+    names = [name for model in models for name in (model.name, *model.aliases)]
+    if len(names) != len(set(names)):
+        raise ValueError("names and aliases of models must differ from each other")

@@ -1,0 +1,79 @@
+"""A configuration that is read again when its file changes, so that models change while the others serve.
+
+The file is watched, and there is neither a signal nor a call for it: a mounted configuration map changes by itself and
+nobody can signal it into a pod; the supervisor ends at SIGHUP; and a call that loads what it names would be one more
+thing to guard. Who may write the configuration may change the models, and nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, Generic
+
+from meshgate.runtime import config
+from meshgate.runtime.config import ConfigError, ConfigT
+
+_log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 2.0
+
+
+class Watch(Generic[ConfigT]):
+    """Looks at a file every `seconds`, and hands over what is new in it."""
+
+    def __init__(
+        self,
+        path: Path,
+        kind: type[ConfigT],
+        take: Callable[[ConfigT], Awaitable[None]],
+        seconds: float = LOOK_SECONDS,
+    ) -> None:
+        """`take` raises ConfigError for what can't be done; then what was stays, and the log says why."""
+        self._path = path
+        self._kind = kind
+        self._take = take
+        self._seconds = seconds
+        self._mark = self._look()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to look."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Ends, and with it a change that is not done. A model that loads meanwhile is dropped once it is there."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def look(self) -> None:
+        """Takes over what is new in the file, if anything is. A file that is no good is read again once it changes."""
+        mark = self._look()
+        if mark is None or mark == self._mark:
+            return
+        self._mark = mark
+        try:
+            await self._take(await asyncio.to_thread(config.load, self._path, self._kind))
+        except ConfigError as error:
+            for line in str(error).splitlines():
+                _log.error("the configuration was not taken over: %s", line)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._seconds)
+            try:
+                await self.look()
+            except Exception:  # the border of the task: what serves goes on
+                _log.exception("the configuration could not be taken over")
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None  # being replaced
+        return found.st_mtime_ns, found.st_size, found.st_ino
