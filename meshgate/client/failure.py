@@ -60,7 +60,7 @@ def aio_failure(error: errors.MeshError) -> grpc.aio.AioRpcError:
 
 def _trailers(error: errors.MeshError) -> tuple[tuple[str, str | bytes], ...]:
     """Without the pushback: there is no server to say it."""
-    return tuple(item for item in status.trailing_metadata(error, "") if item[0] == status.DETAILS_KEY)
+    return status.details_of(error, "")
 
 
 @contextmanager

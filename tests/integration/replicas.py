@@ -1,4 +1,4 @@
-"""Several replicas of the embedding service behind one gateway, each over mutual TLS of its own; none has a model."""
+"""Several replicas of a service behind one gateway, each over mutual TLS of its own; none has a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from gateway.app import Gateway
 from meshgate import errors
 from meshgate.runtime import status
 from meshgate.runtime.server import Server
-from meshgate.v1 import embedding_pb2, embedding_pb2_grpc, models_pb2_grpc
+from meshgate.v1 import (
+    embedding_pb2,
+    embedding_pb2_grpc,
+    generation_pb2,
+    generation_pb2_grpc,
+    models_pb2_grpc,
+)
 from tests.integration import mesh as meshes
 from tests.integration.doubles import Models
 
@@ -46,8 +52,9 @@ class Replica(embedding_pb2_grpc.EmbeddingServiceServicer):
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(self, server)
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server(Streaming(self), server)
         models_pb2_grpc.add_ModelServiceServicer_to_server(Models(), server)
-        return ("meshgate.v1.EmbeddingService", "meshgate.v1.ModelService")
+        return ("meshgate.v1.EmbeddingService", "meshgate.v1.GenerationService", "meshgate.v1.ModelService")
 
     async def Embed(self, request: embedding_pb2.EmbedRequest, context: Any) -> embedding_pb2.EmbedResponse:
         self.calls += 1
@@ -65,6 +72,30 @@ class Replica(embedding_pb2_grpc.EmbeddingServiceServicer):
             if self.error is not None:
                 raise self.error
             yield embedding_pb2.EmbedStreamResponse(response=embedding_pb2.EmbedResponse(model=self.name))
+
+
+class Streaming(generation_pb2_grpc.GenerationServiceServicer):
+    """The replica's name, word by word; an error comes after as many words as the prompt says."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+
+    async def Generate(self, request: generation_pb2.GenerateRequest, context: Any) -> generation_pb2.GenerateResponse:
+        raise errors.Unimplemented("not of this double")
+
+    async def CountTokens(
+        self, request: generation_pb2.CountTokensRequest, context: Any
+    ) -> generation_pb2.CountTokensResponse:
+        raise errors.Unimplemented("not of this double")
+
+    async def GenerateStream(
+        self, request: generation_pb2.GenerateStreamRequest, context: Any
+    ) -> AsyncIterator[generation_pb2.GenerateStreamResponse]:
+        self._replica.calls += 1
+        for word in range(3):
+            if self._replica.error is not None and word == int(request.request.prompt):
+                raise self._replica.error
+            yield generation_pb2.GenerateStreamResponse(deltas=[generation_pb2.CandidateDelta(text=self._replica.name)])
 
 
 class Wire:
@@ -116,6 +147,7 @@ class Fleet:
     servers: Mapping[str, Server]
     wires: Mapping[str, Wire]
     stub: Any
+    streams: Any
 
     async def ask(self) -> str:
         """Who answered, or the reason of the refusal."""
@@ -124,6 +156,20 @@ class Fleet:
         except grpc.aio.AioRpcError as error:
             return status.from_rpc_error(error).reason
         return str(reply.model)
+
+    async def stream(self, words_before_error: int) -> str:
+        """What a stream brought: a letter a word, and the reason of its refusal if there was one."""
+        request = generation_pb2.GenerateRequest(prompt=str(words_before_error))
+        call = self.streams.GenerateStream(
+            generation_pb2.GenerateStreamRequest(request=request), metadata=self.mesh.auth(), timeout=20
+        )
+        said = ""
+        try:
+            async for reply in call:
+                said += reply.deltas[0].text
+        except grpc.aio.AioRpcError as error:
+            said += " " + status.from_rpc_error(error).reason
+        return said
 
     async def spread(self, calls: int, callers: int = 4) -> dict[str, int]:
         """How often each answered `calls` calls, or which refusals came instead."""
@@ -171,12 +217,14 @@ async def fleet(
             stack.push_async_callback(wire.cut)
         target = "ipv4:" + ",".join(f"127.0.0.1:{wire.port}" for wire in wires.values())
         section = {"target": target, "server_name": "embedding", **backend}
-        config = meshes.gateway_config(home, {}, backends={"embedding": section}, limits=_PLENTY)
+        backends = {"embedding": section, "generation": section}
+        config = meshes.gateway_config(home, {}, backends=backends, limits=_PLENTY)
         gateway = Gateway(config)
         await gateway.start()
         stack.push_async_callback(gateway.stop)
-        mesh = meshes.Mesh(home, gateway, {"embedding": servers[replicas[0].name]})
+        mesh = meshes.Mesh(home, gateway, dict.fromkeys(backends, servers[replicas[0].name]))
         await meshes.ready(mesh)
         channel = await stack.enter_async_context(mesh.channel())
         stub = embedding_pb2_grpc.EmbeddingServiceStub(channel)
-        yield Fleet(mesh, {replica.name: replica for replica in replicas}, servers, wires, stub)
+        streams = generation_pb2_grpc.GenerationServiceStub(channel)
+        yield Fleet(mesh, {replica.name: replica for replica in replicas}, servers, wires, stub, streams)

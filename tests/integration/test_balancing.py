@@ -89,6 +89,16 @@ async def test_a_full_replica_is_passed_over_at_once(tmp_path: Path) -> None:
             assert set(await found.spread(30, callers=1)) == {"b", "c"}
 
 
+async def test_a_stream_is_begun_again_elsewhere_but_never_after_its_first_word(tmp_path: Path) -> None:
+    async with fleet(tmp_path, three()) as found:
+        await found.until(set(NAMES))
+        found.replicas["a"].error = errors.Unavailable("full", reason="OVERLOADED")
+        begun = {await found.stream(0) for _ in range(6)}
+        assert begun == {"bbb", "ccc"}
+        ended = {await found.stream(1) for _ in range(6)}
+        assert ended == {"a OVERLOADED", "bbb", "ccc"}
+
+
 async def test_when_all_are_full_the_caller_hears_so_and_when_to_come_again(tmp_path: Path) -> None:
     async with fleet(tmp_path, three()) as found:
         for replica in found.replicas.values():
