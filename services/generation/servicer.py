@@ -12,11 +12,12 @@ from meshgate.errors import DeadlineExceeded, InvalidArgument
 from meshgate.runtime import metadata
 from meshgate.v1 import generation_pb2 as pb
 from meshgate.v1 import generation_pb2_grpc
+from services.caller import model_of
 from services.generation import validate, wire
 from services.generation.engine import Job
 from services.generation.limits import Limits
 from services.generation.outputs import Outputs
-from services.generation.served import Place, Served
+from services.generation.served import Models, Served
 
 if TYPE_CHECKING:
     from meshgate.runtime.interceptor import Context
@@ -26,14 +27,14 @@ _ANSWER_SECONDS = 0.02
 
 
 class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
-    """Serves one model. Raises kinds of MeshError; the interceptor makes them statuses."""
+    """Serves the models. Raises kinds of MeshError; the interceptor makes them statuses."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Models) -> None:
         self._place = place
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
         """Every candidate whole."""
-        served = self._place.get()
+        served = self._find(request, context)
         call = _Call(request, served.limits, context)
         whole = [wire.Whole(index) for index in range(call.candidates)]
         async with _running(served, call) as running:
@@ -49,8 +50,10 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self, request: pb.GenerateStreamRequest, context: Context
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
         """Deltas as they are made; usage in the last message."""
-        served = self._place.get()
-        call = _streamed(request, served.limits, context)
+        if not request.HasField("request"):
+            raise InvalidArgument.of("request", "required")
+        served = self._find(request.request, context, inside="request")
+        call = _Call(request.request, served.limits, context, inside="request")
         model = served.limits.name
         async with _running(served, call) as running:
             async for deltas in running.outputs:
@@ -62,12 +65,22 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:
         """How long an input is, template included. An input longer than the model takes is counted as well."""
-        served = self._place.get()
-        validate.check_model(request.model, served.limits)
+        served = self._find(request, context)
         validate.check_input(request, served.limits)
         tokens = len(await _tokens(request, served))
         metadata.report_usage(context, tokens)
         return pb.CountTokensResponse(input_tokens=tokens, model=served.limits.name)
+
+    def _find(self, request: validate.Request, context: Context, inside: str = "") -> Served:
+        """The model that a request is for: the gateway's word counts before its own. It is named in the request from
+        here on. Raises NotFound, or InvalidArgument for a name in the field `inside`.
+        """
+        try:
+            served = self._place.get().find(model_of(context) or request.model)
+        except InvalidArgument as error:
+            raise validate.within(inside, error) if inside else error from None
+        request.model = served.limits.name
+        return served
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,12 +161,6 @@ async def _tokens(request: validate.Request, served: Served) -> Sequence[int]:
             turns = validate.turns(request.conversation)
             return await served.tokenising.run(served.prompts.conversation, turns)
     return list(request.token_ids.ids)
-
-
-def _streamed(request: pb.GenerateStreamRequest, limits: Limits, context: Context) -> _Call:
-    if not request.HasField("request"):
-        raise InvalidArgument.of("request", "required")
-    return _Call(request.request, limits, context, inside="request")
 
 
 def _options(request: pb.GenerateRequest, limits: Limits) -> dict[str, Any]:

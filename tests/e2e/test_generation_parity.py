@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from services.generation import checkpoint, gguf
+from services.generation.config import ModelConfig
 from services.generation.detokenise import TokenBytes
 from services.generation.engine import Job, Sampling
 from services.generation.model import CausalModel
@@ -40,7 +41,7 @@ QUESTIONS = [
 
 @pytest.fixture(scope="module")
 def directory() -> str:
-    return checkpoint.locate(checkpoint.PACKAGED, gguf.convert)
+    return str(checkpoint.locate(ModelConfig(), gguf.convert))
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ import pytest
 
 from meshgate.runtime.config import ConfigError
 from services.generation import checkpoint
+from services.generation.config import ModelConfig
+from tests.tinymodels.llama import build_tiny_llama
 
 
 class Converter:
@@ -69,7 +71,7 @@ def test_a_conversion_that_fails_leaves_nothing(tmp_path: Path, gguf: Path) -> N
         (directory / "half").write_bytes(b"half")
         raise ValueError
 
-    with pytest.raises(ValueError, match=r"^$"):
+    with pytest.raises(ConfigError, match=r"^model\.source: "):
         checkpoint.converted(gguf, fail, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
@@ -107,12 +109,14 @@ def test_what_a_crash_left_is_removed_later_and_what_is_being_made_is_not(tmp_pa
 
 
 def test_sources(tmp_path: Path, gguf: Path) -> None:
-    convert = Converter()
-    assert checkpoint.locate(str(tmp_path), convert, tmp_path / "cache") == str(tmp_path)
-    assert checkpoint.locate("someone/some-model", convert, tmp_path / "cache") == "someone/some-model"
-    assert Path(checkpoint.locate(str(gguf), convert, tmp_path / "cache")).parent == tmp_path / "cache"
-    with pytest.raises(ConfigError):
-        checkpoint.locate(str(tmp_path / "absent.gguf"), convert, tmp_path / "cache")
+    def located(source: Path) -> Path:
+        return checkpoint.locate(ModelConfig(source=str(source)), Converter(), tmp_path / "cache", "models.0")
+
+    folder = build_tiny_llama(tmp_path / "llama")
+    assert located(folder) == folder
+    assert located(gguf).parent == tmp_path / "cache"
+    with pytest.raises(ConfigError, match=r"^models\.0\.source: .*absent\.gguf: No such file"):
+        located(tmp_path / "absent.gguf")
 
 
 def test_the_packaged_model_is_found_without_importing_its_package() -> None:

@@ -17,11 +17,12 @@ from meshgate.runtime import metadata
 from meshgate.v1 import generation_pb2 as pb
 from meshgate.v1 import models_pb2
 from services.generation.app import App, build
-from services.generation.catalogue import ModelServicer
 from services.generation.config import GenerationConfig
 from services.generation.engine import Engine, Job, Listener, Ticket
 from services.generation.servicer import GenerationServicer
 from services.generation.tokenising import Tokenising
+from services.models.listing import ModelServicer
+from services.models.place import Table
 from tests.tinymodels.llama import CONTEXT, build_tiny_llama
 
 CHINESE = "我喜欢编程。"
@@ -71,9 +72,9 @@ class _Counted:
 
 def watch(app: App) -> Watched:
     """Puts a watch around the engine."""
-    served = app._place.get()
+    served = app._place.get().default
     watched = Watched(served.engine)
-    app._place.served = dataclasses.replace(served, engine=watched)
+    app._place.served = Table([dataclasses.replace(served, engine=watched)])
     return watched
 
 
@@ -199,7 +200,7 @@ async def test_a_conversation_goes_through_the_template(service: GenerationServi
 
 async def test_more_than_fits_is_refused_at_once_and_places_come_back(service: GenerationServicer, app: App) -> None:
     context: Any = Context()
-    permits = app._place.get().permits
+    permits = app._place.get().default.permits
     with permits.take(permits.free - 1):
         with pytest.raises(Unavailable) as refused:
             await service.Generate(ask(candidate_count=2), context)
@@ -236,7 +237,7 @@ async def test_leaving_a_stream_ends_its_work(service: GenerationServicer, app: 
     replies: Any = service.GenerateStream(request, context)
     await anext(replies)
     await replies.aclose()
-    assert app._place.get().permits.free == 12
+    assert app._place.get().default.permits.free == 12
     assert watched.cancelled == 1
     reply = await service.Generate(ask(candidate_count=4), context)
     assert len(reply.candidates) == 4
@@ -247,13 +248,13 @@ async def test_a_cancelled_unary_call_gives_its_place_back(service: GenerationSe
     watched = watch(app)
     task = asyncio.ensure_future(service.Generate(ask(max_output_tokens=200, candidate_count=8), context))
     await asyncio.sleep(0)  # it runs up to its first await
-    assert app._place.get().permits.free == 4
+    assert app._place.get().default.permits.free == 4
     await watched.submitted.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert watched.cancelled == 1
-    assert app._place.get().permits.free == 12
+    assert app._place.get().default.permits.free == 12
 
 
 async def test_a_deadline_that_has_passed_makes_nothing(service: GenerationServicer) -> None:
@@ -281,7 +282,7 @@ async def test_before_it_is_loaded_it_says_so(directory: Path) -> None:
 
 async def test_the_model_is_listed_with_every_limit(app: App) -> None:
     context: Any = Context()
-    catalogue = ModelServicer(app._place)
+    catalogue = ModelServicer(lambda: app._place.get().cards)
     (model,) = (await catalogue.ListModels(models_pb2.ListModelsRequest(), context)).models
     assert (model.name, list(model.aliases), model.default, model.dtype) == ("tiny", ["small"], True, "float32")
     assert list(model.capabilities) == [models_pb2.CAPABILITY_GENERATE, models_pb2.CAPABILITY_CHAT]

@@ -1,0 +1,113 @@
+"""A model put on its engine: from a section of the configuration to what servicers use, and the end of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from services.generation import catalogue, limits, model
+from services.generation.config import EngineConfig, GenerationConfig, ModelConfig
+from services.generation.continuous import ContinuousEngine
+from services.generation.detokenise import TokenBytes
+from services.generation.limits import Limits
+from services.generation.model import CausalModel
+from services.generation.parallel import Leader, Ranks
+from services.generation.permits import Permits
+from services.generation.prompt import PromptReader
+from services.generation.served import Life, Served
+from services.generation.stepper import Stepper
+from services.generation.tokenising import Tokenising
+from services.models import source
+
+_COUNTING = 64
+"""How many CountTokens calls may be in hand beside the calls that generate."""
+
+
+class Launch:
+    """Starts engines, and ends each once its model is replaced and its last call is over."""
+
+    def __init__(self, config: GenerationConfig, ranks: Ranks | None, failed: Callable[[], object]) -> None:
+        """`ranks` are those that hold parts of the one model. `failed` is called where an engine can't go on, on any
+        thread. Needs a running event loop.
+        """
+        self._engine: EngineConfig = config.engine
+        self._ranks = ranks
+        self._failed = failed
+        self._leader: Leader | None = None
+        self._loop = asyncio.get_running_loop()
+        self._running: dict[ContinuousEngine, Tokenising] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+
+    def load(self, settings: ModelConfig, key: str) -> Served:
+        """Loads a model, warms it up and starts its engine; for a thread of its own. Raises ConfigError."""
+        causal, tokenizer = load(settings, self._engine, key)
+        if self._ranks is not None:
+            self._leader = Leader(causal, self._ranks, self._failed)
+        stepper = Stepper(
+            self._leader or causal,
+            TokenBytes(tokenizer, causal.vocabulary_size),
+            causal.end_tokens,
+            self._engine.prefill_tokens,
+        )
+        engine = ContinuousEngine(stepper, on_death=self._failed, enter_thread=causal.enter_thread)
+        served = self._served(settings, causal, PromptReader(tokenizer), engine, default=key == "model")
+        self._running[engine] = served.tokenising
+        engine.start()
+        weakref.finalize(served.life, self._over, engine).atexit = False
+        return served
+
+    async def stop(self, grace: float) -> None:
+        """Lets what runs finish for at most `grace` seconds, then fails it. Leaves no thread."""
+        await asyncio.gather(*(engine.stop(grace) for engine in tuple(self._running)), *self._ending)
+        if self._leader is not None:
+            await asyncio.to_thread(self._leader.stop)
+        for tokenising in self._running.values():
+            tokenising.close()
+        self._running.clear()
+
+    def _served(
+        self, settings: ModelConfig, causal: CausalModel, prompts: PromptReader, engine: ContinuousEngine, default: bool
+    ) -> Served:
+        capacity = self._engine.max_batch + self._engine.max_queue
+        bounds = Limits(
+            name=settings.name,
+            aliases=settings.aliases,
+            context=causal.context,
+            max_output_tokens=min(settings.max_output_tokens, causal.context - 1),
+            max_candidates=min(limits.CANDIDATES, capacity),
+            vocabulary_size=causal.vocabulary_size,
+        )
+        card = catalogue.card(bounds, causal, chat=prompts.chat, default=default)
+        return Served(engine, prompts, bounds, Permits(capacity), Tokenising(capacity + _COUNTING), card, Life())
+
+    def _over(self, engine: ContinuousEngine) -> None:
+        """The model is replaced and no call is left on it. Called wherever its last reference goes."""
+        with contextlib.suppress(RuntimeError):  # the loop has closed, and the process ends
+            self._loop.call_soon_threadsafe(self._end, engine)
+
+    def _end(self, engine: ContinuousEngine) -> None:
+        tokenising = self._running.pop(engine, None)
+        if tokenising is not None:
+            tokenising.close()
+            task = self._loop.create_task(engine.stop(0.0))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+
+def load(settings: ModelConfig, engine: EngineConfig, key: str) -> tuple[CausalModel, PreTrainedTokenizerBase]:
+    """A model that is warm, and its tokeniser. Raises ConfigError."""
+    causal, where = model.load(settings, engine, key)
+    with source.reading(key, where):
+        tokenizer = _tokenizer(where)
+    causal.warm_up()
+    return causal, tokenizer
+
+
+def _tokenizer(where: Path) -> PreTrainedTokenizerBase:
+    made: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where)
+    return made
