@@ -121,7 +121,7 @@ def models(ctx: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         output.json(reply)
         return
-    columns = ("model", "does", "input tokens", "output", "default", "aliases", "dtype")
+    columns = ("model", "does", "input tokens", "output", "default", "aliases", "runs as", "quality", "since")
     output.table(columns, [_described(model) for model in reply.models])
 
 
@@ -136,8 +136,16 @@ def _described(model: Any) -> tuple[Any, ...]:
         _makes(model),
         "yes" if model.default else "",
         ", ".join(model.aliases),
-        model.dtype,
+        _runs(model),
+        f"{model.quality:.4f}" if model.HasField("quality") else "",
+        f"{model.loaded_at.ToDatetime():%Y-%m-%d %H:%M} UTC" if model.HasField("loaded_at") else "",
     )
+
+
+def _runs(model: Any) -> str:
+    """Such as `bfloat16, int8 on cpu`."""
+    formats = ", ".join(part for part in (model.dtype, model.quantisation) if part)
+    return f"{formats} on {model.device}" if model.device else formats
 
 
 def _makes(model: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,7 +14,7 @@ import torch
 
 from meshgate.runtime.telemetry import Exposition, Readings
 from meshgate.v1 import classification_pb2_grpc, models_pb2, models_pb2_grpc
-from services import batching, faults
+from services import batching, device, faults
 from services.batching import Batcher, figures
 from services.classification import loading, model
 from services.classification.config import ClassificationConfig, ClassifierConfig
@@ -21,9 +22,11 @@ from services.classification.custom.owned import Owned
 from services.classification.custom.store import Store
 from services.classification.custom.training import Trainer
 from services.classification.model import Classifier, Item, Scores, ZeroShot
-from services.classification.served import Custom, Place, Served
-from services.classification.servicer import ClassificationServicer, ModelServicer
+from services.classification.served import Custom, Served
+from services.classification.servicer import ClassificationServicer
 from services.classification.validate import Models
+from services.models.listing import ModelServicer
+from services.models.place import Place
 from services.tokens import Cut, Tokens
 
 _log = logging.getLogger(__name__)
@@ -46,7 +49,7 @@ class App:
     def __init__(self, config: ClassificationConfig) -> None:
         self.failed = asyncio.Event()
         self._config = config
-        self._place = Place()
+        self._place: Place[Served] = Place()
         self._custom: Custom | None = None
         self._exposition: Exposition | None = None
 
@@ -71,7 +74,7 @@ class App:
         """Adds the servicers and returns their full service names."""
         servicer = ClassificationServicer(self._place)
         classification_pb2_grpc.add_ClassificationServiceServicer_to_server(servicer, server)
-        models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(self._place), server)
+        models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(lambda: self._place.get().cards), server)
         return ("meshgate.v1.ClassificationService", "meshgate.v1.ModelService")
 
     async def stop(self, grace: float) -> None:
@@ -120,6 +123,7 @@ class App:
                 max_batch=most,
                 labels=classifier.card.labels,
                 dtype=classifier.dtype,
+                device=device.device_of(self._config.engine.device).type,
             )
             for config, classifier in loaded.classifiers
         ]
@@ -133,8 +137,11 @@ class App:
                     max_input_tokens=loaded.zero_shot.tokeniser.max_tokens,
                     max_batch=most,
                     dtype=loaded.zero_shot.dtype,
+                    device=device.device_of(self._config.engine.device).type,
                 )
             )
+        for card in cards:
+            card.loaded_at.FromSeconds(int(time.time()))
         return cards
 
 
@@ -145,7 +152,10 @@ def build(config: ClassificationConfig) -> App:
 
 def _load(config: ClassificationConfig) -> _Loaded:
     torch.set_num_threads(config.engine.threads or torch.get_num_threads())
-    classifiers = [(each, loading.load_classifier(each, config.engine)) for each in config.classifiers]
+    classifiers = [
+        (each, loading.load_classifier(each, config.engine, f"classifiers.{place}"))
+        for place, each in enumerate(config.classifiers)
+    ]
     zero_shot = loading.load_zero_shot(config.zero_shot, config.engine) if config.zero_shot else None
     models: list[model.Runnable] = [classifier for _, classifier in classifiers]
     for ready in [*models, *([zero_shot] if zero_shot else [])]:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from meshgate.errors import Unavailable, Unimplemented
+from meshgate.errors import Unimplemented
 from meshgate.v1 import classification_pb2 as pb
 from meshgate.v1 import models_pb2
 from services.batching import Batcher, Permit
@@ -121,19 +121,6 @@ class Served:
             self._labels.move_to_end(text)
         while len(self._labels) > _REMEMBERED_LABELS:
             self._labels.popitem(last=False)
-
-
-class Place:
-    """Where the loaded models will be. It is registered before they are loaded."""
-
-    def __init__(self) -> None:
-        self.served: Served | None = None
-
-    def get(self) -> Served:
-        """Raises Unavailable (STARTING) before the models are loaded."""
-        if self.served is None:
-            raise Unavailable("the model is not ready", reason="STARTING", retry_after=1.0)
-        return self.served
 
 
 async def _run(

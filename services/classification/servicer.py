@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from meshgate.errors import InvalidArgument, PermissionDenied
 from meshgate.runtime import metadata
 from meshgate.v1 import classification_pb2 as pb
-from meshgate.v1 import classification_pb2_grpc, models_pb2, models_pb2_grpc
+from meshgate.v1 import classification_pb2_grpc
 from services import checks, ordered
 from services.caller import Caller, caller_of
 from services.checks import Purse
 from services.classification.custom import wire
-from services.classification.served import Place, Served
+from services.classification.served import Served
 from services.classification.validate import Plan
+from services.models.place import Place
 
 if TYPE_CHECKING:
     from meshgate.runtime.interceptor import Context
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServicer):
     """Serves all the models. Raises kinds of MeshError; the interceptor makes them statuses."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place[Served]) -> None:
         self._place = place
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
         """One result for each input."""
         served, caller = self._place.get(), caller_of(context)
+        request.model = caller.model or request.model
         plan = await served.plan(request, caller.tenant)
         async with served.batcher.permit(caller.tenant) as permit:
             reply = await served.classify(plan, Purse(caller.token_cap), permit, context.time_remaining)
@@ -81,7 +83,7 @@ class _Bulk:
     def __init__(self, served: Served, caller: Caller) -> None:
         self.purse = Purse(caller.token_cap)
         self._served = served
-        self._tenant = caller.tenant
+        self._caller = caller
         self._first: pb.ClassifyRequest | None = None
 
     async def serve(self, message: pb.ClassifyStreamRequest) -> pb.ClassifyStreamResponse:
@@ -89,7 +91,7 @@ class _Bulk:
             raise InvalidArgument.of("request", "required")
         try:
             plan = await self._plan(message.request)
-            async with self._served.batcher.permit(self._tenant, wait=True) as permit:
+            async with self._served.batcher.permit(self._caller.tenant, wait=True) as permit:
                 reply = await self._served.classify(plan, self.purse, permit)
         except InvalidArgument as error:
             raise checks.within("request", error) from None
@@ -105,9 +107,10 @@ class _Bulk:
             raise InvalidArgument.of("candidate_labels", "can't change within a stream")
         whole = pb.ClassifyRequest()
         whole.CopyFrom(first)
+        whole.model = self._caller.model or first.model
         del whole.inputs[:]
         whole.inputs.extend(request.inputs)
-        return await self._served.plan(whole, self._tenant, bulk=True)
+        return await self._served.plan(whole, self._caller.tenant, bulk=True)
 
 
 def _owner(context: Context) -> Caller:
@@ -116,19 +119,3 @@ def _owner(context: Context) -> Caller:
     if not caller.tenant:
         raise PermissionDenied("classifiers of one's own belong to a tenant", reason="TENANT_UNKNOWN")
     return caller
-
-
-class ModelServicer(models_pb2_grpc.ModelServiceServicer):
-    """Lists the models."""
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-
-    async def ListModels(
-        self, request: models_pb2.ListModelsRequest, context: Context
-    ) -> models_pb2.ListModelsResponse:
-        """The models that can do what is asked for."""
-        checks.known("capability", request.capability, models_pb2.Capability.values())
-        wanted = request.capability
-        cards = [card for card in self._place.get().cards if not wanted or wanted in card.capabilities]
-        return models_pb2.ListModelsResponse(models=cards)
