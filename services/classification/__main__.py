@@ -23,7 +23,7 @@ def main() -> int:
 async def _serve(flags: argparse.Namespace) -> int:
     settings = config.load(flags.config, ClassificationConfig)
     server = settings.server if flags.listen is None else settings.server.model_copy(update={"listen": flags.listen})
-    return await serve(server, app.build(settings))
+    return await serve(server, app.build(settings, flags.config))
 
 
 if __name__ == "__main__":

@@ -7,17 +7,19 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import grpc
 import torch
 
+from meshgate.runtime.config import ConfigError
 from meshgate.runtime.telemetry import Exposition, Readings
 from meshgate.v1 import classification_pb2_grpc, models_pb2, models_pb2_grpc
 from services import batching, device, faults
 from services.batching import Batcher, figures
 from services.classification import loading, model
-from services.classification.config import ClassificationConfig, ClassifierConfig
+from services.classification.config import ClassificationConfig, ClassifierConfig, EngineConfig, ZeroShotConfig
 from services.classification.custom.owned import Owned
 from services.classification.custom.store import Store
 from services.classification.custom.training import Trainer
@@ -25,9 +27,12 @@ from services.classification.model import Classifier, Item, Scores, ZeroShot
 from services.classification.served import Custom, Served
 from services.classification.servicer import ClassificationServicer
 from services.classification.validate import Models
+from services.models.config import unique
 from services.models.listing import ModelServicer
 from services.models.place import Place
-from services.tokens import Cut, Tokens
+from services.models.swap import Swap
+from services.models.watch import Watch
+from services.tokens import Cut, Tokeniser, Tokens
 
 _log = logging.getLogger(__name__)
 
@@ -46,29 +51,51 @@ class App:
 
     name = "classification"
 
-    def __init__(self, config: ClassificationConfig) -> None:
+    def __init__(self, config: ClassificationConfig, path: Path | None = None) -> None:
+        """`path` is the file that the configuration came from: where it changes, the classifiers do."""
         self.failed = asyncio.Event()
         self._config = config
         self._place: Place[Served] = Place()
+        self._swap = Swap[ClassifierConfig, Classifier](self._classifier)
+        self._watch = Watch(path, ClassificationConfig, self.take) if path is not None else None
+        self._zero_shot: ZeroShot | None = None
         self._custom: Custom | None = None
         self._exposition: Exposition | None = None
 
     async def start(self) -> None:
         """Loads the models and warms them up. Raises ConfigError when one can't be loaded."""
-        loaded = await asyncio.to_thread(_load, self._config)
+        loaded = await self._load(self._config)
+        self._zero_shot = loaded.zero_shot
         engine = self._config.engine
         bounds = batching.Bounds(engine.batch_tokens, engine.queue_tokens, engine.queue_calls, engine.hang_seconds)
-        sound = Item(loaded.classifiers[0][1], Tokens([1] * 4, [0] * 4))
+        sound = Item(_Default(self._place), Tokens([1] * 4, [0] * 4))
         batcher = Batcher[Item, Scores](model.run, bounds, self.failed, judge=faults.judge, sound=sound)
         readings = Readings()
         figures.tell(readings, batcher)
         self._exposition = Exposition(self._config.metrics, readings)
         await self._exposition.start()
         batcher.start()
-        models = self._models(loaded)
+        models = self._models(self._config, loaded)
         self._custom = await self._trains(loaded.zero_shot, batcher, models)
-        self._place.served = Served(models, batcher, self._cards(loaded), self._custom)
+        self._place.served = Served(models, batcher, self._cards(self._config, loaded), self._custom)
+        if self._watch is not None:
+            self._watch.start()
         _log.info("models loaded", extra={"classifiers": [config.name for config, _ in loaded.classifiers]})
+
+    async def take(self, config: ClassificationConfig) -> None:
+        """Serves the classifiers of a configuration, and no others; those that are loaded already stay as they are. All
+        else in it waits for the next start, zero-shot too: the tenants' own classifiers stand on its encoder. Raises
+        ConfigError, and then all stays as it was.
+        """
+        served = self._place.get()
+        kept = config.model_copy(update={"zero_shot": self._config.zero_shot})
+        try:
+            unique([*kept.classifiers, *([kept.zero_shot] if kept.zero_shot else [])])
+        except ValueError as error:
+            raise ConfigError(f"classifiers: {error}") from error
+        loaded = await self._load(kept)
+        models, cards = self._models(kept, loaded), self._cards(kept, loaded)
+        self._place.served = Served(models, served.batcher, cards, self._custom)
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """Adds the servicers and returns their full service names."""
@@ -79,6 +106,8 @@ class App:
 
     async def stop(self, grace: float) -> None:
         """Lets what runs finish for at most `grace` seconds, then drops it."""
+        if self._watch is not None:
+            await self._watch.stop()
         if self._place.served is not None:
             await self._place.served.batcher.stop(grace)
         if self._custom is not None:
@@ -96,38 +125,52 @@ class App:
         owned = Owned(Store(custom.directory, classifiers=custom.classifiers, versions=custom.versions), probe)
         return Custom(owned, Trainer(owned, encoder, batcher, custom, models.names))
 
-    def _models(self, loaded: _Loaded) -> Models:
-        zero = self._config.zero_shot
+    async def _load(self, config: ClassificationConfig) -> _Loaded:
+        sections = {f"classifiers.{place}": each for place, each in enumerate(config.classifiers)}
+        classifiers = await self._swap.load(sections)
+        zero_shot = self._zero_shot
+        if zero_shot is None and config.zero_shot is not None:
+            zero_shot = await asyncio.to_thread(_warm_zero_shot, config.zero_shot, config.engine)
+        return _Loaded(list(zip(config.classifiers, classifiers, strict=True)), zero_shot)
+
+    def _classifier(self, config: ClassifierConfig, key: str) -> Classifier:
+        torch.set_num_threads(self._config.engine.threads or torch.get_num_threads())
+        classifier = loading.load_classifier(config, self._config.engine, key)
+        _warm_up(classifier)
+        return classifier
+
+    def _models(self, config: ClassificationConfig, loaded: _Loaded) -> Models:
+        zero = config.zero_shot
         names = {
-            name: (config.name, classifier)
-            for config, classifier in loaded.classifiers
-            for name in (config.name, *config.aliases)
+            name: (each.name, classifier)
+            for each, classifier in loaded.classifiers
+            for name in (each.name, *each.aliases)
         }
         return Models(
             classifiers=names,
-            default=self._config.classifiers[0].name,
+            default=config.classifiers[0].name,
             zero_shot=(zero.name, loaded.zero_shot) if zero and loaded.zero_shot else None,
             zero_shot_names=frozenset((zero.name, *zero.aliases)) if zero else frozenset(),
             max_batch=self._config.engine.max_batch,
         )
 
-    def _cards(self, loaded: _Loaded) -> list[models_pb2.Model]:
-        most, default = self._config.engine.max_batch, self._config.classifiers[0].name
+    def _cards(self, config: ClassificationConfig, loaded: _Loaded) -> list[models_pb2.Model]:
+        most, default = self._config.engine.max_batch, config.classifiers[0].name
         cards = [
             models_pb2.Model(
-                name=config.name,
-                aliases=config.aliases,
+                name=each.name,
+                aliases=each.aliases,
                 capabilities=[models_pb2.CAPABILITY_CLASSIFY],
-                default=config.name == default,
+                default=each.name == default,
                 max_input_tokens=classifier.tokeniser.max_tokens,
                 max_batch=most,
                 labels=classifier.card.labels,
                 dtype=classifier.dtype,
                 device=device.device_of(self._config.engine.device).type,
             )
-            for config, classifier in loaded.classifiers
+            for each, classifier in loaded.classifiers
         ]
-        zero = self._config.zero_shot
+        zero = config.zero_shot
         if zero is not None and loaded.zero_shot is not None:
             cards.append(
                 models_pb2.Model(
@@ -145,20 +188,40 @@ class App:
         return cards
 
 
-def build(config: ClassificationConfig) -> App:
+class _Default:
+    """Whichever classifier is the default when it runs."""
+
+    def __init__(self, place: Place[Served]) -> None:
+        self._place = place
+
+    @property
+    def _model(self) -> Classifier:
+        models = self._place.get().models
+        return models.classifiers[models.default][1]
+
+    @property
+    def tokeniser(self) -> Tokeniser:
+        return self._model.tokeniser
+
+    @property
+    def dtype(self) -> str:
+        return self._model.dtype
+
+    def rows(self, batch: Sequence[Tokens]) -> list[Scores]:
+        return self._model.rows(batch)
+
+
+def build(config: ClassificationConfig, path: Path | None = None) -> App:
     """The service for a configuration; nothing is loaded yet. Needs a running event loop."""
-    return App(config)
+    return App(config, path)
 
 
-def _load(config: ClassificationConfig) -> _Loaded:
-    torch.set_num_threads(config.engine.threads or torch.get_num_threads())
-    classifiers = [
-        (each, loading.load_classifier(each, config.engine, f"classifiers.{place}"))
-        for place, each in enumerate(config.classifiers)
-    ]
-    zero_shot = loading.load_zero_shot(config.zero_shot, config.engine) if config.zero_shot else None
-    models: list[model.Runnable] = [classifier for _, classifier in classifiers]
-    for ready in [*models, *([zero_shot] if zero_shot else [])]:
-        for length in (4, ready.tokeniser.max_tokens):
-            ready.rows([Tokens([1] * length, [0] * length)])
-    return _Loaded(classifiers, zero_shot)
+def _warm_zero_shot(config: ZeroShotConfig, engine: EngineConfig) -> ZeroShot:
+    zero_shot = loading.load_zero_shot(config, engine)
+    _warm_up(zero_shot)
+    return zero_shot
+
+
+def _warm_up(ready: model.Runnable) -> None:
+    for length in (4, ready.tokeniser.max_tokens):
+        ready.rows([Tokens([1] * length, [0] * length)])

@@ -20,8 +20,10 @@ Scores = NDArray[np.float32]
 class Runnable(Protocol):
     """What the model's thread runs: a row of numbers for each input."""
 
-    tokeniser: Tokeniser
-    dtype: str
+    @property
+    def tokeniser(self) -> Tokeniser: ...
+    @property
+    def dtype(self) -> str: ...
 
     def rows(self, batch: Sequence[Tokens]) -> list[Scores]:
         """Float32 [labels], or [dimensions] of an encoder, for each input."""
