@@ -175,7 +175,8 @@ async def test_a_stream_keeps_model_and_options(
 
 
 async def test_the_model_lists_its_limits(app: App) -> None:
-    reply = await ModelServicer(lambda: app._place.get().cards).ListModels(models_pb2.ListModelsRequest(), FakeContext())  # type: ignore[arg-type]
+    context: Any = FakeContext()
+    reply = await ModelServicer(lambda: app._place.get().cards).ListModels(models_pb2.ListModelsRequest(), context)
     [model] = reply.models
     assert (model.max_input_tokens, model.max_batch, model.dimensions) == (64, 8, 32)
     assert list(model.prompt_names) == ["passage", "query"]
