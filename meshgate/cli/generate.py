@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from meshgate.cli import output
 from meshgate.cli.connection import Connection
+from meshgate.cli.failures import UsageError
 from meshgate.cli.options import AsJson, MaxTokens, Model, Sealed, Temperature, whole
 
 _VARIED = 1.0
@@ -29,6 +31,13 @@ def generate(
     stop: Annotated[
         list[str] | None, typer.Option(help="End before this text; repeatable.", show_default=False)
     ] = None,
+    json_schema: Annotated[
+        Path | None, typer.Option(help="A JSON schema that the text must match.", show_default=False)
+    ] = None,
+    regex: Annotated[str | None, typer.Option(help="An expression that it must match.", show_default=False)] = None,
+    choice: Annotated[
+        list[str] | None, typer.Option(help="One of several texts that it must be; repeatable.", show_default=False)
+    ] = None,
     model: Model = "",
     sealed: Sealed = False,
     as_json: AsJson = False,
@@ -47,6 +56,7 @@ def generate(
         max_output_tokens=whole("--max-tokens", max_tokens),
         candidate_count=whole("-n", count),
         stop=stop or (),
+        constraint=_constraint(json_schema, regex, choice),
     )
     connection: Connection = ctx.obj
     with connection.channel(sealed=sealed) as channel:
@@ -54,6 +64,19 @@ def generate(
             _print_stream(open_stream(channel, request, connection.deadline), count or 1, as_json)
         else:
             _print_whole(channel, request, connection.deadline, as_json)
+
+
+def _constraint(json_schema: Path | None, regex: str | None, choice: list[str] | None) -> Any:
+    """What the output must match, if anything."""
+    from meshgate.v1 import generation_pb2 as pb
+
+    if sum(each is not None for each in (json_schema, regex, choice or None)) > 1:
+        raise UsageError("one of --json-schema, --regex and --choice is enough")
+    if json_schema is not None:
+        return pb.Constraint(json_schema=json_schema.read_text(encoding="utf-8"))
+    if regex is not None:
+        return pb.Constraint(regex=regex)
+    return pb.Constraint(choice=pb.Choice(options=choice)) if choice else None
 
 
 def open_stream(channel: Any, request: Any, deadline: float) -> Any:

@@ -40,7 +40,11 @@ class TokenBytes:
         written = [token or "" for token in tokenizer.convert_ids_to_tokens(list(ids))]
         self._bytes = _table(tokenizer, written)
         self._bytes += [b""] * ((size or 0) - len(written))
-        self._special = frozenset(tokenizer.all_special_ids)
+        self.special = frozenset(tokenizer.all_special_ids)
+        """The ids of special tokens."""
+
+    def __len__(self) -> int:
+        return len(self._bytes)
 
     def of(self, token_id: int) -> bytes:
         """A token's bytes; those of a special token are its name."""
@@ -48,7 +52,7 @@ class TokenBytes:
 
     def text_bytes(self, token_id: int) -> bytes:
         """What a token adds to the text: nothing when it is special."""
-        return b"" if token_id in self._special else self._bytes[token_id]
+        return b"" if token_id in self.special else self._bytes[token_id]
 
 
 class Detokeniser:

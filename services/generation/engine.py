@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from meshgate.errors import MeshError
 
 
@@ -51,6 +54,27 @@ class Sampling:
     """Candidate i uses seed + i, modulo 2^64; None draws a seed from the operating system."""
 
 
+class Matcher(Protocol):
+    """One candidate's way through what its output must match."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the output is whole, and nothing more can follow."""
+
+    def allowed(self) -> NDArray[np.bool_]:
+        """Which tokens may follow, [vocabulary]. Raises MeshError where that can't be said."""
+
+    def take(self, token: int) -> None:
+        """Goes on by a token that was allowed."""
+
+
+class Grammar(Protocol):
+    """What the output of every candidate must match."""
+
+    def matcher(self) -> Matcher:
+        """A new way through it, from its beginning."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One call, checked already: `prompt` is not empty and fits the model's context."""
@@ -67,6 +91,7 @@ class Job:
     deadline: float | None = None
     """When work ends, on time.monotonic()'s clock."""
     priority: Priority = Priority.INTERACTIVE
+    grammar: Grammar | None = None
 
 
 @dataclass(frozen=True, slots=True)

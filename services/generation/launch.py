@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from services.generation import catalogue, limits, model
 from services.generation.config import EngineConfig, GenerationConfig, ModelConfig
+from services.generation.constraints import Grammars
 from services.generation.continuous import ContinuousEngine
 from services.generation.detokenise import TokenBytes
 from services.generation.limits import Limits
@@ -48,14 +49,16 @@ class Launch:
         causal, tokenizer = load(settings, self._engine, key)
         if self._ranks is not None:
             self._leader = Leader(causal, self._ranks, self._failed)
+        tokens = TokenBytes(tokenizer, causal.vocabulary_size)
         stepper = Stepper(
             self._leader or causal,
-            TokenBytes(tokenizer, causal.vocabulary_size),
+            tokens,
             causal.end_tokens,
             self._engine.prefill_tokens,
         )
         engine = ContinuousEngine(stepper, on_death=self._failed, enter_thread=causal.enter_thread)
-        served = self._served(settings, causal, PromptReader(tokenizer), engine, default=key == "model")
+        grammars = _grammars(tokens, causal, tokenizer)
+        served = self._served(settings, causal, PromptReader(tokenizer), engine, grammars, default=key == "model")
         self._running[engine] = served.tokenising
         engine.start()
         weakref.finalize(served.life, self._over, engine).atexit = False
@@ -71,7 +74,14 @@ class Launch:
         self._running.clear()
 
     def _served(
-        self, settings: ModelConfig, causal: CausalModel, prompts: PromptReader, engine: ContinuousEngine, default: bool
+        self,
+        settings: ModelConfig,
+        causal: CausalModel,
+        prompts: PromptReader,
+        engine: ContinuousEngine,
+        grammars: Grammars | None,
+        *,
+        default: bool,
     ) -> Served:
         capacity = self._engine.max_batch + self._engine.max_queue
         bounds = Limits(
@@ -83,7 +93,8 @@ class Launch:
             vocabulary_size=causal.vocabulary_size,
         )
         card = catalogue.card(bounds, causal, chat=prompts.chat, default=default)
-        return Served(engine, prompts, bounds, Permits(capacity), Tokenising(capacity + _COUNTING), card, Life())
+        tokenising = Tokenising(capacity + _COUNTING)
+        return Served(engine, prompts, bounds, Permits(capacity), tokenising, card, Life(), grammars)
 
     def _over(self, engine: ContinuousEngine) -> None:
         """The model is replaced and no call is left on it. Called wherever its last reference goes."""
@@ -106,6 +117,14 @@ def load(settings: ModelConfig, engine: EngineConfig, key: str) -> tuple[CausalM
         tokenizer = _tokenizer(where)
     causal.warm_up()
     return causal, tokenizer
+
+
+def _grammars(tokens: TokenBytes, causal: CausalModel, tokenizer: PreTrainedTokenizerBase) -> Grammars | None:
+    def encode(text: str) -> list[int]:
+        found: list[int] = tokenizer.encode(text, add_special_tokens=False)
+        return found
+
+    return Grammars(tokens, causal.end_tokens, encode) if causal.end_tokens else None
 
 
 def _tokenizer(where: Path) -> PreTrainedTokenizerBase:

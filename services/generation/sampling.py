@@ -12,10 +12,12 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from services.generation.engine import Sampling
+from services.generation.engine import Matcher, Sampling
 
 _SEEDS = 2**64
 _FIRST_LOOK = 1024
@@ -38,8 +40,16 @@ class Choice:
 class Sampler:
     """How one sequence chooses, and what it remembers to do so."""
 
-    def __init__(self, sampling: Sampling, candidate: int, prompt: Sequence[int], logprobs: int | None) -> None:
+    def __init__(
+        self,
+        sampling: Sampling,
+        candidate: int,
+        prompt: Sequence[int],
+        logprobs: int | None,
+        matcher: Matcher | None = None,
+    ) -> None:
         self.sampling = sampling
+        self._matcher = matcher
         self.logprobs = logprobs
         seed = secrets.randbits(64) if sampling.seed is None else (sampling.seed + candidate) % _SEEDS
         self._generator = torch.Generator().manual_seed(seed)
@@ -48,14 +58,26 @@ class Sampler:
     @property
     def plain(self) -> bool:
         """Whether the likeliest token is all that is wanted, so that the whole batch can find it at once."""
-        return self.sampling.temperature == 0 and self._penalised is None and self.logprobs is None
+        return (
+            self.sampling.temperature == 0
+            and self._penalised is None
+            and self.logprobs is None
+            and self._matcher is None
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether what the output must match lets nothing more follow."""
+        return self._matcher is not None and self._matcher.complete
 
     def choose(self, logits: Tensor) -> Choice:
         """Chooses by `logits`, float32 [vocabulary]."""
-        scores = self._scores(logits)
+        scores = self._scores(logits if self._matcher is None else _only(self._matcher.allowed(), logits))
         token = int(scores.argmax()) if self.sampling.temperature == 0 else self._draw(scores)
         if self._penalised is not None:
             self._penalised[token] = None
+        if self._matcher is not None:
+            self._matcher.take(token)
         return Choice(token) if self.logprobs is None else _with_logprobs(token, scores, self.logprobs)
 
     def _scores(self, logits: Tensor) -> Tensor:
@@ -74,7 +96,8 @@ class Sampler:
         kept, ids = kept_tokens(scores, self.sampling)
         cumulative = torch.softmax(kept, 0, dtype=torch.float64).cumsum(0)
         number = torch.rand(1, generator=self._generator, dtype=torch.float64).to(scores.device) * cumulative[-1]
-        place = min(int(torch.searchsorted(cumulative, number, right=True)), len(cumulative) - 1)
+        below = torch.nextafter(cumulative[-1], torch.zeros_like(cumulative[-1]))  # rounding must not reach the end
+        place = int(torch.searchsorted(cumulative, torch.minimum(number, below), right=True))
         return place if ids is None else int(ids[place])
 
 
@@ -92,6 +115,12 @@ def _choose(logits: Tensor, best: float, token: int, sampler: Sampler) -> Choice
         return Choice(token) if sampler.plain else sampler.choose(logits)
     except Exception as error:  # one row's trouble is its own
         return error
+
+
+def _only(allowed: NDArray[np.bool_], logits: Tensor) -> Tensor:
+    """The scores of the tokens that may follow; those of all others are minus infinity."""
+    mask = torch.from_numpy(allowed[: len(logits)]).to(logits.device)
+    return logits.masked_fill(~mask, -torch.inf)
 
 
 def kept_tokens(scores: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor | None]:
@@ -124,4 +153,5 @@ def _nucleus(scores: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
 def _with_logprobs(token: int, scores: Tensor, count: int) -> Choice:
     logprobs = torch.log_softmax(scores, 0)
     values, ids = logprobs.topk(min(count, len(logprobs)))
-    return Choice(token, float(logprobs[token]), list(zip(ids.tolist(), values.tolist(), strict=True)))
+    found = zip(ids.tolist(), values.tolist(), strict=True)
+    return Choice(token, float(logprobs[token]), [each for each in found if each[1] > -math.inf])

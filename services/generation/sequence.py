@@ -71,7 +71,8 @@ class Sequence:
         job = group.job
         self.group = group
         self.candidate = candidate
-        self.sampler = Sampler(job.sampling, candidate, job.prompt, job.logprobs)
+        matcher = None if job.grammar is None else job.grammar.matcher()
+        self.sampler = Sampler(job.sampling, candidate, job.prompt, job.logprobs, matcher)
         self.length = len(job.prompt)
         self.last = 0
         self._left = min(job.max_output_tokens, context - len(job.prompt))
@@ -101,7 +102,7 @@ class Sequence:
         return delta
 
     def _ending(self, token: int) -> FinishReason | None:
-        if token in self._end:
+        if token in self._end or self.sampler.complete:
             return FinishReason.STOP
         if self._left <= 0:
             return FinishReason.LENGTH

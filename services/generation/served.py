@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshgate.v1 import models_pb2
+from services.generation.constraints import Grammars
 from services.generation.engine import Engine
 from services.generation.limits import Limits
 from services.generation.permits import Permits
@@ -28,6 +29,8 @@ class Served:
     tokenising: Tokenising
     card: models_pb2.Model
     life: Life
+    grammars: Grammars | None
+    """None of a model that has no token to end with: what it makes can't be constrained."""
 
 
 Models = Place[Table[Served]]

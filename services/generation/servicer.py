@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from meshgate.errors import DeadlineExceeded, InvalidArgument
+from meshgate.errors import DeadlineExceeded, InvalidArgument, Unimplemented
 from meshgate.runtime import metadata
 from meshgate.v1 import generation_pb2 as pb
 from meshgate.v1 import generation_pb2_grpc
 from services.caller import model_of
-from services.generation import validate, wire
+from services.generation import constraints, validate, wire
+from services.generation.constraints import Grammar
 from services.generation.engine import Job
 from services.generation.limits import Limits
 from services.generation.outputs import Outputs
@@ -105,8 +106,9 @@ async def _running(served: Served, call: _Call) -> AsyncIterator[_Running]:
     """The call in the engine for as long as somebody listens. Permit first, then tokens, then the queue."""
     with served.permits.take(call.candidates):
         prompt = await call.prompt(served)
+        grammar = await call.grammar(served)
         outputs = Outputs(call.candidates)
-        ticket = served.engine.submit(call.job(prompt), outputs)
+        ticket = served.engine.submit(call.job(prompt, grammar), outputs)
         try:
             yield _Running(outputs, len(prompt))
         finally:
@@ -122,6 +124,7 @@ class _Call:
         self._inside = inside
         try:
             self._options = _options(request, limits)
+            self._constraint = constraints.read(request.constraint)
         except InvalidArgument as error:
             raise self.located(error) from None
         self.candidates = self._options["candidates"]
@@ -138,9 +141,20 @@ class _Call:
             raise self.located(error) from None
         return tokens
 
-    def job(self, prompt: Sequence[int]) -> Job:
+    async def grammar(self, served: Served) -> Grammar | None:
+        """What the output must match. Raises InvalidArgument for what can't be followed."""
+        if self._constraint is None:
+            return None
+        if served.grammars is None:
+            raise Unimplemented("constraint: not available with this model", reason="FEATURE_UNAVAILABLE")
+        try:
+            return await served.tokenising.run(served.grammars.compile, self._constraint)
+        except InvalidArgument as error:
+            raise self.located(error) from None
+
+    def job(self, prompt: Sequence[int], grammar: Grammar | None) -> Job:
         """The call as the engine takes it."""
-        return Job(prompt=prompt, token_cap=self.token_cap, deadline=self._deadline, **self._options)
+        return Job(prompt=prompt, token_cap=self.token_cap, deadline=self._deadline, grammar=grammar, **self._options)
 
     def located(self, error: InvalidArgument) -> InvalidArgument:
         """A violation with its place in what the caller sent."""

@@ -223,10 +223,12 @@ class Stepper:
             self._made.setdefault(group, []).append(delta)
 
     def _fail_group(self, group: Group, error: Exception) -> None:
-        _log.error("a sequence failed", exc_info=error)
+        if not isinstance(error, MeshError):
+            _log.error("a sequence failed", exc_info=error)
+            error = Internal("generation failed")
         self._made.pop(group, None)
         if not group.failed:
-            self._tell_failed(group, Internal("generation failed"))
+            self._tell_failed(group, error)
 
     def _tell_failed(self, group: Group, error: MeshError) -> None:
         group.failed = True

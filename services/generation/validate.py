@@ -46,8 +46,6 @@ def check_input(request: Request, limits: Limits) -> None:
 
 def check_built(request: pb.GenerateRequest) -> None:
     """Raises Unimplemented for what the contract has and this service has not yet."""
-    if request.constraint.WhichOneof("kind") is not None:
-        raise Unimplemented("constraint: not available in this deployment", reason="FEATURE_UNAVAILABLE")
     if request.adapter:
         raise Unimplemented("adapter: not available in this deployment", reason="FEATURE_UNAVAILABLE")
 

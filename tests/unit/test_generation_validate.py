@@ -115,8 +115,6 @@ def test_defaults() -> None:
 @pytest.mark.parametrize(
     ("fields", "name"),
     [
-        ({"constraint": {"regex": "a+"}}, "constraint"),
-        ({"constraint": {"json_schema": "{}"}}, "constraint"),
         ({"adapter": "mine"}, "adapter"),
     ],
 )
