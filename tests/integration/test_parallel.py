@@ -9,7 +9,6 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from meshgate.runtime import channel, tls
+from meshgate.runtime import channel, status, tls
 from meshgate.runtime.config import ConfigError
 from meshgate.v1 import generation_pb2, generation_pb2_grpc
 from services.generation import app
@@ -48,55 +47,38 @@ tensor_parallel = 2
 """
 
 
-@dataclass
-class Ranks:
-    """A service in two processes, and a channel to it as the gateway has one."""
-
-    launcher: asyncio.subprocess.Process
-    channel: Any
-
-    def pid_of(self, rank: int) -> int:
-        """The process of a rank."""
-        started = f"RANK={rank}".encode()
-        ours = (pid for pid in _processes() if _parent(pid) == self.launcher.pid)
-        return next(pid for pid in ours if started in _environment(pid))
-
-
-def _processes() -> list[int]:
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-
-
-def _parent(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
-
-
-def _environment(pid: int) -> list[bytes]:
-    return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
+Started = tuple[Any, list[asyncio.subprocess.Process]]
+"""A channel to the service as the gateway has one, and the processes that were started."""
+
+
 @asynccontextmanager
-async def two_ranks(home: Path, model: Path) -> AsyncIterator[Ranks]:
+async def started(home: Path, model: Path, *commands: tuple[str, dict[str, str]]) -> AsyncIterator[Started]:
+    """Processes of one service: for each the words between `python -m` and its configuration, and what its environment
+    has more. All are gone afterwards.
+    """
     port, path = _free_port(), home / "generation.toml"
     path.write_text(_TOML.format(port=port, certs=home / "certs", gateway=meshes.GATEWAY_ID, model=model))
-    command = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "services.generation")
-    launcher = await asyncio.create_subprocess_exec(sys.executable, *command, "--config", str(path))
+    processes = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", *words.split(), "--config", str(path)), env={**os.environ, **more}
+        )
+        for words, more in commands
+    ]
     credentials = tls.channel_credentials(meshes.identity(home, "gateway"))
     try:
         async with channel.open_channel(f"127.0.0.1:{port}", credentials) as opened:
-            yield Ranks(launcher, opened)
+            yield opened, processes
     finally:
-        if launcher.returncode is None:
-            launcher.terminate()
-            await launcher.wait()
+        for process in processes:
+            if process.returncode is None:
+                process.terminate()
+        await asyncio.gather(*(process.wait() for process in processes))
 
 
 async def health(opened: Any) -> AsyncIterator[int]:
@@ -135,9 +117,9 @@ async def whole(home: Path, model: Path) -> list[str]:
             return await generated(opened)
 
 
-async def serving(ranks: Ranks) -> AsyncIterator[int]:
+async def serving(opened: Any) -> AsyncIterator[int]:
     """Health from when it is SERVING on."""
-    states = health(ranks.channel)
+    states = health(opened)
     async for state in states:
         if state == health_pb2.HealthCheckResponse.SERVING:
             break
@@ -152,23 +134,36 @@ def prepared(tmp_path: Path) -> tuple[Path, Path]:
 
 async def test_two_ranks_say_what_one_process_says_and_drain_as_one(prepared: tuple[Path, Path]) -> None:
     expected = await whole(*prepared)
-    async with asyncio.timeout(90), two_ranks(*prepared) as ranks:
-        states = await serving(ranks)
-        assert await generated(ranks.channel) == expected
+    torchrun: tuple[str, dict[str, str]] = (
+        "torch.distributed.run --standalone --nproc-per-node 2 -m services.generation",
+        {},
+    )
+    async with asyncio.timeout(90), started(*prepared, torchrun) as (opened, (launcher,)):
+        states = await serving(opened)
+        assert await generated(opened) == expected
         assert len(set(expected)) == len(PROMPTS)
-        os.kill(ranks.launcher.pid, signal.SIGTERM)  # torchrun passes it on to every rank
+        launcher.send_signal(signal.SIGTERM)  # torchrun passes it on to every rank
         assert [state async for state in states] == [health_pb2.HealthCheckResponse.NOT_SERVING]
-        await ranks.launcher.wait()
+        await launcher.wait()
 
 
-async def test_a_killed_rank_ends_the_other(prepared: tuple[Path, Path]) -> None:
-    async with asyncio.timeout(90), two_ranks(*prepared) as ranks:
-        states = await serving(ranks)
-        leader = ranks.pid_of(0)
-        os.kill(ranks.pid_of(1), signal.SIGKILL)
+async def test_a_rank_that_is_killed_within_a_step_ends_the_service(prepared: tuple[Path, Path]) -> None:
+    """Without torchrun, which would end the first rank too: here it has to find out by itself."""
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    ranks = [("services.generation", {**meeting, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    async with asyncio.timeout(90), started(*prepared, *ranks) as (opened, (first, second)):
+        states = await serving(opened)
+        stub: Any = generation_pb2_grpc.GenerationServiceStub(opened)
+        request = generation_pb2.GenerateRequest(prompt="x", max_output_tokens=240)
+        stream = stub.GenerateStream(generation_pb2.GenerateStreamRequest(request=request), timeout=30)
+        await stream.read()
+        second.kill()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            while await stream.read() is not channel.EOF:
+                pass
+        assert status.from_rpc_error(refused.value).reason == "BACKEND_UNAVAILABLE"
         assert [state async for state in states] == [health_pb2.HealthCheckResponse.NOT_SERVING]
-        assert await ranks.launcher.wait() != 0
-        assert leader not in _processes()
+        assert await first.wait() == 1
 
 
 def test_a_model_whose_heads_do_not_divide_is_refused() -> None:
