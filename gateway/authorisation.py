@@ -38,11 +38,16 @@ def _pattern(value: str) -> str:
     return value
 
 
+_ModelName = Annotated[str, Field(min_length=1, max_length=128)]
+
+
 class TenantPolicy(Strict):
     """What a tenant may use."""
 
     models: tuple[str, ...] = ()
     """Names as ListModels gives them, or "*"."""
+    defaults: Mapping[Literal["generation", "embedding", "classification"], _ModelName] = Field(default_factory=dict)
+    """Service to the model, or an alias, that a call gets which names none; without it the service's own default."""
     sealed: Literal["optional", "required"] = "optional"
     """Whether calls in the clear are refused."""
 
@@ -61,9 +66,10 @@ class _Grant:
     models: frozenset[str]
     every_model: bool
     sealed_only: bool
+    defaults: Mapping[str, str]
 
 
-_NOTHING: Final = _Grant(frozenset(), every_model=False, sealed_only=False)
+_NOTHING: Final = _Grant(frozenset(), every_model=False, sealed_only=False, defaults={})
 
 
 class Policy:
@@ -91,6 +97,10 @@ class Policy:
         """Raises PermissionDenied (SEALED_REQUIRED) where the tenant's calls must be sealed."""
         if self._tenants.get(principal.tenant, self._otherwise).sealed_only:
             raise errors.PermissionDenied("this tenant's calls must be sealed", reason="SEALED_REQUIRED")
+
+    def default_model(self, principal: Principal, backend: str) -> str:
+        """The model that the tenant's calls of a service get when they name none; "" for the service's own default."""
+        return self._tenants.get(principal.tenant, self._otherwise).defaults.get(backend, "")
 
     def visible(self, principal: Principal, model: str) -> bool:
         """Whether the tenant may use, and so may see, `model`."""
@@ -121,4 +131,9 @@ def _frozen(table: Mapping[str, set[str]]) -> dict[str, frozenset[str]]:
 
 
 def _grant(tenant: TenantPolicy) -> _Grant:
-    return _Grant(frozenset(tenant.models), EVERYONE in tenant.models, tenant.sealed == "required")
+    return _Grant(
+        frozenset(tenant.models),
+        EVERYONE in tenant.models,
+        tenant.sealed == "required",
+        {str(backend): model for backend, model in tenant.defaults.items()},
+    )

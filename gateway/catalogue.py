@@ -52,7 +52,12 @@ class Catalogue:
 
     def models(self) -> list[models_pb2.Model]:
         """All models, in the order of name."""
-        return sorted((model for models in self._models.values() for model in models), key=lambda model: model.name)
+        return [model for _, model in self.listed()]
+
+    def listed(self) -> list[tuple[str, models_pb2.Model]]:
+        """All models with the backend of each, in the order of name."""
+        every = [(backend, model) for backend, models in self._models.items() for model in models]
+        return sorted(every, key=lambda each: each[1].name)
 
     def sealing_keys(self) -> list[sealed_pb2.SealingKey]:
         """The keys of all services that can be sealed to. Whether to believe us is for the caller's pins to say."""

@@ -44,11 +44,21 @@ class Local:
         if wanted not in models_pb2.Capability.values():
             raise errors.InvalidArgument.of("capability", "not a capability that this gateway knows")
         shown = [
-            model
-            for model in self._catalogue.models()
+            self._as_seen(backend, model, principal)
+            for backend, model in self._catalogue.listed()
             if self._policy.visible(principal, model.name) and (not wanted or wanted in model.capabilities)
         ]
         return models_pb2.ListModelsResponse(models=shown)
+
+    def _as_seen(self, backend: str, model: models_pb2.Model, principal: Principal) -> models_pb2.Model:
+        """The model, marked as the default where it is the one of the caller's tenant."""
+        own = self._policy.default_model(principal, backend)
+        if not own:
+            return model
+        seen = models_pb2.Model()
+        seen.CopyFrom(model)
+        seen.default = self._catalogue.resolve(backend, own) == model.name
+        return seen
 
     def _sealing_keys(self, request: sealed_pb2.ListSealingKeysRequest) -> sealed_pb2.ListSealingKeysResponse:
         wanted = request.recipient

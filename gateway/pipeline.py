@@ -117,7 +117,10 @@ class Pipeline:
 
     def _authorise_model(self, call: Call, principal: Principal, wanted: Intent) -> None:
         if wanted.route.path in MODEL_ROUTES:
-            call.model = self.catalogue.resolve(wanted.route.backend, wanted.model, zero_shot=wanted.zero_shot)
+            backend, name = wanted.route.backend, wanted.model
+            if not name and not wanted.zero_shot:
+                name = self.policy.default_model(principal, backend)
+            call.model = self.catalogue.resolve(backend, name, zero_shot=wanted.zero_shot)
             self.policy.authorise_model(principal, call.model)
 
     async def _reserve(self, call: Call, principal: Principal, wanted: Intent) -> Reservation:

@@ -121,7 +121,7 @@ def models(ctx: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         output.json(reply)
         return
-    columns = ("model", "does", "input tokens", "output", "default", "aliases", "runs as", "quality", "since")
+    columns = ("model", "does", "input tokens", "output", "a call", "default", "aliases", "runs as", "quality", "since")
     output.table(columns, [_described(model) for model in reply.models])
 
 
@@ -134,6 +134,7 @@ def _described(model: Any) -> tuple[Any, ...]:
         ", ".join(names),
         model.max_input_tokens,
         _makes(model),
+        _at_once(model),
         "yes" if model.default else "",
         ", ".join(model.aliases),
         _runs(model),
@@ -152,6 +153,13 @@ def _makes(model: Any) -> str:
     if model.HasField("max_output_tokens"):
         return f"{model.max_output_tokens} tokens"
     return f"{model.dimensions} numbers" if model.HasField("dimensions") else ", ".join(model.labels)
+
+
+def _at_once(model: Any) -> str:
+    """The most that one request may hold or ask for."""
+    if model.HasField("max_candidates"):
+        return f"{model.max_candidates} candidates"
+    return f"{model.max_batch} inputs" if model.HasField("max_batch") else ""
 
 
 def _inputs(texts: list[str] | None, file: Path | None) -> list[str]:

@@ -14,13 +14,15 @@ import pytest
 from meshgate import errors
 from meshgate.runtime import config
 from meshgate.v1 import embedding_pb2 as pb
-from meshgate.v1 import embedding_pb2_grpc
+from meshgate.v1 import embedding_pb2_grpc, models_pb2, models_pb2_grpc
 from services.embedding.app import App
 from services.embedding.config import EmbeddingConfig
 from tests.integration import mesh as meshes
 from tests.tinymodels.bert import build_tiny_bert
 
-POLICY = {"tenants": {"acme": {"models": ["open"]}, "rich": {"models": ["*"]}}}
+POLICY = {
+    "tenants": {"acme": {"models": ["open"]}, "rich": {"models": ["*"], "defaults": {"embedding": "secret"}}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +96,15 @@ async def test_an_alias_is_held_to_the_models_own_name(app: App, file: Path, fol
         write(file, folder, ("secret",), ("small",))  # the names of each are the other's now
         await take(app)
         assert await embed("small") == "open", "the gateway had resolved the name, and the service resolved it again"
+
+
+async def test_a_tenant_gets_its_own_default_and_sees_it_as_the_default(app: App, tmp_path: Path) -> None:
+    async with meshes.mesh(tmp_path, {"embedding": app}, policy=POLICY) as mesh, mesh.channel() as channel:
+        stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(channel)
+        listing: Any = models_pb2_grpc.ModelServiceStub(channel)
+        for tenant, default in (("acme", "open"), ("rich", "closed")):
+            metadata = mesh.auth(mesh.token(tenant=tenant))
+            reply = await stub.Embed(pb.EmbedRequest(inputs=["hello"]), metadata=metadata)
+            assert reply.model == default
+            models = (await listing.ListModels(models_pb2.ListModelsRequest(), metadata=metadata)).models
+            assert [model.name for model in models if model.default] == [default]

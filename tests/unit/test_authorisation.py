@@ -103,3 +103,16 @@ def test_a_tenant_can_be_held_to_sealed_calls() -> None:
     with pytest.raises(PermissionDenied) as caught:
         made.authorise_plain(caller())
     assert caught.value.reason == "SEALED_REQUIRED"
+
+
+def test_a_tenant_has_defaults_of_its_own() -> None:
+    made = policy(acme=TenantPolicy(models=("one",), defaults={"generation": "one"}))
+    assert made.default_model(caller(), "generation") == "one"
+    assert made.default_model(caller(), "embedding") == ""
+    assert made.default_model(caller(tenant="other"), "generation") == ""
+
+
+@pytest.mark.parametrize("defaults", [{"gateway": "one"}, {"generation": ""}, {"generation": "x" * 129}])
+def test_a_default_that_can_be_none_stops_the_start(defaults: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        TenantPolicy.model_validate({"models": ["*"], "defaults": defaults})
