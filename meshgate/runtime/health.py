@@ -13,13 +13,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+_WATCHERS: Final = 1000
+"""Health is asked without a token, so who watches it is bounded. Balancers and clients that check it are far fewer."""
 _UNKNOWN: Final = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class Health(health_pb2_grpc.HealthServicer):
     """The health of a server, called "", and of each service that it has. For one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, watchers: int = _WATCHERS) -> None:
+        """`watchers` is the most at once; one more is told RESOURCE_EXHAUSTED."""
+        self._room = watchers
         self._states: dict[str, int] = {}
         self._closing = False
         self._changed = asyncio.Event()
@@ -33,6 +37,15 @@ class Health(health_pb2_grpc.HealthServicer):
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
         """Each state in turn, NOT_SERVING last, when the server drains. It writes to the context by itself."""
+        if self._room <= 0:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many watch")
+        self._room -= 1
+        try:
+            await self._tell(request, context)
+        finally:
+            self._room += 1
+
+    async def _tell(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
         said: int | None = None
         while True:
             changed = self._changed  # before the state is read, so that no change is missed

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from meshgate.runtime import config, log
+from meshgate.runtime.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def run(name: str, main: Callable[[], Coroutine[None, None, int]]) -> int:
     """Runs `main` with logging set up; a ConfigError is one line and exit status 2."""
     log.configure(name)
     try:
-        return asyncio.run(main())
+        return asyncio.run(_watched(main))
     except config.ConfigError as error:
         for line in str(error).splitlines():
             _log.error(line)
@@ -42,3 +43,12 @@ def run(name: str, main: Callable[[], Coroutine[None, None, int]]) -> int:
         return 1
     finally:
         sys.stderr.flush()
+
+
+async def _watched(main: Callable[[], Coroutine[None, None, int]]) -> int:
+    watchdog = Watchdog()
+    watchdog.start()
+    try:
+        return await main()
+    finally:
+        watchdog.stop()
