@@ -126,11 +126,15 @@ class Clock:
 class Bench:
     """A stepper over a counting model, with jobs put in by hand."""
 
-    def __init__(self, rows: int = 4, context: int = 64, prefill_tokens: int = 64, end: int = END) -> None:
+    def __init__(
+        self, rows: int = 4, context: int = 64, prefill_tokens: int = 64, end: int = END, guest_rows: int = 0
+    ) -> None:
         self.clock = Clock()
         self.model = CountingModel(rows, context)
         self.tokens = TokenBytes(Letters(end))
-        self.stepper = Stepper(self.model, self.tokens, frozenset((end,)), prefill_tokens, self.clock)
+        self.stepper = Stepper(
+            self.model, self.tokens, frozenset((end,)), prefill_tokens, self.clock, guest_rows=guest_rows
+        )
 
     def add(self, job: Job) -> tuple[Group, Heard]:
         heard = Heard()

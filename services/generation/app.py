@@ -43,7 +43,8 @@ class App:
         watched = path is not None and ranks is None
         self._watch = Watch(path, GenerationConfig, self.take) if path is not None and watched else None
         readings = Readings()
-        readings.gauge("meshgate_generation_candidates", "Candidates in hand.", self._in_hand, "model")
+        readings.gauge("meshgate_generation_candidates", "Candidates in hand.", self._candidates, "model")
+        readings.gauge("meshgate_generation_queued_tokens", "Tokens of prompts in hand.", self._tokens, "model")
         self._exposition = Exposition(config.metrics, readings)
 
     async def start(self) -> None:
@@ -73,10 +74,14 @@ class App:
         await self._launch.stop(grace)
         await self._exposition.stop()
 
-    def _in_hand(self) -> Mapping[str, float]:
-        capacity = self._config.engine.max_batch + self._config.engine.max_queue
-        models = self._place.served.models if self._place.served is not None else ()
-        return {each.limits.name: capacity - each.permits.free for each in models}
+    def _candidates(self) -> Mapping[str, float]:
+        return {each.limits.name: each.admission.candidates.held for each in self._models()}
+
+    def _tokens(self) -> Mapping[str, float]:
+        return {each.limits.name: each.admission.tokens.held for each in self._models()}
+
+    def _models(self) -> Sequence[Served]:
+        return self._place.served.models if self._place.served is not None else ()
 
 
 def build(config: GenerationConfig, ranks: Ranks | None = None, path: Path | None = None) -> App:

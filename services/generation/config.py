@@ -35,7 +35,11 @@ class EngineConfig(Strict):
     max_batch: int = Field(16, ge=1, le=1024)
     """Sequences (candidates) advanced together. The cache takes memory for max_batch + 1 contexts as they fill."""
     max_queue: int = Field(64, ge=0, le=100_000)
-    """Sequences that may wait beyond those that run."""
+    """Sequences that may wait beyond those that run. One tenant alone gets three quarters of both together."""
+    queue_tokens: int = Field(131_072, ge=1, le=1_073_741_824)
+    """Tokens of the prompts in hand; likewise."""
+    guest_rows: int = Field(1, ge=0, le=1024)
+    """Of the batch, kept for interactive calls of tenants that have none in it; where it has one only, none are."""
     prefill_tokens: int = Field(128, ge=1, le=1_048_576)
     """The most prompt tokens read between two steps: more reads prompts faster, less keeps streams smooth."""
     threads: int = Field(0, ge=0, le=1024)

@@ -92,6 +92,8 @@ class Job:
     """When work ends, on time.monotonic()'s clock."""
     priority: Priority = Priority.INTERACTIVE
     grammar: Grammar | None = None
+    tenant: str = ""
+    """Whose share of the model it takes; "" where nobody says."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,13 @@ import contextlib
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from services.batching.pace import Pace
 from services.generation import catalogue, limits, model
+from services.generation.admission import Admission
 from services.generation.config import EngineConfig, GenerationConfig, ModelConfig
 from services.generation.constraints import Grammars
 from services.generation.continuous import ContinuousEngine
@@ -18,7 +21,6 @@ from services.generation.detokenise import TokenBytes
 from services.generation.limits import Limits
 from services.generation.model import CausalModel
 from services.generation.parallel import Leader, Ranks
-from services.generation.permits import Permits
 from services.generation.prompt import PromptReader
 from services.generation.served import Life, Served
 from services.generation.stepper import Stepper
@@ -27,6 +29,13 @@ from services.models import source
 
 _COUNTING = 64
 """How many CountTokens calls may be in hand beside the calls that generate."""
+
+
+class _Beside(NamedTuple):
+    """What ends with an engine."""
+
+    tokenising: Tokenising
+    admission: Admission
 
 
 class Launch:
@@ -41,7 +50,7 @@ class Launch:
         self._failed = failed
         self._leader: Leader | None = None
         self._loop = asyncio.get_running_loop()
-        self._running: dict[ContinuousEngine, Tokenising] = {}
+        self._running: dict[ContinuousEngine, _Beside] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
     def load(self, settings: ModelConfig, key: str) -> Served:
@@ -50,27 +59,35 @@ class Launch:
         if self._ranks is not None:
             self._leader = Leader(causal, self._ranks, self._failed)
         tokens = TokenBytes(tokenizer, causal.vocabulary_size)
+        pace = Pace(self._engine.prefill_tokens)
         stepper = Stepper(
             self._leader or causal,
             tokens,
             causal.end_tokens,
             self._engine.prefill_tokens,
+            guest_rows=self._engine.guest_rows,
+            reading=pace,
         )
         engine = ContinuousEngine(stepper, on_death=self._failed, enter_thread=causal.enter_thread)
         grammars = _grammars(tokens, causal, tokenizer)
-        served = self._served(settings, causal, PromptReader(tokenizer), engine, grammars, default=key == "model")
-        self._running[engine] = served.tokenising
+        entrance = Admission(self._engine.max_batch + self._engine.max_queue, self._engine.queue_tokens, pace)
+        served = self._served(
+            settings, causal, PromptReader(tokenizer), engine, entrance, grammars, default=key == "model"
+        )
+        self._running[engine] = _Beside(served.tokenising, entrance)
         engine.start()
         weakref.finalize(served.life, self._over, engine).atexit = False
         return served
 
     async def stop(self, grace: float) -> None:
         """Lets what runs finish for at most `grace` seconds, then fails it. Leaves no thread."""
+        for beside in self._running.values():
+            beside.admission.close()
         await asyncio.gather(*(engine.stop(grace) for engine in tuple(self._running)), *self._ending)
         if self._leader is not None:
             await asyncio.to_thread(self._leader.stop)
-        for tokenising in self._running.values():
-            tokenising.close()
+        for beside in self._running.values():
+            beside.tokenising.close()
         self._running.clear()
 
     def _served(
@@ -79,6 +96,7 @@ class Launch:
         causal: CausalModel,
         prompts: PromptReader,
         engine: ContinuousEngine,
+        entrance: Admission,
         grammars: Grammars | None,
         *,
         default: bool,
@@ -94,7 +112,7 @@ class Launch:
         )
         card = catalogue.card(bounds, causal, chat=prompts.chat, default=default)
         tokenising = Tokenising(capacity + _COUNTING)
-        return Served(engine, prompts, bounds, Permits(capacity), tokenising, card, Life(), grammars)
+        return Served(engine, prompts, bounds, entrance, tokenising, card, Life(), grammars)
 
     def _over(self, engine: ContinuousEngine) -> None:
         """The model is replaced and no call is left on it. Called wherever its last reference goes."""
@@ -102,9 +120,9 @@ class Launch:
             self._loop.call_soon_threadsafe(self._end, engine)
 
     def _end(self, engine: ContinuousEngine) -> None:
-        tokenising = self._running.pop(engine, None)
-        if tokenising is not None:
-            tokenising.close()
+        beside = self._running.pop(engine, None)
+        if beside is not None:
+            beside.tokenising.close()
             task = self._loop.create_task(engine.stop(0.0))
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence as Row
+from typing import TYPE_CHECKING
 
 from services.generation.detokenise import Detokeniser, TokenBytes
 from services.generation.engine import (
@@ -18,6 +19,9 @@ from services.generation.engine import (
 from services.generation.sampling import Choice, Sampler
 from services.generation.stop import StopScanner
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _serials = itertools.count()
 
 
@@ -31,6 +35,8 @@ class Group:
         self.serial = next(_serials)
         self.placed = 0
         """Candidates that have had a row, or ended without one. The others wait."""
+        self.logits: Tensor | None = None
+        """The scores after the prompt, float32 [vocabulary], where it was read and some of its candidates wait."""
         self.failed = False
         self._budget = None if job.token_cap is None else job.token_cap - len(job.prompt)
         self._cancelled = False

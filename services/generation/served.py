@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshgate.v1 import models_pb2
+from services.generation.admission import Admission
 from services.generation.constraints import Grammars
 from services.generation.engine import Engine
 from services.generation.limits import Limits
-from services.generation.permits import Permits
 from services.generation.prompt import PromptReader
 from services.generation.tokenising import Tokenising
 from services.models.place import Place, Table
@@ -20,12 +20,12 @@ class Life:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A loaded model and what stands before it. `permits` weighs candidates."""
+    """A loaded model and what stands before it."""
 
     engine: Engine
     prompts: PromptReader
     limits: Limits
-    permits: Permits
+    admission: Admission
     tokenising: Tokenising
     card: models_pb2.Model
     life: Life

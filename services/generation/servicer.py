@@ -12,7 +12,7 @@ from meshgate.errors import DeadlineExceeded, InvalidArgument, Unimplemented
 from meshgate.runtime import metadata
 from meshgate.v1 import generation_pb2 as pb
 from meshgate.v1 import generation_pb2_grpc
-from services.caller import model_of
+from services.caller import caller_of, model_of
 from services.generation import constraints, validate, wire
 from services.generation.constraints import Grammar
 from services.generation.engine import Job
@@ -38,7 +38,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         served = self._find(request, context)
         call = _Call(request, served.limits, context)
         whole = [wire.Whole(index) for index in range(call.candidates)]
-        async with _running(served, call) as running:
+        async with _running(served, call, wait=False) as running:
             async for deltas in running.outputs:
                 for delta in deltas:
                     whole[delta.candidate].add(delta)
@@ -56,7 +56,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         served = self._find(request.request, context, inside="request")
         call = _Call(request.request, served.limits, context, inside="request")
         model = served.limits.name
-        async with _running(served, call) as running:
+        async with _running(served, call, wait=True) as running:
             async for deltas in running.outputs:
                 usage = running.usage() if running.outputs.ended else None
                 if usage is not None:
@@ -102,17 +102,21 @@ class _Running:
 
 
 @asynccontextmanager
-async def _running(served: Served, call: _Call) -> AsyncIterator[_Running]:
-    """The call in the engine for as long as somebody listens. Permit first, then tokens, then the queue."""
-    with served.permits.take(call.candidates):
+async def _running(served: Served, call: _Call, *, wait: bool) -> AsyncIterator[_Running]:
+    """The call in the engine for as long as somebody listens. Its place first, then its tokens, then the queue; a
+    stream waits for both.
+    """
+    entrance, tenant = served.admission, call.tenant
+    async with entrance.places(tenant, call.candidates, wait=wait, remaining=call.remaining()):
         prompt = await call.prompt(served)
         grammar = await call.grammar(served)
-        outputs = Outputs(call.candidates)
-        ticket = served.engine.submit(call.job(prompt, grammar), outputs)
-        try:
-            yield _Running(outputs, len(prompt))
-        finally:
-            ticket.cancel()
+        async with entrance.prompt(tenant, len(prompt), wait=wait, remaining=call.remaining()):
+            outputs = Outputs(call.candidates)
+            ticket = served.engine.submit(call.job(prompt, grammar), outputs)
+            try:
+                yield _Running(outputs, len(prompt))
+            finally:
+                ticket.cancel()
 
 
 class _Call:
@@ -128,9 +132,14 @@ class _Call:
         except InvalidArgument as error:
             raise self.located(error) from None
         self.candidates = self._options["candidates"]
-        self.token_cap = metadata.token_cap_of(context.invocation_metadata())
+        caller = caller_of(context)
+        self.tenant, self.token_cap = caller.tenant, caller.token_cap
         remaining = context.time_remaining()
         self._deadline = None if remaining is None else time.monotonic() + remaining - _ANSWER_SECONDS
+
+    def remaining(self) -> float | None:
+        """Seconds until work must end, if it must."""
+        return None if self._deadline is None else self._deadline - time.monotonic()
 
     async def prompt(self, served: Served) -> Sequence[int]:
         """The input's tokens. Raises InvalidArgument when they are too many."""
@@ -154,7 +163,14 @@ class _Call:
 
     def job(self, prompt: Sequence[int], grammar: Grammar | None) -> Job:
         """The call as the engine takes it."""
-        return Job(prompt=prompt, token_cap=self.token_cap, deadline=self._deadline, grammar=grammar, **self._options)
+        return Job(
+            prompt=prompt,
+            token_cap=self.token_cap,
+            deadline=self._deadline,
+            grammar=grammar,
+            tenant=self.tenant,
+            **self._options,
+        )
 
     def located(self, error: InvalidArgument) -> InvalidArgument:
         """A violation with its place in what the caller sent."""

@@ -5,13 +5,13 @@ the head of the queue is read into the cache's spare row, a piece a step so that
 candidates then get rows as rows become free, each a copy of what was read. So a prompt is read once however many
 candidates it has, and a later cache of shared prefixes is more spare rows.
 
-Who waits is ordered by arrival. Batch traffic counts as having arrived a while later than it did: interactive calls
-pass it, but not for ever.
+Whose turn it is, see line.py. The last free rows, `guest_rows` of them, are for interactive calls of tenants that have
+no other. So neither a tenant that fills the batch with long answers nor batch traffic makes another's single call wait
+until an answer is over.
 """
 
 from __future__ import annotations
 
-import heapq
 import logging
 import time
 from collections.abc import Callable
@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from meshgate.errors import Internal, MeshError
+from services.batching.pace import Pace
 from services.generation import sampling
 from services.generation.detokenise import TokenBytes
 from services.generation.engine import Delta, Finish, Priority
+from services.generation.line import Line
 from services.generation.sampling import Choice
 from services.generation.sequence import Group, Sequence
 
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-BATCH_HANDICAP_SECONDS = 30.0
 _FAILED_READS = 3
 """So many prompts in a row that can't be read mean that it is the model that is broken."""
 
@@ -71,13 +72,19 @@ class Stepper:
         end_tokens: frozenset[int],
         prefill_tokens: int,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        guest_rows: int = 0,
+        reading: Pace | None = None,
     ) -> None:
+        """`reading` learns how long prompts take."""
+        self._guest_rows = min(guest_rows, model.rows - 1)
+        self._pace = reading or Pace(prefill_tokens)
         self._model = model
         self._tokens = tokens
         self._end_tokens = end_tokens
         self._prefill_tokens = prefill_tokens
         self._clock = clock
-        self._queue: list[tuple[float, int, Group]] = []
+        self._line = Line()
         self._reading: _Reading | None = None
         self._running: list[Sequence] = []
         self._made: dict[Group, list[Delta]] = {}
@@ -85,12 +92,11 @@ class Stepper:
 
     def add(self, group: Group) -> None:
         """Queues a job."""
-        handicap = BATCH_HANDICAP_SECONDS if group.job.priority is Priority.BATCH else 0.0
-        heapq.heappush(self._queue, (group.arrived + handicap, group.serial, group))
+        self._line.add(group)
 
     def idle(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self._queue or self._running or self._reading)
+        return not (self._line or self._running or self._reading)
 
     def step(self) -> None:
         """One round. Raises what the model raised when the fault can't be one sequence's."""
@@ -101,9 +107,10 @@ class Stepper:
 
     def fail(self, error: MeshError) -> None:
         """Ends everything with `error`."""
-        groups = {sequence.group: None for sequence in self._running} | {group: None for *_, group in self._queue}
+        groups = {sequence.group: None for sequence in self._running} | dict.fromkeys(self._line)
         groups |= {self._reading.group: None} if self._reading else {}
-        self._queue, self._running, self._reading, self._made = [], [], None, {}
+        self._line.clear()
+        self._running, self._reading, self._made = [], None, {}
         for group in groups:
             self._tell_failed(group, error)
 
@@ -119,9 +126,8 @@ class Stepper:
                 self._free(row)
         if self._reading is not None and self._end_waiting(self._reading.group, now):
             self._reading = None
-        if any(group.verdict(now) for *_, group in self._queue):
-            self._queue = [entry for entry in self._queue if not self._end_waiting(entry[-1], now)]
-            heapq.heapify(self._queue)
+        if any(group.verdict(now) for group in self._line):
+            self._line.remove(lambda group: self._end_waiting(group, now))
 
     def _end_waiting(self, group: Group, now: float) -> bool:
         reason = group.verdict(now)
@@ -162,6 +168,7 @@ class Stepper:
         except Exception as error:
             self._fail_group(sequence.group, error)
             return True
+        self._line.charge(sequence.group.job.tenant, len(delta.token_ids))
         self._note(sequence.group, delta)
         return delta.finish is not None
 
@@ -170,10 +177,12 @@ class Stepper:
     def _admit(self) -> None:
         allowance = self._prefill_tokens
         while len(self._running) < self._model.rows:
-            if self._reading is None:
-                if not self._queue:
+            if self._reading is None or not self._fits(self._reading.group):
+                following = self._line.next(self._fits)
+                if following is None:
                     return
-                self._reading = _Reading(heapq.heappop(self._queue)[-1])
+                self._put_back()
+                self._reading = self._begin(following)
             if self._reading.logits is None:
                 if allowance <= 0:
                     return
@@ -181,9 +190,37 @@ class Stepper:
             elif not self._place(self._reading.group, self._reading.logits):
                 self._reading = None
 
+    def _put_back(self) -> None:
+        """Lets another pass the candidates for which there is no row yet."""
+        if self._reading is not None:
+            self._reading.group.logits = self._reading.logits
+            self._line.put_back(self._reading.group)
+
+    def _begin(self, group: Group) -> _Reading:
+        """Its prompt is not read again where one of its candidates has it in a row still."""
+        row = next((row for row, sequence in enumerate(self._running) if sequence.group is group), None)
+        if row is None or group.logits is None:
+            return _Reading(group)
+        length = len(group.job.prompt)
+        self._model.copy(row, self._model.spare, length)
+        return _Reading(group, length, group.logits)
+
+    def _fits(self, group: Group) -> bool:
+        """Whether there is a row that the next candidate of `group` may have."""
+        free = self._model.rows - len(self._running)
+        if free > self._guest_rows:
+            return True
+        job = group.job
+        running = (sequence.group.job for sequence in self._running)
+        guest = job.priority is Priority.INTERACTIVE and not any(
+            each.tenant == job.tenant and each.priority is Priority.INTERACTIVE for each in running
+        )
+        return free > 0 and guest
+
     def _read(self, reading: _Reading, allowance: int) -> int:
         prompt, start = reading.group.job.prompt, reading.position
         piece = prompt[start : start + allowance]
+        began = self._clock()
         try:
             logits = self._model.read(piece, start)
         except Exception as error:
@@ -194,6 +231,7 @@ class Stepper:
                 raise
             return len(piece)
         self._failed_reads = 0
+        self._pace.learn(len(piece), self._clock() - began)
         reading.position += len(piece)
         reading.logits = logits if reading.position == len(prompt) else None
         return len(piece)

@@ -7,7 +7,7 @@ import dataclasses
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
@@ -200,16 +200,26 @@ async def test_a_conversation_goes_through_the_template(service: GenerationServi
 
 async def test_more_than_fits_is_refused_at_once_and_places_come_back(service: GenerationServicer, app: App) -> None:
     context: Any = Context()
-    permits = app._place.get().default.permits
-    with permits.take(permits.free - 1):
+    entrance = app._place.get().default.admission
+    async with entrance.places("another", 11, wait=False, remaining=None):
         with pytest.raises(Unavailable) as refused:
             await service.Generate(ask(candidate_count=2), context)
         assert (refused.value.reason, refused.value.retry_after is not None) == ("OVERLOADED", True)
         await service.Generate(ask(), context)
-    free = permits.free
     with pytest.raises(InvalidArgument):
         await service.Generate(ask(prompt=None, token_ids={"ids": [5] * CONTEXT}), context)
-    assert permits.free == free == 12
+    assert (entrance.candidates.held, entrance.tokens.held) == (0, 0)
+
+
+async def test_a_stream_waits_where_a_unary_call_is_refused(service: GenerationServicer, app: App) -> None:
+    entrance = app._place.get().default.admission
+    async with entrance.places("another", 12, wait=False, remaining=None):
+        waiting = asyncio.create_task(stream(service))
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await service.Generate(ask(), cast("Any", Context()))
+        assert not waiting.done()
+    assert (await waiting)[-1].HasField("usage")
 
 
 async def test_tokenising_of_a_departed_caller_counts_until_it_is_done() -> None:
@@ -237,7 +247,7 @@ async def test_leaving_a_stream_ends_its_work(service: GenerationServicer, app: 
     replies: Any = service.GenerateStream(request, context)
     await anext(replies)
     await replies.aclose()
-    assert app._place.get().default.permits.free == 12
+    assert app._place.get().default.admission.candidates.held == 0
     assert watched.cancelled == 1
     reply = await service.Generate(ask(candidate_count=4), context)
     assert len(reply.candidates) == 4
@@ -248,13 +258,13 @@ async def test_a_cancelled_unary_call_gives_its_place_back(service: GenerationSe
     watched = watch(app)
     task = asyncio.ensure_future(service.Generate(ask(max_output_tokens=200, candidate_count=8), context))
     await asyncio.sleep(0)  # it runs up to its first await
-    assert app._place.get().default.permits.free == 4
+    assert app._place.get().default.admission.candidates.held == 8
     await watched.submitted.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert watched.cancelled == 1
-    assert app._place.get().default.permits.free == 12
+    assert app._place.get().default.admission.candidates.held == 0
 
 
 async def test_a_deadline_that_has_passed_makes_nothing(service: GenerationServicer) -> None:

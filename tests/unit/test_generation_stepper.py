@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshgate.errors import Unavailable
 from services.generation.engine import FinishReason, Priority
-from services.generation.stepper import BATCH_HANDICAP_SECONDS
-from tests.generation_doubles import BROKEN, POISON, Bench, greedy
+from services.generation.line import PATIENCE, Line
+from services.generation.sequence import Group
+from tests.generation_doubles import BROKEN, POISON, Bench, Heard, greedy
 
 LENGTH, STOP, BUDGET, CANCELLED = (
     FinishReason.LENGTH,
@@ -205,21 +209,128 @@ def test_text_held_back_comes_with_the_end() -> None:
     assert heard.text[0] == "bcd"
 
 
-def test_interactive_calls_pass_batch_calls_but_not_for_ever() -> None:
-    bench = Bench(rows=1)
+def order_of(bench: Bench, *jobs: tuple[str, dict[str, Any]]) -> list[str]:
+    """The names of jobs in the order of their ends, all put in at once."""
     order: list[str] = []
-
-    def add(name: str, priority: Priority) -> None:
-        _, heard = bench.add(greedy("a", 1, priority=priority))
-        heard.deltas = lambda deltas: order.append(name)  # type: ignore[method-assign]
-
-    add("batch", Priority.BATCH)
-    bench.clock.now = BATCH_HANDICAP_SECONDS - 1
-    add("soon", Priority.INTERACTIVE)
-    bench.clock.now = BATCH_HANDICAP_SECONDS + 1
-    add("late", Priority.INTERACTIVE)
+    for name, fields in jobs:
+        _, heard = bench.add(greedy("a", **{"most": 1, **fields}))
+        heard.deltas = partial(lambda name, deltas: order.append(name), name)  # type: ignore[method-assign]
     bench.run()
-    assert order == ["soon", "batch", "late"]
+    return order
+
+
+def test_interactive_calls_pass_batch_calls_but_not_for_ever() -> None:
+    batch = ("batch", {"priority": Priority.BATCH})
+    order = order_of(Bench(rows=1), batch, *[("call", {})] * (PATIENCE + 3))
+    assert order == ["call"] * PATIENCE + ["batch"] + ["call"] * 3
+
+
+def test_a_flood_of_one_tenant_delays_anothers_single_call_by_its_share() -> None:
+    flood = [("flood", {"tenant": "loud"})] * 100
+    order = order_of(Bench(rows=1), *flood, ("single", {"tenant": "quiet"}))
+    assert order.index("single") <= 1
+
+
+def test_two_that_flood_get_as_many_tokens_each_and_not_as_many_calls() -> None:
+    bench, order = Bench(rows=1), list[str]()
+
+    def add(name: str, most: int) -> None:
+        _, heard = bench.add(greedy("a", most, tenant=name))
+        heard.deltas = lambda deltas: order.extend(name for delta in deltas if delta.finish)  # type: ignore[method-assign]
+
+    for _ in range(20):
+        add("long", 9)
+    for _ in range(100):
+        add("short", 1)  # a prompt of one and an answer of one, against ten
+    bench.run()
+    first = order[:48]
+    assert abs(first.count("long") * 10 - first.count("short") * 2) <= 10
+
+
+def test_who_was_idle_has_saved_nothing_up() -> None:
+    bench = Bench(rows=1)
+    bench.add(greedy("a", 1, tenant="b"))
+    bench.run()
+    flood = [("a", {"tenant": "a"})] * 20
+    order_of(bench, *flood)
+    order = order_of(bench, *flood, *[("b", {"tenant": "b"})] * 20)
+    assert abs(order[:10].count("a") - 5) <= 1
+
+
+def test_a_row_is_kept_for_who_has_none() -> None:
+    bench = Bench(rows=3, guest_rows=1)
+    for _ in range(5):
+        bench.add(greedy("a", 20, tenant="loud"))
+    for _ in range(2):
+        bench.stepper.step()
+    assert len(bench.model.batches[-1]) == 2
+    _, heard = bench.add(greedy("p", 3, tenant="quiet"))
+    bench.stepper.step()
+    assert heard.text[0] == "q", "the first token in the very next step"
+    bench.run()
+
+
+def test_batch_traffic_leaves_a_row_to_interactive_calls() -> None:
+    bench = Bench(rows=2, guest_rows=1)
+    for _ in range(3):
+        bench.add(greedy("a", 20, priority=Priority.BATCH))
+    bench.stepper.step()
+    bench.stepper.step()
+    assert len(bench.model.batches[-1]) == 1
+    _, heard = bench.add(greedy("p", 3))
+    bench.stepper.step()
+    assert heard.text[0] == "q"
+    bench.run()
+
+
+def test_candidates_that_wait_for_rows_let_another_tenant_pass() -> None:
+    bench = Bench(rows=3, guest_rows=1)
+    _, many = bench.add(greedy("abc", 6, candidates=9, tenant="loud"))
+    bench.stepper.step()
+    _, single = bench.add(greedy("p", 2, tenant="quiet"))
+    bench.stepper.step()
+    assert single.text[0] == "q"
+    bench.run()
+    assert many.text == dict.fromkeys(range(9), "defghi")
+    assert bench.model.reads.count([97, 98, 99]) == 2, "read again, once: both that had it ended together"
+
+
+def test_a_prompt_that_a_candidate_still_has_is_not_read_again() -> None:
+    bench = Bench(rows=3, guest_rows=1)
+    bench.add(greedy("x", 3, tenant="loud"))
+    _, two = bench.add(greedy("abc", 9, candidates=2, tenant="loud"))
+    bench.stepper.step()
+    bench.add(greedy("p", 1, tenant="quiet"))
+    bench.run()
+    assert two.text == dict.fromkeys(range(2), "defghijkl")
+    assert bench.model.reads == [[120], [97, 98, 99], [112]]
+
+
+def test_more_tenants_than_are_remembered_all_get_their_turn_and_are_forgotten() -> None:
+    bench = Bench(rows=1)
+    heard = [bench.add(greedy("a", 1, tenant=str(number)))[1] for number in range(3000)]
+    bench.run()
+    assert all(one.text == {0: "b"} for one in heard)
+    bench.add(greedy("a", 1, tenant="last"))
+    assert len(bench.stepper._line._served) <= 1025
+    bench.run()
+
+
+def test_who_is_put_back_is_not_charged_twice_and_batch_traffic_keeps_its_turn() -> None:
+    line = Line()
+    for priority in Priority:
+        line.add(Group(greedy("abcd", priority=priority, tenant="a"), Heard(), 0.0))
+    first = line.next()
+    assert first is not None
+    for _ in range(3):
+        line.put_back(first)
+        assert line.next() is first
+    assert line._served["a"] == 4
+    batch = line.next()
+    assert batch is not None
+    line.put_back(batch)
+    line.add(Group(greedy("x", tenant="b"), Heard(), 0.0))
+    assert line.next() is batch
 
 
 def test_fail_tells_everyone_once() -> None:
