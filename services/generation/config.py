@@ -42,6 +42,8 @@ class EngineConfig(Strict):
     """Of the batch, kept for interactive calls of tenants that have none in it; where it has one only, none are."""
     prefill_tokens: int = Field(128, ge=1, le=1_048_576)
     """The most prompt tokens read between two steps: more reads prompts faster, less keeps streams smooth."""
+    hang_seconds: float = Field(120.0, gt=0, le=3600)
+    """A step that takes longer ends the process: the model hangs."""
     threads: int = Field(0, ge=0, le=1024)
     """CPU threads of the model; 0 is one a core."""
     tensor_parallel: int = Field(1, ge=1, le=64)

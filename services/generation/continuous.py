@@ -44,6 +44,8 @@ class ContinuousEngine:
         self._changed = threading.Condition()
         self._refusal: Callable[[], MeshError] | None = None
         self._abort = False
+        self._hangs = False
+        self._stepping_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
 
     def start(self) -> None:
@@ -60,13 +62,23 @@ class ContinuousEngine:
             self._changed.notify()
         return group
 
+    def stepping(self) -> float:
+        """Seconds since the step began that runs now; 0 between steps. Thread-safe."""
+        since = self._stepping_since
+        return 0.0 if since is None else self._clock() - since
+
+    def give_up(self) -> None:
+        """The thread hangs: nobody is let in, and `stop` does not wait for it. Who is in is for the server to end."""
+        self._hangs = True
+        self._refuse(_dead)
+
     async def stop(self, grace: float) -> None:
         """Refuses new jobs, lets those there are finish for `grace` seconds, then fails them."""
         self._refuse(_draining)
         await asyncio.to_thread(self._join, grace)
 
     def _join(self, grace: float) -> None:
-        if self._thread.ident is None:
+        if self._thread.ident is None or self._hangs:
             return
         self._thread.join(grace)
         with self._changed:
@@ -85,7 +97,9 @@ class ContinuousEngine:
         try:
             self._enter_thread()
             while self._take_in():
+                self._stepping_since = self._clock()
                 self._stepper.step()
+                self._stepping_since = None
         except Exception:
             _log.exception("the model's thread died")
             self._die()

@@ -25,6 +25,7 @@ from services.generation.prompt import PromptReader
 from services.generation.served import Life, Served
 from services.generation.stepper import Stepper
 from services.generation.tokenising import Tokenising
+from services.generation.vigil import Vigil
 from services.models import source
 
 _COUNTING = 64
@@ -52,6 +53,7 @@ class Launch:
         self._loop = asyncio.get_running_loop()
         self._running: dict[ContinuousEngine, _Beside] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._vigil = Vigil(lambda: tuple(self._running), config.engine.hang_seconds, failed)
 
     def load(self, settings: ModelConfig, key: str) -> Served:
         """Loads a model, warms it up and starts its engine; for a thread of its own. Raises ConfigError."""
@@ -81,6 +83,7 @@ class Launch:
 
     async def stop(self, grace: float) -> None:
         """Lets what runs finish for at most `grace` seconds, then fails it. Leaves no thread."""
+        self._vigil.stop()
         for beside in self._running.values():
             beside.admission.close()
         await asyncio.gather(*(engine.stop(grace) for engine in tuple(self._running)), *self._ending)

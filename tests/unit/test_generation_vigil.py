@@ -1,0 +1,70 @@
+"""A step that never ends is noticed, nobody is let in any more, and the stop does not wait for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import pytest
+from torch import Tensor
+
+from meshgate.errors import Unavailable
+from services.generation.continuous import ContinuousEngine
+from services.generation.detokenise import TokenBytes
+from services.generation.stepper import Stepper
+from services.generation.vigil import Vigil
+from tests.generation_doubles import CountingModel, Heard, Letters, greedy
+
+
+class Hanging(CountingModel):
+    """Reads a prompt for as long as a test likes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+
+    def read(self, tokens: Sequence[int], start: int) -> Tensor:
+        self.begun.set()
+        self.go_on.wait(20)
+        return super().read(tokens, start)
+
+
+def engine(model: CountingModel) -> ContinuousEngine:
+    stepper = Stepper(model, TokenBytes(Letters()), frozenset((0,)), 64)
+    return ContinuousEngine(stepper, on_death=lambda: None)
+
+
+async def test_a_step_that_hangs_ends_the_process_and_lets_nobody_in() -> None:
+    model, failed = Hanging(), asyncio.Event()
+    made = engine(model)
+    made.start()
+    vigil = Vigil(lambda: [made], 0.05, failed.set)
+    made.submit(greedy("a"), Heard())
+    async with asyncio.timeout(10):
+        await failed.wait()
+        with pytest.raises(Unavailable) as refused:
+            made.submit(greedy("b"), Heard())
+        assert refused.value.reason == "BACKEND_UNAVAILABLE"
+        await made.stop(5)
+    vigil.stop()
+    model.go_on.set()
+    await asyncio.to_thread(made._thread.join, 10)
+
+
+async def test_an_engine_without_work_or_with_short_steps_does_not_hang() -> None:
+    model, failed = CountingModel(), asyncio.Event()
+    made = engine(model)
+    assert made.stepping() == 0.0
+    made.start()
+    vigil = Vigil(lambda: [made], 5.0, failed.set)
+    heard = Heard()
+    made.submit(greedy("a", 20), heard)
+    async with asyncio.timeout(10):
+        await made.stop(5)
+    vigil._look()
+    vigil.stop()
+    assert not failed.is_set()
+    assert made.stepping() == 0.0
+    assert len(heard.tokens[0]) == 20
