@@ -2,8 +2,12 @@
 
 Row r of a layer holds sequence r's positions from the left: position p at place p. Running sequences fill rows 0 to
 n-1, so that a step works on views and copies nothing; whoever leaves is replaced by the last row. One more row,
-`spare`, is where prompts are read before they are given a row. All rows are as long as the longest sequence needed so
-far, doubled when one needs more: memory follows use, and the copying is over after a few long prompts.
+`spare`, is where prompts are read before they are given a row. All rows of a layer are as long as the longest sequence
+needed so far, doubled when one needs more: memory follows use, and the copying is over after a few long prompts.
+
+A layer grows when it is written to, and only its own tensors say how long it is. So where memory ends half way through
+the layers, those that have grown and those that have not are as good as before, and no more than one layer is there
+twice.
 """
 
 from __future__ import annotations
@@ -25,7 +29,6 @@ class SlotCache(Cache):
         self.rows = rows
         self.spare = rows
         self._context = context
-        self._capacity = min(_FIRST_CAPACITY, context)
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
         self._first = 0
@@ -33,19 +36,17 @@ class SlotCache(Cache):
         self._start = 0
         self._length = 0
         self._places: Tensor | None = None
-        self._lines: dict[int, Tensor] = {}
+        self._lines: dict[tuple[int, int], Tensor] = {}
 
     def read_into(self, row: int, start: int, count: int) -> None:
         """The next forward pass writes `count` positions of one row, from `start`."""
         self._first, self._count, self._start, self._length = row, 1, start, start + count
         self._places = None
-        self._reserve(self._length)
 
     def advance(self, positions: Tensor) -> None:
         """The next forward pass writes position positions[r], int64, of each row r."""
         self._first, self._count, self._length = 0, len(positions), int(positions.max()) + 1
         self._places = positions
-        self._reserve(self._length)
         self._lines.clear()
 
     def update(
@@ -53,8 +54,12 @@ class SlotCache(Cache):
     ) -> tuple[Tensor, Tensor]:
         """Writes a layer's new keys and values and returns views of all of them, [count, heads, length, size]."""
         if layer_idx == len(self._keys):
-            self._keys.append(self._allocate(key_states))
-            self._values.append(self._allocate(value_states))
+            keys, values = self._allocate(key_states), self._allocate(value_states)
+            self._keys.append(keys)
+            self._values.append(values)
+        for layers in (self._keys, self._values):
+            if layers[layer_idx].shape[2] < self._length:
+                layers[layer_idx] = self._grown(layers[layer_idx])
         return self._write(self._keys[layer_idx], key_states), self._write(self._values[layer_idx], value_states)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -76,28 +81,31 @@ class SlotCache(Cache):
             layer[self._first, :, self._start : self._length].copy_(states[0])
         else:
             size = states.shape[3]
-            lines = self._lines_of(self._places, states.shape[1])
+            lines = self._lines_of(self._places, layer.shape[1], layer.shape[2])
             layer.view(-1, size).index_copy_(0, lines, states.reshape(-1, size))
         return layer[self._first : self._first + self._count, :, : self._length]
 
-    def _lines_of(self, places: Tensor, heads: int) -> Tensor:
+    def _lines_of(self, places: Tensor, heads: int, capacity: int) -> Tensor:
         """Where each row's and head's next position lies when all of a layer's positions are one long list."""
-        if heads not in self._lines:
+        lines = self._lines.get((heads, capacity))
+        if lines is None:
             rows_and_heads = torch.arange(self._count * heads, device=places.device)
-            self._lines[heads] = rows_and_heads * self._capacity + places.repeat_interleave(heads)
-        return self._lines[heads]
-
-    def _reserve(self, length: int) -> None:
-        if length <= self._capacity:
-            return
-        while self._capacity < length:
-            self._capacity *= 2
-        self._capacity = min(self._capacity, self._context)
-        for layers in (self._keys, self._values):
-            for index, layer in enumerate(layers):
-                layers[index] = self._allocate(layer)
-                layers[index][:, :, : layer.shape[2]].copy_(layer)
+            lines = rows_and_heads * capacity + places.repeat_interleave(heads)
+            self._lines[heads, capacity] = lines
+        return lines
 
     def _allocate(self, like: Tensor) -> Tensor:
         # Zeros and not whatever is there: a NaN in a masked place would still be a NaN in the sum.
-        return like.new_zeros(self.rows + 1, like.shape[1], self._capacity, like.shape[3])
+        return like.new_zeros(self.rows + 1, like.shape[1], self._capacity(), like.shape[3])
+
+    def _grown(self, layer: Tensor) -> Tensor:
+        larger = self._allocate(layer)
+        larger[:, :, : layer.shape[2]].copy_(layer)
+        return larger
+
+    def _capacity(self) -> int:
+        """Places a row that the next forward pass needs: by doubling, so that little is copied often."""
+        capacity = _FIRST_CAPACITY
+        while capacity < self._length:
+            capacity *= 2
+        return min(capacity, self._context)

@@ -11,7 +11,6 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, T5Config
 
 from meshgate.runtime.config import ConfigError
-from services.generation.cache import SlotCache
 from services.generation.detokenise import TokenBytes
 from services.generation.engine import Job, Sampling
 from services.generation.model import CausalModel, pick_dtype, usable_context
@@ -72,29 +71,6 @@ def test_output_up_to_the_last_place_of_the_context(module: Any) -> None:
     prompt = prompts(1)[0]
     (heard,) = run(module, [Job(prompt, CONTEXT, GREEDY)], 2, 64)
     assert heard.tokens[0] == reference(module, prompt, CONTEXT - len(prompt))
-
-
-def test_the_cache_grows_and_keeps_what_it_had() -> None:
-    cache = SlotCache(rows=2, context=1000)
-    early = torch.randn(1, 3, 200, 8)
-    cache.read_into(1, 0, 200)
-    cache.update(early, early, 0)
-    late = torch.randn(1, 3, 700, 8)
-    cache.read_into(1, 200, 700)
-    keys, values = cache.update(late, late, 0)
-    assert torch.equal(keys, torch.cat([early, late], 2))
-    assert torch.equal(values, keys)
-
-
-def test_a_step_writes_each_row_at_its_own_place() -> None:
-    cache = SlotCache(rows=3, context=16)
-    states = torch.randn(3, 2, 1, 4)
-    cache.advance(torch.tensor([0, 5, 2]))
-    keys, _ = cache.update(states, states, 0)
-    assert keys.shape == (3, 2, 6, 4)
-    for row, place in enumerate((0, 5, 2)):
-        assert torch.equal(keys[row, :, place], states[row, :, 0])
-    assert int(keys.count_nonzero()) == states.numel()
 
 
 def test_bfloat16_is_picked_where_it_is_native_or_asked_for() -> None:

@@ -1,0 +1,78 @@
+"""The cache of keys and values: where each position goes, and what memory that ends half way leaves behind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from services.generation.cache import SlotCache
+
+LAYERS, HEADS, SIZE = 3, 2, 4
+
+
+def read(cache: SlotCache, row: int, start: int, states: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Puts the same keys into every layer, and their negatives as values."""
+    cache.read_into(row, start, states.shape[2])
+    return [cache.update(states, -states, layer) for layer in range(LAYERS)]
+
+
+def step(cache: SlotCache, lengths: list[int], states: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    cache.advance(torch.tensor(lengths))
+    return [cache.update(states, -states, layer) for layer in range(LAYERS)]
+
+
+class Starved(SlotCache):
+    """A cache whose device has memory for so many tensors more."""
+
+    left = 10**9
+
+    def _allocate(self, like: torch.Tensor) -> torch.Tensor:
+        if not self.left:
+            raise torch.OutOfMemoryError("none left")
+        self.left -= 1
+        return super()._allocate(like)
+
+
+@pytest.mark.parametrize("left", range(2 * LAYERS))
+def test_growth_that_fails_half_way_leaves_the_rows_whole(left: int) -> None:
+    cache = Starved(rows=3, context=2048)
+    first, second = torch.randn(2, HEADS, 1, SIZE), torch.randn(2, HEADS, 1, SIZE)
+    step(cache, [0, 0], first)
+    cache.left = left
+    with pytest.raises(torch.OutOfMemoryError):
+        read(cache, 2, 0, torch.randn(1, HEADS, 300, SIZE))
+    for keys, values in step(cache, [1, 1], second):
+        assert torch.equal(keys, torch.cat([first, second], 2))
+        assert torch.equal(values, -keys)
+
+
+@pytest.mark.parametrize("left", range(2 * LAYERS))
+def test_a_cache_that_could_not_begin_begins_later(left: int) -> None:
+    cache = Starved(rows=2, context=64)
+    states = torch.randn(1, HEADS, 5, SIZE)
+    cache.left = left
+    with pytest.raises(torch.OutOfMemoryError):
+        read(cache, 0, 0, states)
+    cache.left = 2 * LAYERS
+    for keys, values in read(cache, 0, 0, states):
+        assert torch.equal(keys, states)
+        assert torch.equal(values, -states)
+
+
+def test_the_cache_grows_and_keeps_what_it_had() -> None:
+    cache = SlotCache(rows=2, context=1000)
+    early, late = torch.randn(1, HEADS, 200, SIZE), torch.randn(1, HEADS, 700, SIZE)
+    read(cache, 1, 0, early)
+    for keys, values in read(cache, 1, 200, late):
+        assert torch.equal(keys, torch.cat([early, late], 2))
+        assert torch.equal(values, -keys)
+
+
+def test_a_step_writes_each_row_at_its_own_place() -> None:
+    cache = SlotCache(rows=3, context=16)
+    states = torch.randn(3, HEADS, 1, SIZE)
+    for keys, _ in step(cache, [0, 5, 2], states):
+        assert keys.shape == (3, HEADS, 6, SIZE)
+        for row, place in enumerate((0, 5, 2)):
+            assert torch.equal(keys[row, :, place], states[row, :, 0])
+        assert int(keys.count_nonzero()) == states.numel()
