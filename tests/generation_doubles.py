@@ -11,6 +11,7 @@ from torch import Tensor
 from meshgate.errors import MeshError
 from services.generation.detokenise import TokenBytes
 from services.generation.engine import Delta, Finish, Job, Sampling
+from services.generation.headroom import Headroom
 from services.generation.sequence import Group
 from services.generation.stepper import Stepper
 
@@ -51,21 +52,31 @@ class CountingModel:
         self.reads: list[list[int]] = []
         self.wiped: list[int] = []
         self.fault: Exception | None = None
+        """What every decode raises."""
+        self.read_fault: Exception | None = None
+        """What every read raises."""
+        self.most_places = 10**9
+        """Positions that there is memory for, of all rows that a decode runs over, or of a prompt that is read."""
+        self.shrunk: list[int] = []
         self.stride = 1
         """What comes after token n: n + stride."""
 
-    def read(self, tokens: Sequence[int], start: int) -> Tensor:
+    def read(self, row: int, tokens: Sequence[int], start: int) -> Tensor:
+        if self.read_fault is not None:
+            raise self.read_fault
         if BROKEN in tokens:
             raise ValueError("unreadable")
+        self._fill(start + len(tokens))
         self.reads.append(list(tokens))
-        self.content[self.spare] = [*self.content[self.spare][:start], *tokens]
-        assert len(self.content[self.spare]) == start + len(tokens)
+        self.content[row] = [*self.content[row][:start], *tokens]
+        assert len(self.content[row]) == start + len(tokens)
         return self._logits(tokens[-1])
 
     def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> Tensor:
         if self.fault is not None:
             raise self.fault
         assert len(tokens) <= self.rows
+        self._fill(sum(lengths) + len(lengths))
         for row, (token, length) in enumerate(zip(tokens, lengths, strict=True)):
             self.content[row] = [*self.content[row][:length], token]
             assert len(self.content[row]) == length + 1
@@ -78,6 +89,13 @@ class CountingModel:
     def wipe(self, row: int) -> None:
         self.wiped.append(row)
         self.content[row] = []
+
+    def shrink(self, length: int) -> None:
+        self.shrunk.append(length)
+
+    def _fill(self, places: int) -> None:
+        if places > self.most_places:
+            raise torch.OutOfMemoryError("secret of the device")
 
     def _logits(self, token: int) -> Tensor:
         if token == POISON:
@@ -127,13 +145,25 @@ class Bench:
     """A stepper over a counting model, with jobs put in by hand."""
 
     def __init__(
-        self, rows: int = 4, context: int = 64, prefill_tokens: int = 64, end: int = END, guest_rows: int = 0
+        self,
+        rows: int = 4,
+        context: int = 64,
+        prefill_tokens: int = 64,
+        end: int = END,
+        guest_rows: int = 0,
+        headroom: Headroom | None = None,
     ) -> None:
         self.clock = Clock()
         self.model = CountingModel(rows, context)
         self.tokens = TokenBytes(Letters(end))
         self.stepper = Stepper(
-            self.model, self.tokens, frozenset((end,)), prefill_tokens, self.clock, guest_rows=guest_rows
+            self.model,
+            self.tokens,
+            frozenset((end,)),
+            prefill_tokens,
+            self.clock,
+            guest_rows=guest_rows,
+            headroom=headroom,
         )
 
     def add(self, job: Job) -> tuple[Group, Heard]:

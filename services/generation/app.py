@@ -45,6 +45,8 @@ class App:
         readings = Readings()
         readings.gauge("meshgate_generation_candidates", "Candidates in hand.", self._candidates, "model")
         readings.gauge("meshgate_generation_queued_tokens", "Tokens of prompts in hand.", self._tokens, "model")
+        readings.counter("meshgate_generation_shed_total", "Calls ended for want of memory.", self._shed, "model")
+        readings.gauge("meshgate_generation_rows", "Sequences that memory suffices for.", self._rows, "model")
         self._exposition = Exposition(config.metrics, readings)
 
     async def start(self) -> None:
@@ -79,6 +81,12 @@ class App:
 
     def _tokens(self) -> Mapping[str, float]:
         return {each.limits.name: each.admission.tokens.held for each in self._models()}
+
+    def _shed(self) -> Mapping[str, float]:
+        return {each.limits.name: each.headroom.shed for each in self._models()}
+
+    def _rows(self) -> Mapping[str, float]:
+        return {each.limits.name: each.headroom.rows for each in self._models()}
 
     def _models(self) -> Sequence[Served]:
         return self._place.served.models if self._place.served is not None else ()

@@ -54,7 +54,8 @@ class SlotCache(Cache):
     ) -> tuple[Tensor, Tensor]:
         """Writes a layer's new keys and values and returns views of all of them, [count, heads, length, size]."""
         if layer_idx == len(self._keys):
-            keys, values = self._allocate(key_states), self._allocate(value_states)
+            capacity = self._capacity(self._length)
+            keys, values = self._allocate(key_states, capacity), self._allocate(value_states, capacity)
             self._keys.append(keys)
             self._values.append(values)
         for layers in (self._keys, self._values):
@@ -76,6 +77,17 @@ class SlotCache(Cache):
         for tensor in (*self._keys, *self._values):
             tensor[row].zero_()
 
+    def shrink(self, length: int) -> None:
+        """Gives back the memory of all positions after the first `length`, as far as doubling lets it. Raises what the
+        device says where it has no memory to move even one layer.
+        """
+        capacity = self._capacity(length)
+        for layers in (self._keys, self._values):
+            for index, layer in enumerate(layers):
+                if capacity < layer.shape[2]:
+                    smaller = self._allocate(layer, capacity)
+                    layers[index] = smaller.copy_(layer[:, :, :capacity])
+
     def _write(self, layer: Tensor, states: Tensor) -> Tensor:
         if self._places is None:
             layer[self._first, :, self._start : self._length].copy_(states[0])
@@ -94,18 +106,18 @@ class SlotCache(Cache):
             self._lines[heads, capacity] = lines
         return lines
 
-    def _allocate(self, like: Tensor) -> Tensor:
+    def _allocate(self, like: Tensor, capacity: int) -> Tensor:
         # Zeros and not whatever is there: a NaN in a masked place would still be a NaN in the sum.
-        return like.new_zeros(self.rows + 1, like.shape[1], self._capacity(), like.shape[3])
+        return like.new_zeros(self.rows + 1, like.shape[1], capacity, like.shape[3])
 
     def _grown(self, layer: Tensor) -> Tensor:
-        larger = self._allocate(layer)
+        larger = self._allocate(layer, self._capacity(self._length))
         larger[:, :, : layer.shape[2]].copy_(layer)
         return larger
 
-    def _capacity(self) -> int:
-        """Places a row that the next forward pass needs: by doubling, so that little is copied often."""
+    def _capacity(self, length: int) -> int:
+        """Places a row for so many positions: by doubling, so that little is copied often."""
         capacity = _FIRST_CAPACITY
-        while capacity < self._length:
+        while capacity < length:
             capacity *= 2
         return min(capacity, self._context)

@@ -18,6 +18,7 @@ from services.generation.config import EngineConfig, GenerationConfig, ModelConf
 from services.generation.constraints import Grammars
 from services.generation.continuous import ContinuousEngine
 from services.generation.detokenise import TokenBytes
+from services.generation.headroom import Headroom
 from services.generation.limits import Limits
 from services.generation.model import CausalModel
 from services.generation.parallel import Leader, Ranks
@@ -61,7 +62,7 @@ class Launch:
         if self._ranks is not None:
             self._leader = Leader(causal, self._ranks, self._failed)
         tokens = TokenBytes(tokenizer, causal.vocabulary_size)
-        pace = Pace(self._engine.prefill_tokens)
+        pace, headroom = Pace(self._engine.prefill_tokens), Headroom(self._engine.max_batch)
         stepper = Stepper(
             self._leader or causal,
             tokens,
@@ -69,12 +70,13 @@ class Launch:
             self._engine.prefill_tokens,
             guest_rows=self._engine.guest_rows,
             reading=pace,
+            headroom=headroom,
         )
         engine = ContinuousEngine(stepper, on_death=self._failed, enter_thread=causal.enter_thread)
         grammars = _grammars(tokens, causal, tokenizer)
         entrance = Admission(self._engine.max_batch + self._engine.max_queue, self._engine.queue_tokens, pace)
         served = self._served(
-            settings, causal, PromptReader(tokenizer), engine, entrance, grammars, default=key == "model"
+            settings, causal, PromptReader(tokenizer), engine, entrance, headroom, grammars, default=key == "model"
         )
         self._running[engine] = _Beside(served.tokenising, entrance)
         engine.start()
@@ -100,6 +102,7 @@ class Launch:
         prompts: PromptReader,
         engine: ContinuousEngine,
         entrance: Admission,
+        headroom: Headroom,
         grammars: Grammars | None,
         *,
         default: bool,
@@ -115,7 +118,7 @@ class Launch:
         )
         card = catalogue.card(bounds, causal, chat=prompts.chat, default=default)
         tokenising = Tokenising(capacity + _COUNTING)
-        return Served(engine, prompts, bounds, entrance, tokenising, card, Life(), grammars)
+        return Served(engine, prompts, bounds, entrance, headroom, tokenising, card, Life(), grammars)
 
     def _over(self, engine: ContinuousEngine) -> None:
         """The model is replaced and no call is left on it. Called wherever its last reference goes."""

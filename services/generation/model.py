@@ -12,6 +12,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from meshgate.runtime.config import ConfigError
+from services.batching import Fault
+from services.faults import judge
 from services.generation import checkpoint, gguf
 from services.generation.cache import SlotCache
 from services.generation.config import EngineConfig, ModelConfig
@@ -45,17 +47,17 @@ class CausalModel:
 
     def warm_up(self) -> None:
         """Runs each kind of step once, so that no caller pays for what is allocated the first time."""
-        self.read([0, 0], 0)
+        self.read(self.spare, [0, 0], 0)
         for rows in {1, self.rows}:
             self.decode([0] * rows, [0] * rows)
 
     @torch.inference_mode()
-    def read(self, tokens: Sequence[int], start: int) -> Tensor:
-        """Reads a piece of a prompt, positions from `start`, into the spare row. Returns the scores after its last
-        token, float32 [vocabulary].
+    def read(self, row: int, tokens: Sequence[int], start: int) -> Tensor:
+        """Reads a piece of a prompt, positions from `start`, into a row. Returns the scores after its last token,
+        float32 [vocabulary].
         """
         end = start + len(tokens)
-        self._cache.read_into(self.spare, start, len(tokens))
+        self._cache.read_into(row, start, len(tokens))
         positions = self._places[start:end]
         mask = self._places[:end] <= positions[:, None]
         return self._forward(tokens, positions[None], mask[None, None])[0]
@@ -77,6 +79,17 @@ class CausalModel:
     def wipe(self, row: int) -> None:
         """Forgets a row whose content is broken."""
         self._cache.wipe(row)
+
+    @torch.inference_mode()
+    def shrink(self, length: int) -> None:
+        """Gives memory back after there was none: rows of at most `length` positions stay. What can't be, stays too."""
+        try:
+            self._cache.shrink(length)
+        except Exception as error:
+            if judge(error) is not Fault.MEMORY:
+                raise
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _forward(self, tokens: Sequence[Any], positions: Tensor, mask: Tensor) -> Tensor:
         """`tokens` is a row of ids, or one id for each row; `mask` is true where a query may look."""

@@ -8,6 +8,7 @@ from meshgate.v1 import models_pb2
 from services.generation.admission import Admission
 from services.generation.constraints import Grammars
 from services.generation.engine import Engine
+from services.generation.headroom import Headroom
 from services.generation.limits import Limits
 from services.generation.prompt import PromptReader
 from services.generation.tokenising import Tokenising
@@ -26,6 +27,7 @@ class Served:
     prompts: PromptReader
     limits: Limits
     admission: Admission
+    headroom: Headroom
     tokenising: Tokenising
     card: models_pb2.Model
     life: Life

@@ -8,6 +8,9 @@ candidates it has, and a later cache of shared prefixes is more spare rows.
 Whose turn it is, see line.py. The last free rows, `guest_rows` of them, are for interactive calls of tenants that have
 no other. So neither a tenant that fills the batch with long answers nor batch traffic makes another's single call wait
 until an answer is over.
+
+Where the device has no memory for a step, one call ends and makes room for the others: see headroom.py. Where it has
+none for a prompt, that call alone ends.
 """
 
 from __future__ import annotations
@@ -20,10 +23,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from meshgate.errors import Internal, MeshError
+from services.batching import Fault
 from services.batching.pace import Pace
+from services.faults import judge
 from services.generation import sampling
 from services.generation.detokenise import TokenBytes
 from services.generation.engine import Delta, Finish, Priority
+from services.generation.headroom import Headroom, no_memory
 from services.generation.line import Line
 from services.generation.sampling import Choice
 from services.generation.sequence import Group, Sequence
@@ -34,7 +40,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _FAILED_READS = 3
-"""So many prompts in a row that can't be read mean that it is the model that is broken."""
+"""So many prompts in a row that can't be read, nor a token that any sound model can, mean that the model is broken."""
+_SOUND = (0,)
+"""A prompt that only a broken model can't read."""
 
 
 class RowModel(Protocol):
@@ -44,13 +52,15 @@ class RowModel(Protocol):
     context: int
     spare: int
 
-    def read(self, tokens: Row[int], start: int) -> Tensor: ...
+    def read(self, row: int, tokens: Row[int], start: int) -> Tensor: ...
 
     def decode(self, tokens: Row[int], lengths: Row[int]) -> Tensor: ...
 
     def copy(self, source: int, target: int, length: int) -> None: ...
 
     def wipe(self, row: int) -> None: ...
+
+    def shrink(self, length: int) -> None: ...
 
 
 @dataclass(slots=True)
@@ -75,9 +85,11 @@ class Stepper:
         *,
         guest_rows: int = 0,
         reading: Pace | None = None,
+        headroom: Headroom | None = None,
     ) -> None:
-        """`reading` learns how long prompts take."""
-        self._guest_rows = min(guest_rows, model.rows - 1)
+        """`reading` learns how long prompts take, `headroom` how many rows there is memory for."""
+        self._guest_rows = guest_rows
+        self._headroom = headroom or Headroom(model.rows)
         self._pace = reading or Pace(prefill_tokens)
         self._model = model
         self._tokens = tokens
@@ -149,15 +161,56 @@ class Stepper:
     def _advance(self) -> None:
         if not self._running:
             return
-        logits = self._model.decode([each.last for each in self._running], [each.length for each in self._running])
+        try:
+            choices = self._decode()
+        except Exception as error:
+            if judge(error) is not Fault.MEMORY:
+                raise
+            self._shed(error)
+            return
+        self._headroom.went_well()
         for sequence in self._running:
             sequence.length += 1
-        choices = sampling.choose(logits, [sequence.sampler for sequence in self._running])
         ended = [row for row, choice in enumerate(choices) if self._take(self._running[row], choice)]
         for row in reversed(ended):
             if isinstance(choices[row], Exception):
                 self._model.wipe(row)
             self._free(row)
+
+    def _decode(self) -> Row[Choice | Exception]:
+        logits = self._model.decode([each.last for each in self._running], [each.length for each in self._running])
+        return sampling.choose(logits, [sequence.sampler for sequence in self._running])
+
+    def _shed(self, error: Exception) -> None:
+        """No memory for a step of so many rows: one call ends. The others' rows are as they were before the step."""
+        group = max((sequence.group for sequence in self._running), key=self._expendable)
+        self._fail_group(group, error)
+        for row in reversed(range(len(self._running))):
+            if self._running[row].group is group:
+                self._free(row)
+        self._headroom.ran_out(len(self._running))
+        self._model.shrink(self._longest())
+        _log.warning("no memory for a step: a call was ended", extra={"rows": self._headroom.rows})
+        if not self._running:
+            self._doubt(0, error)
+
+    def _expendable(self, group: Group) -> tuple[bool, int, int]:
+        """Batch calls first, then those of the tenant that has the most rows, then the newest."""
+        rows = sum(sequence.group.job.tenant == group.job.tenant for sequence in self._running)
+        return group.job.priority is Priority.BATCH, rows, group.serial
+
+    def _longest(self) -> int:
+        reading = [self._reading.position] if self._reading is not None and self._reading.group.waiting() else []
+        return max([*reading, *(sequence.length for sequence in self._running)], default=0)
+
+    def _doubt(self, row: int, error: Exception) -> None:
+        """Tries the model on a free row where there was trouble. Raises `error` where it has failed too often."""
+        try:
+            self._model.read(row, _SOUND, 0)
+        except Exception:
+            self._failed_reads += 1
+            if self._failed_reads >= _FAILED_READS:
+                raise error from None
 
     def _take(self, sequence: Sequence, choice: Choice | Exception) -> bool:
         """Gives a sequence its token. True when it has ended, be it by an error of its own."""
@@ -176,7 +229,7 @@ class Stepper:
 
     def _admit(self) -> None:
         allowance = self._prefill_tokens
-        while len(self._running) < self._model.rows:
+        while len(self._running) < self._headroom.rows:
             if self._reading is None or not self._fits(self._reading.group):
                 following = self._line.next(self._fits)
                 if following is None:
@@ -207,8 +260,8 @@ class Stepper:
 
     def _fits(self, group: Group) -> bool:
         """Whether there is a row that the next candidate of `group` may have."""
-        free = self._model.rows - len(self._running)
-        if free > self._guest_rows:
+        free = self._headroom.rows - len(self._running)
+        if free > min(self._guest_rows, self._headroom.rows - 1):
             return True
         job = group.job
         running = (sequence.group.job for sequence in self._running)
@@ -222,19 +275,29 @@ class Stepper:
         piece = prompt[start : start + allowance]
         began = self._clock()
         try:
-            logits = self._model.read(piece, start)
+            logits = self._model.read(self._model.spare, piece, start)
         except Exception as error:
-            self._reading = None
-            self._fail_group(reading.group, error)
-            self._failed_reads += 1
-            if self._failed_reads >= _FAILED_READS:
-                raise
+            self._misread(reading.group, error)
             return len(piece)
         self._failed_reads = 0
         self._pace.learn(len(piece), self._clock() - began)
         reading.position += len(piece)
         reading.logits = logits if reading.position == len(prompt) else None
         return len(piece)
+
+    def _misread(self, group: Group, error: Exception) -> None:
+        """A prompt could not be read: the call ends, and the model with it where it can't read anything. Where memory
+        ended while others run, it is they who have it.
+        """
+        fault = judge(error)
+        if fault is Fault.MODEL:
+            raise error
+        self._reading = None
+        self._fail_group(group, error)
+        if fault is Fault.MEMORY:
+            self._model.shrink(self._longest())
+        if fault is not Fault.MEMORY or not self._running:
+            self._doubt(self._model.spare, error)
 
     def _place(self, group: Group, logits: Tensor) -> bool:
         """Gives the next candidate its first token and a row. False once there is no further candidate."""
@@ -263,10 +326,17 @@ class Stepper:
     def _fail_group(self, group: Group, error: Exception) -> None:
         if not isinstance(error, MeshError):
             _log.error("a sequence failed", exc_info=error)
-            error = Internal("generation failed")
+            error = self._answer(error)
         self._made.pop(group, None)
         if not group.failed:
             self._tell_failed(group, error)
+
+    def _answer(self, error: Exception) -> MeshError:
+        if judge(error) is not Fault.MEMORY:
+            return Internal("generation failed")
+        self._headroom.shed += 1
+        error.with_traceback(None)  # its frames keep what memory there was
+        return no_memory()
 
     def _tell_failed(self, group: Group, error: MeshError) -> None:
         group.failed = True

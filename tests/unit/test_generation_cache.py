@@ -26,11 +26,11 @@ class Starved(SlotCache):
 
     left = 10**9
 
-    def _allocate(self, like: torch.Tensor) -> torch.Tensor:
+    def _allocate(self, like: torch.Tensor, capacity: int) -> torch.Tensor:
         if not self.left:
             raise torch.OutOfMemoryError("none left")
         self.left -= 1
-        return super()._allocate(like)
+        return super()._allocate(like, capacity)
 
 
 @pytest.mark.parametrize("left", range(2 * LAYERS))
@@ -66,6 +66,21 @@ def test_the_cache_grows_and_keeps_what_it_had() -> None:
     for keys, values in read(cache, 1, 200, late):
         assert torch.equal(keys, torch.cat([early, late], 2))
         assert torch.equal(values, -keys)
+
+
+def test_what_no_row_needs_is_given_back_as_far_as_memory_lets_it() -> None:
+    cache = Starved(rows=2, context=1000)
+    states = torch.randn(1, HEADS, 700, SIZE)
+    read(cache, 0, 0, states)
+    cache.left = 1
+    with pytest.raises(torch.OutOfMemoryError):
+        cache.shrink(200)
+    cache.left = 10**9
+    cache.shrink(200)
+    assert {layer.shape[2] for layer in (*cache._keys, *cache._values)} == {256}
+    for keys, values in read(cache, 0, 200, states[:, :, 200:]):
+        assert torch.equal(keys, states)
+        assert torch.equal(values, -states)
 
 
 def test_a_step_writes_each_row_at_its_own_place() -> None:

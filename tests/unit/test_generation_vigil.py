@@ -25,10 +25,10 @@ class Hanging(CountingModel):
         self.begun = threading.Event()
         self.go_on = threading.Event()
 
-    def read(self, tokens: Sequence[int], start: int) -> Tensor:
+    def read(self, row: int, tokens: Sequence[int], start: int) -> Tensor:
         self.begun.set()
         self.go_on.wait(20)
-        return super().read(tokens, start)
+        return super().read(row, tokens, start)
 
 
 def engine(model: CountingModel) -> ContinuousEngine:

@@ -33,9 +33,9 @@ class Leader:
         self._on_lost = on_lost
         self._lost = False
 
-    def read(self, tokens: Sequence[int], start: int) -> Tensor:
+    def read(self, row: int, tokens: Sequence[int], start: int) -> Tensor:
         """As CausalModel's, on all ranks. Raises RuntimeError once one is lost."""
-        scores: Tensor = self._step("read", tokens, start)
+        scores: Tensor = self._step("read", row, tokens, start)
         return scores
 
     def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> Tensor:
@@ -50,6 +50,10 @@ class Leader:
     def wipe(self, row: int) -> None:
         """Likewise."""
         self._step("wipe", row)
+
+    def shrink(self, length: int) -> None:
+        """Likewise."""
+        self._step("shrink", length)
 
     def stop(self) -> None:
         """Lets the other ranks end, once nothing steps any more."""
