@@ -58,6 +58,7 @@ class CountingModel:
         self.most_places = 10**9
         """Positions that there is memory for, of all rows that a decode runs over, or of a prompt that is read."""
         self.shrunk: list[int] = []
+        self.copies: list[tuple[int, int, int]] = []
         self.stride = 1
         """What comes after token n: n + stride."""
 
@@ -84,6 +85,8 @@ class CountingModel:
         return torch.stack([self._logits(token) for token in tokens])
 
     def copy(self, source: int, target: int, length: int) -> None:
+        assert len(self.content[source]) >= length
+        self.copies.append((source, target, length))
         self.content[target] = self.content[source][:length]
 
     def wipe(self, row: int) -> None:

@@ -2,7 +2,7 @@
 
 Row r of a layer holds sequence r's positions from the left: position p at place p. Running sequences fill rows 0 to
 n-1, so that a step works on views and copies nothing; whoever leaves is replaced by the last row. One more row,
-`spare`, is where prompts are read before they are given a row. All rows of a layer are as long as the longest sequence
+`spare`, keeps a prompt out of the way (see batch.py). All rows of a layer are as long as the longest sequence
 needed so far, doubled when one needs more: memory follows use, and the copying is over after a few long prompts.
 
 A layer grows when it is written to, and only its own tensors say how long it is. So where memory ends half way through

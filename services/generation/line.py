@@ -70,6 +70,10 @@ class Line:
                 return self._take(priority, min(fitting, key=self._served.__getitem__))
         return None
 
+    def served(self, tenant: str) -> int:
+        """A tenant's counter."""
+        return self._served.get(tenant, self._reached)
+
     def charge(self, tenant: str, tokens: int) -> None:
         """The model has made so many tokens for a tenant."""
         self._served[tenant] = self._served.get(tenant, self._reached) + tokens

@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class CausalModel:
-    """Rows 0 to rows-1 are for running sequences; `spare` is where prompts are read. One thread uses it at a time."""
+    """Rows 0 to rows-1 are for sequences and their prompts; `spare` is one more. One thread uses it at a time."""
 
     def __init__(self, module: Any, rows: int, context: int, threads: int = 0) -> None:
         self.rows = rows

@@ -65,6 +65,11 @@ class Group:
         """Whether the budget is used up."""
         return self._budget == 0
 
+    @property
+    def open(self) -> bool:
+        """Whether one of its candidates will yet want a row."""
+        return not self.failed and self.placed < self.job.candidates
+
     def waiting(self) -> range:
         """The candidates that have had no row yet."""
         return range(self.placed, self.job.candidates)

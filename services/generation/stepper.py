@@ -1,9 +1,10 @@
 """Continuous batching, as a state that is moved on step by step; no threads here (see continuous.py).
 
-A step lets those leave who have to, advances every running sequence by one token, and admits who waits. The prompt at
-the head of the queue is read into the cache's spare row, a piece a step so that running sequences never wait long; its
-candidates then get rows as rows become free, each a copy of what was read. So a prompt is read once however many
-candidates it has, and a later cache of shared prefixes is more spare rows.
+A step lets those leave who have to, advances every running sequence by one token, and admits who waits. A prompt is
+given a row and read into it, a piece a step so that running sequences never wait long; prompts of several tenants are
+in reading at once and share what is read in a step (turns.py), so that a long one makes nobody else's wait. Its first
+candidate runs in the row that it was read into, the others in copies of it, as rows become free: a prompt is read once
+however many candidates it has. Which row holds what, see batch.py.
 
 Whose turn it is, see line.py. The last free rows, `guest_rows` of them, are for interactive calls of tenants that have
 no other. So neither a tenant that fills the batch with long answers nor batch traffic makes another's single call wait
@@ -19,7 +20,6 @@ import logging
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as Row
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from meshgate.errors import Internal, MeshError
@@ -27,12 +27,14 @@ from services.batching import Fault
 from services.batching.pace import Pace
 from services.faults import judge
 from services.generation import sampling
+from services.generation.batch import Batch, Reading
 from services.generation.detokenise import TokenBytes
 from services.generation.engine import Delta, Finish, Priority
 from services.generation.headroom import Headroom, no_memory
 from services.generation.line import Line
 from services.generation.sampling import Choice
 from services.generation.sequence import Group, Sequence
+from services.generation.turns import Turns, may_read
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,15 +65,6 @@ class RowModel(Protocol):
     def shrink(self, length: int) -> None: ...
 
 
-@dataclass(slots=True)
-class _Reading:
-    """The prompt in the spare row; `logits` are there once all of it has been read."""
-
-    group: Group
-    position: int = 0
-    logits: Tensor | None = None
-
-
 class Stepper:
     """The queue and the running batch."""
 
@@ -97,8 +90,8 @@ class Stepper:
         self._prefill_tokens = prefill_tokens
         self._clock = clock
         self._line = Line()
-        self._reading: _Reading | None = None
-        self._running: list[Sequence] = []
+        self._turns = Turns(self._line)
+        self._batch = Batch(model)
         self._made: dict[Group, list[Delta]] = {}
         self._failed_reads = 0
 
@@ -108,7 +101,7 @@ class Stepper:
 
     def idle(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self._line or self._running or self._reading)
+        return not (self._line or self._batch)
 
     def step(self) -> None:
         """One round. Raises what the model raised when the fault can't be one sequence's."""
@@ -119,10 +112,10 @@ class Stepper:
 
     def fail(self, error: MeshError) -> None:
         """Ends everything with `error`."""
-        groups = {sequence.group: None for sequence in self._running} | dict.fromkeys(self._line)
-        groups |= {self._reading.group: None} if self._reading else {}
+        groups = dict.fromkeys([*self._batch.groups(), *self._line])
         self._line.clear()
-        self._running, self._reading, self._made = [], None, {}
+        self._batch.clear()
+        self._made = {}
         for group in groups:
             self._tell_failed(group, error)
 
@@ -130,14 +123,14 @@ class Stepper:
 
     def _leave(self) -> None:
         now = self._clock()
-        for row in reversed(range(len(self._running))):
-            sequence = self._running[row]
+        running = self._batch.running
+        for row in reversed(range(len(running))):
+            sequence = running[row]
             reason = sequence.group.verdict(now)
             if reason is not None:
                 self._note(sequence.group, sequence.finish(reason))
-                self._free(row)
-        if self._reading is not None and self._end_waiting(self._reading.group, now):
-            self._reading = None
+                self._batch.leave(row)
+        self._batch.readings = [each for each in self._batch.readings if not self._end_waiting(each.group, now)]
         if any(group.verdict(now) for group in self._line):
             self._line.remove(lambda group: self._end_waiting(group, now))
 
@@ -150,67 +143,31 @@ class Stepper:
         group.placed = group.job.candidates
         return True
 
-    def _free(self, row: int) -> None:
-        last = self._running.pop()
-        if row < len(self._running):
-            self._model.copy(len(self._running), row, last.length)
-            self._running[row] = last
-
     # Advancing
 
     def _advance(self) -> None:
-        if not self._running:
+        running = self._batch.running
+        if not running:
             return
         try:
-            choices = self._decode()
+            choices = self._decode(running)
         except Exception as error:
             if judge(error) is not Fault.MEMORY:
                 raise
             self._shed(error)
             return
         self._headroom.went_well()
-        for sequence in self._running:
+        for sequence in running:
             sequence.length += 1
-        ended = [row for row, choice in enumerate(choices) if self._take(self._running[row], choice)]
+        ended = [row for row, choice in enumerate(choices) if self._take(running[row], choice)]
         for row in reversed(ended):
             if isinstance(choices[row], Exception):
                 self._model.wipe(row)
-            self._free(row)
+            self._batch.leave(row)
 
-    def _decode(self) -> Row[Choice | Exception]:
-        logits = self._model.decode([each.last for each in self._running], [each.length for each in self._running])
-        return sampling.choose(logits, [sequence.sampler for sequence in self._running])
-
-    def _shed(self, error: Exception) -> None:
-        """No memory for a step of so many rows: one call ends. The others' rows are as they were before the step."""
-        group = max((sequence.group for sequence in self._running), key=self._expendable)
-        self._fail_group(group, error)
-        for row in reversed(range(len(self._running))):
-            if self._running[row].group is group:
-                self._free(row)
-        self._headroom.ran_out(len(self._running))
-        self._model.shrink(self._longest())
-        _log.warning("no memory for a step: a call was ended", extra={"rows": self._headroom.rows})
-        if not self._running:
-            self._doubt(0, error)
-
-    def _expendable(self, group: Group) -> tuple[bool, int, int]:
-        """Batch calls first, then those of the tenant that has the most rows, then the newest."""
-        rows = sum(sequence.group.job.tenant == group.job.tenant for sequence in self._running)
-        return group.job.priority is Priority.BATCH, rows, group.serial
-
-    def _longest(self) -> int:
-        reading = [self._reading.position] if self._reading is not None and self._reading.group.waiting() else []
-        return max([*reading, *(sequence.length for sequence in self._running)], default=0)
-
-    def _doubt(self, row: int, error: Exception) -> None:
-        """Tries the model on a free row where there was trouble. Raises `error` where it has failed too often."""
-        try:
-            self._model.read(row, _SOUND, 0)
-        except Exception:
-            self._failed_reads += 1
-            if self._failed_reads >= _FAILED_READS:
-                raise error from None
+    def _decode(self, running: Row[Sequence]) -> Row[Choice | Exception]:
+        logits = self._model.decode([each.last for each in running], [each.length for each in running])
+        return sampling.choose(logits, [each.sampler for each in running])
 
     def _take(self, sequence: Sequence, choice: Choice | Exception) -> bool:
         """Gives a sequence its token. True when it has ended, be it by an error of its own."""
@@ -225,84 +182,127 @@ class Stepper:
         self._note(sequence.group, delta)
         return delta.finish is not None
 
+    # Memory
+
+    def _shed(self, error: Exception) -> None:
+        """No memory for a step of so many rows: one call ends. The others' rows are as they were before the step."""
+        running = self._batch.running
+        group = max((sequence.group for sequence in running), key=self._expendable)
+        self._fail_group(group, error)
+        for row in reversed(range(len(running))):
+            if running[row].group is group:
+                self._batch.leave(row)
+        self._headroom.ran_out(len(running))
+        self._model.shrink(self._batch.longest())
+        _log.warning("no memory for a step: a call was ended", extra={"rows": self._headroom.rows})
+        if not self._batch:
+            self._doubt(0, error)
+
+    def _expendable(self, group: Group) -> tuple[bool, int, int]:
+        """Batch calls first, then those of the tenant that has the most rows, then the newest."""
+        rows = sum(sequence.group.job.tenant == group.job.tenant for sequence in self._batch.running)
+        return group.job.priority is Priority.BATCH, rows, group.serial
+
+    def _doubt(self, row: int, error: Exception) -> None:
+        """Tries the model on a free row where there was trouble. Raises `error` where it has failed too often."""
+        try:
+            self._model.read(row, _SOUND, 0)
+        except Exception:
+            self._failed_reads += 1
+            if self._failed_reads >= _FAILED_READS:
+                raise error from None
+
     # Admitting
 
     def _admit(self) -> None:
+        self._seat_read()
         allowance = self._prefill_tokens
-        while len(self._running) < self._headroom.rows:
-            if self._reading is None or not self._fits(self._reading.group):
-                following = self._line.next(self._fits)
-                if following is None:
-                    return
-                self._put_back()
-                self._reading = self._begin(following)
-            if self._reading.logits is None:
-                if allowance <= 0:
-                    return
-                allowance -= self._read(self._reading, allowance)
-            elif not self._place(self._reading.group, self._reading.logits):
-                self._reading = None
+        while allowance > 0:
+            self._take_in(allowance)
+            reading = self._turns.next(self._batch.readings)
+            if reading is None:
+                return
+            allowance -= self._read(reading, allowance)
+            self._seat_read()
 
-    def _put_back(self) -> None:
-        """Lets another pass the candidates for which there is no row yet."""
-        if self._reading is not None:
-            self._reading.group.logits = self._reading.logits
-            self._line.put_back(self._reading.group)
+    def _take_in(self, allowance: int) -> None:
+        """Gives rows to who waits: to candidates whose prompt is in one, and for prompts to be read into."""
+        while (group := self._line.next(self._may_begin)) is not None:
+            source = None if group.logits is None else self._batch.source(group)
+            if source is None:
+                self._batch.open(group, short=len(group.job.prompt) <= allowance)
+            else:
+                self._seat(group, source)
 
-    def _begin(self, group: Group) -> _Reading:
-        """Its prompt is not read again where one of its candidates has it in a row still."""
-        row = next((row for row, sequence in enumerate(self._running) if sequence.group is group), None)
-        if row is None or group.logits is None:
-            return _Reading(group)
-        length = len(group.job.prompt)
-        self._model.copy(row, self._model.spare, length)
-        return _Reading(group, length, group.logits)
+    def _may_begin(self, group: Group) -> bool:
+        return self._fits(group) and (group.logits is not None or may_read(group.job, self._batch.readings))
 
     def _fits(self, group: Group) -> bool:
         """Whether there is a row that the next candidate of `group` may have."""
-        free = self._headroom.rows - len(self._running)
+        free = self._headroom.rows - self._batch.taken
         if free > min(self._guest_rows, self._headroom.rows - 1):
             return True
         job = group.job
-        running = (sequence.group.job for sequence in self._running)
         guest = job.priority is Priority.INTERACTIVE and not any(
-            each.tenant == job.tenant and each.priority is Priority.INTERACTIVE for each in running
+            each.tenant == job.tenant and each.priority is Priority.INTERACTIVE for each in self._batch.jobs()
         )
         return free > 0 and guest
 
-    def _read(self, reading: _Reading, allowance: int) -> int:
+    def _read(self, reading: Reading, allowance: int) -> int:
         prompt, start = reading.group.job.prompt, reading.position
         piece = prompt[start : start + allowance]
         began = self._clock()
         try:
-            logits = self._model.read(self._model.spare, piece, start)
+            logits = self._model.read(reading.row, piece, start)
         except Exception as error:
-            self._misread(reading.group, error)
+            self._misread(reading, error)
             return len(piece)
         self._failed_reads = 0
         self._pace.learn(len(piece), self._clock() - began)
         reading.position += len(piece)
-        reading.logits = logits if reading.position == len(prompt) else None
+        reading.logits = logits if not reading.unread else None
         return len(piece)
 
-    def _misread(self, group: Group, error: Exception) -> None:
+    def _misread(self, reading: Reading, error: Exception) -> None:
         """A prompt could not be read: the call ends, and the model with it where it can't read anything. Where memory
         ended while others run, it is they who have it.
         """
         fault = judge(error)
         if fault is Fault.MODEL:
             raise error
-        self._reading = None
-        self._fail_group(group, error)
+        self._batch.readings.remove(reading)
+        self._fail_group(reading.group, error)
         if fault is Fault.MEMORY:
-            self._model.shrink(self._longest())
-        if fault is not Fault.MEMORY or not self._running:
-            self._doubt(self._model.spare, error)
+            self._model.shrink(self._batch.longest())
+        if fault is not Fault.MEMORY or not self._batch:
+            self._doubt(reading.row, error)
 
-    def _place(self, group: Group, logits: Tensor) -> bool:
+    def _seat_read(self) -> None:
+        """Runs those whose prompts have been read, as far as memory is known to suffice for so many rows."""
+        for reading in [each for each in self._batch.readings if each.logits is not None]:
+            if len(self._batch.running) >= self._headroom.rows:
+                return
+            self._batch.settle(reading)
+            self._batch.readings.remove(reading)
+            reading.group.logits = reading.logits
+            self._seat(reading.group, reading.row)
+
+    def _seat(self, group: Group, source: int) -> None:
+        """Runs a candidate, for which there is a row, and those after it as far as they fit. Their prompt is in the
+        row `source`; those that wait will find it in the spare one, or in one that runs.
+        """
+        logits, group.logits = group.logits, None
+        if logits is None or not group.open:
+            return
+        while self._place(group, source, logits) and self._fits(group):
+            pass
+        if group.open:
+            group.logits = logits
+            self._batch.keep(group, source)
+            self._line.put_back(group)
+
+    def _place(self, group: Group, source: int, logits: Tensor) -> bool:
         """Gives the next candidate its first token and a row. False once there is no further candidate."""
-        if group.failed or not group.waiting():
-            return False
         candidate, group.placed = group.placed, group.placed + 1
         try:
             sequence = Sequence(group, candidate, self._tokens, self._end_tokens, self._model.context)
@@ -311,11 +311,10 @@ class Stepper:
             return False
         (choice,) = sampling.choose(logits[None], [sequence.sampler])
         if isinstance(choice, Exception):
-            self._model.wipe(self._model.spare)
+            self._model.wipe(source)
         if not self._take(sequence, choice):
-            self._model.copy(self._model.spare, len(self._running), sequence.length)
-            self._running.append(sequence)
-        return True
+            self._batch.join(sequence, source)
+        return group.open
 
     # Telling
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, T5Config
 
 from meshgate.runtime.config import ConfigError
 from services.generation.detokenise import TokenBytes
-from services.generation.engine import Job, Sampling
+from services.generation.engine import Job, Priority, Sampling
 from services.generation.model import CausalModel, pick_dtype, usable_context
 from services.generation.sequence import Group
 from services.generation.stepper import Stepper
@@ -57,6 +57,19 @@ def test_twenty_prompts_at_once_equal_generate(module: Any, rows: int, prefill_t
     asked = prompts(20)
     heard = run(module, [Job(prompt, 40, GREEDY) for prompt in asked], rows, prefill_tokens)
     assert [one.tokens[0] for one in heard] == [reference(module, prompt, 40) for prompt in asked]
+
+
+def test_prompts_in_reading_at_once_equal_generate(module: Any) -> None:
+    asked = prompts(12)
+    jobs = [
+        Job(
+            prompt, 20, GREEDY, candidates=1 + place % 2, tenant=f"{place % 4}", priority=list(Priority)[place % 3 // 2]
+        )
+        for place, prompt in enumerate(asked)
+    ]
+    heard = run(module, jobs, 5, 16)
+    for one, job in zip(heard, jobs, strict=True):
+        assert one.tokens == dict.fromkeys(range(job.candidates), reference(module, list(job.prompt), 20))
 
 
 def test_candidates_share_a_prompt_and_not_their_output(module: Any) -> None:
