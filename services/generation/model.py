@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from meshgate.runtime.config import ConfigError
 from services.batching import Fault
 from services.faults import judge
-from services.generation import checkpoint, gguf
+from services.generation import checkpoint, gguf, packing
 from services.generation.cache import SlotCache
 from services.generation.config import EngineConfig, ModelConfig
 from services.generation.parallel import sharding
@@ -119,7 +119,7 @@ def load(model: ModelConfig, engine: EngineConfig, key: str = "model") -> tuple[
             where, dtype=dtype, attn_implementation="sdpa", use_safetensors=safe
         )
     parts = engine.tensor_parallel
-    module = sharding.shard(module, parts) if parts > 1 else module.to(device).eval()
+    module = sharding.shard(module, parts) if parts > 1 else packing.pack(module.to(device).eval())
     return CausalModel(module, engine.max_batch, context, engine.threads or torch.get_num_threads()), where
 
 

@@ -111,7 +111,7 @@ async def _running(served: Served, call: _Call, *, wait: bool) -> AsyncIterator[
         prompt = await call.prompt(served)
         grammar = await call.grammar(served)
         async with entrance.prompt(tenant, len(prompt), wait=wait, remaining=call.remaining()):
-            outputs = Outputs(call.candidates)
+            outputs = Outputs(call.candidates, whole=not wait)
             ticket = served.engine.submit(call.job(prompt, grammar), outputs)
             try:
                 yield _Running(outputs, len(prompt))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers.generation import logits_process
 
 from services.generation.engine import Sampling
-from services.generation.sampling import Choice, NotFinite, Sampler, choose, kept_tokens
+from services.generation.sampling import Choice, NotFinite, Sampler, choose, draw, kept_tokens
 
 VOCABULARY = 2000  # more than the first look of top_p
 warpers: Any = logits_process
@@ -86,6 +86,16 @@ def test_frequencies_follow_probabilities() -> None:
     assert torch.allclose(counts, torch.tensor([0.6, 0.3, 0.1]), atol=0.03)
 
 
+def test_rows_that_draw_together_have_each_their_own_temperature() -> None:
+    logits = torch.tensor([0.6, 0.3, 0.1]).log().expand(2, -1)
+    both = [sampler(seed=3, temperature=0.5), sampler(seed=4, temperature=2.0)]
+    drawn = torch.tensor([[token(choice) for choice in choose(logits, both)] for _ in range(4000)])
+    for row, power in enumerate((2.0, 0.5)):
+        expected = torch.tensor([0.6, 0.3, 0.1]) ** power
+        counts = torch.bincount(drawn[:, row], minlength=3) / 4000
+        assert torch.allclose(counts, expected / expected.sum(), atol=0.03)
+
+
 def test_a_tiny_temperature_is_greedy_and_not_a_nan() -> None:
     logits = scores(5)
     assert sampler(temperature=1e-45).choose(logits).token == int(logits.argmax())
@@ -111,8 +121,52 @@ def test_logprobs_are_of_the_tempered_distribution_best_first() -> None:
     assert [value for _, value in choice.alternatives] == pytest.approx(expected[:2].tolist(), abs=1e-6)
 
 
-def test_a_row_without_numbers_fails_alone() -> None:
-    logits = torch.stack([scores(1), torch.full((VOCABULARY,), math.nan), scores(2)])
-    first, broken, last = choose(logits, [sampler(temperature=0.0) for _ in range(3)])
+@pytest.mark.parametrize("rules", [{"temperature": 0.0}, {"seed": 1}, {"seed": 1, "top_p": 0.5}])
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_row_without_numbers_fails_alone(rules: dict[str, Any], number: float) -> None:
+    rows = [scores(1), torch.full((VOCABULARY,), number), scores(2)]
+    first, broken, last = choose(torch.stack(rows), [sampler(**rules) for _ in rows])
     assert isinstance(broken, NotFinite)
-    assert [token(first), token(last)] == [int(scores(1).argmax()), int(scores(2).argmax())]
+    alone = [choose(rows[row][None], [sampler(**rules)])[0] for row in (0, 2)]
+    assert [token(first), token(last)] == [token(each) for each in alone]
+
+
+@pytest.mark.parametrize("places", [1, 3, 4096, 4097, 49_152])
+def test_a_draw_inverts_the_cumulative_distribution(places: int) -> None:
+    generator = torch.Generator().manual_seed(places)
+    logits = torch.randn(50, places, generator=generator) * 2
+    numbers = torch.rand(50, generator=generator, dtype=torch.float64)
+    numbers[:2] = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
+    cumulative = logits.double().softmax(1).cumsum(1)
+    found = torch.tensor(draw(logits, numbers.tolist()))
+    upper = cumulative.gather(1, found[:, None])[:, 0]
+    lower = upper - logits.double().softmax(1).gather(1, found[:, None])[:, 0]
+    assert bool(((lower - 1e-6 <= numbers) & (numbers <= upper + 1e-6)).all())
+
+
+def test_what_can_not_be_drawn_is_not() -> None:
+    """Whatever the number: no place of a weight of nothing, at either end and in a block of nothing."""
+    logits = torch.full((3, 10_000), -math.inf)
+    logits[0, 5000], logits[1, 0], logits[2, 9_999] = 1.0, 1.0, 1.0
+    for number in (0.0, 0.5, 1 - 2**-53):
+        assert draw(logits, [number] * 3) == [5000, 0, 9_999]
+
+
+def test_a_row_chooses_the_same_alone_and_in_any_company() -> None:
+    rules: list[dict[str, Any]] = [
+        {"seed": 1},
+        {"seed": 2, "temperature": 0.3},
+        {"seed": 3, "temperature": 0.9, "top_p": 0.8},
+        {"seed": 4, "top_k": 7, "min_p": 0.1},
+        {"seed": 5, "repetition_penalty": 1.4},
+        {"temperature": 0.0},
+        {"temperature": 0.0, "repetition_penalty": 1.4},
+        {"seed": 6, "logprobs": 2},
+        {"seed": 7, "temperature": 1.7},
+    ]
+    logits = torch.randn(12, len(rules), 49_152, generator=torch.Generator().manual_seed(0))
+    together = [sampler(prompt=(1, 2), **each) for each in rules]
+    alone = [sampler(prompt=(1, 2), **each) for each in rules]
+    for step in logits:
+        chosen = [token(choice) for choice in choose(step, together)]
+        assert chosen == [token(*choose(step[row, None], [one])) for row, one in enumerate(alone)]
