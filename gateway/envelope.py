@@ -19,6 +19,7 @@ from gateway.replays import OwnReplays, Replays
 from gateway.routes import PUBLIC_ROUTES, Route, relay_of
 from meshgate import errors, sealing
 from meshgate.runtime.keyring import Keyring
+from meshgate.runtime.renewal import Renewal
 from meshgate.runtime.sealed import SealingConfig
 from meshgate.v1 import sealed_pb2
 
@@ -126,6 +127,15 @@ class Opener:
         self._keyring = Keyring(config.keys, now_ms)
         self._replays = replays or OwnReplays(self._window_ms, config.replay_capacity)
         self.published = self._keyring.published
+        self._renewal = Renewal(self._keyring)
+
+    def start(self) -> None:
+        """Keeps the keys renewed from here on. Needs a running event loop."""
+        self._renewal.start()
+
+    async def stop(self) -> None:
+        """Leaves no task."""
+        await self._renewal.stop()
 
     async def open(self, call: Call, principal: Principal, wanted: Intent) -> Exchange:
         """The request in the clear, or what can be known of it where a service is the recipient.

@@ -20,6 +20,7 @@ from meshgate import errors, sealing
 from meshgate.runtime import metadata
 from meshgate.runtime.config import Strict
 from meshgate.runtime.keyring import Keyring
+from meshgate.runtime.renewal import Renewal
 from meshgate.v1 import sealed_pb2, sealed_pb2_grpc
 
 _MODELS: Final = "meshgate.v1.ModelService"
@@ -55,14 +56,17 @@ class Registrar:
         server.add_registered_method_handlers(service, handlers)
 
 
-def serve(config: SealingConfig, services: Sequence[str], registrar: Registrar) -> None:
-    """Adds SealedService and KeyService for the methods of `services` that are registered. Raises ConfigError."""
+def serve(config: SealingConfig, services: Sequence[str], registrar: Registrar) -> Renewal:
+    """Adds SealedService and KeyService for the methods of `services` that are registered. Returns what keeps their
+    keys renewed, for the caller to start and stop. Raises ConfigError.
+    """
     recipients = [name for name in services if name != _MODELS]
     methods = {path: made for path, made in registrar.methods.items() if path.split("/")[1] in recipients}
     keyring = Keyring(config.keys, _now_ms)
     server: Any = registrar
     sealed_pb2_grpc.add_SealedServiceServicer_to_server(Sealed(config, keyring, methods), server)
     sealed_pb2_grpc.add_KeyServiceServicer_to_server(Keys(keyring, recipients), server)
+    return Renewal(keyring)
 
 
 def _now_ms() -> int:
