@@ -101,7 +101,8 @@ class Gateway:
         if config.store is None or self._store is None:
             return None
         window_ms = int(config.sealing.window_seconds * 1000)
-        return SharedReplays(self._store, config.store.prefix, window_ms, config.store.timeout_seconds)
+        capacity, timeout = config.sealing.replay_capacity, config.store.timeout_seconds
+        return SharedReplays(self._store, config.store.prefix, window_ms, capacity, timeout)
 
     def _readings(self) -> Readings:
         made = Readings()

@@ -35,7 +35,7 @@ class SealingConfig(Strict):
     window_seconds: float = Field(120.0, gt=0, le=3600)
     """How far an envelope's time may be from ours; envelopes are remembered that long, so that none is used twice."""
     replay_capacity: int = Field(200_000, ge=1, le=10_000_000)
-    """The most envelopes remembered; beyond it sealed calls are refused."""
+    """The most envelopes that a process remembers, shared or not; beyond it its sealed calls are refused."""
 
 
 class Registrar:
