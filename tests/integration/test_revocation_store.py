@@ -238,7 +238,7 @@ async def test_news_count_within_a_second_while_a_long_list_is_read_again(
     server: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.add_many({"issuer": ISSUER, "jti": f"old-{number}"} for number in range(50_000))
-    monkeypatch.setattr(module, "_REREAD_SECONDS", 0.0)
+    monkeypatch.setattr(module, "_REREAD_SECONDS", 1.0)
     begun, ended = asyncio.Event(), asyncio.Event()
     slice_of = module._Again.slice
 
