@@ -15,7 +15,7 @@ from gateway import gcra
 from gateway.authentication import STEPS, Findings
 from gateway.authorisation import Policy
 from gateway.limits import LimitsConfig
-from gateway.limits.plan import UNLIMITED, Plans
+from gateway.limits.plan import Plans
 from gateway.principal import Principal
 from gateway.routes import LOCAL_ROUTES, MODEL_ROUTES, PUBLIC_ROUTES, SEALED_ROUTES
 from meshgate import errors
@@ -172,7 +172,7 @@ def _limits(question: Question, principal: Principal, config: LimitsConfig) -> l
     streams = route.client_streams or route.server_streams
     plan = Plans(config).of(principal.tenant, principal.subject, question.model, streams=streams)
     rates = [_rate(each.subject, each.name, each.limit) for each in (*plan.requests, *plan.tokens)]
-    places = [Applied(each.subject, each.name, each.most, None) for each in plan.places if each.most < UNLIMITED]
+    places = [Applied(each.subject, each.name, each.most, None) for each in plan.places]
     return rates + places
 
 
