@@ -63,7 +63,7 @@ async def test_a_retry_after_what_it_says_succeeds() -> None:
     stage = Stage(config(rate(0.3, 1), rate(0.7, 1)))
     await stage.once()
     error = await stage.refused()
-    stage.clock.now += int(error.retry_after * SECOND)
+    stage.clock.now += int((error.retry_after or 0) * SECOND)
     await stage.once()
 
 
@@ -122,7 +122,7 @@ async def test_calls_at_once_have_places() -> None:
     first, second = await stage.begin(), await stage.begin()
     error = await stage.refused()
     assert (error.reason, error.limit) == ("CONCURRENCY_LIMITED", "concurrent_calls")
-    assert error.retry_after == 1.0
+    assert error.retry_after is None
     other = await stage.begin(caller("alice"))
     assert (await stage.refused(caller("carol"))).subject == "tenant:acme"
     stage.limits.settle(*first)
@@ -130,6 +130,16 @@ async def test_calls_at_once_have_places() -> None:
     await stage.begin()
     stage.limits.settle(*other)
     await stage.begin()
+
+
+async def test_a_place_that_is_wanting_is_told_first_because_no_time_is_true_for_it() -> None:
+    stage = Stage(config(rate(1, 1), {**rate(0.1, 1), "concurrent_calls": 1}))
+    held = await stage.begin()
+    error = await stage.refused()
+    assert (error.reason, error.retry_after) == ("CONCURRENCY_LIMITED", None)
+    stage.limits.settle(*held)
+    error = await stage.refused()
+    assert (error.reason, error.retry_after) == ("RATE_LIMITED", 10.0)
 
 
 async def test_places_are_bounded_where_nothing_is_said_of_them() -> None:
