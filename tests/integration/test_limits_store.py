@@ -96,6 +96,29 @@ async def test_a_retry_after_what_it_says_succeeds(valkey: Valkey) -> None:
             await asyncio.sleep(after)
 
 
+async def scripts_run(valkey: Valkey) -> int:
+    async with valkey.client() as client:
+        stats = await client.info("commandstats")
+    assert not {"cmdstat_eval", "cmdstat_script|load", "cmdstat_multi", "cmdstat_watch"} & set(stats)
+    return int(stats.get("cmdstat_evalsha", {"calls": 0})["calls"])
+
+
+async def test_a_decision_is_one_script_and_settlements_go_together(valkey: Valkey) -> None:
+    """Whatever it decides on: three owners' requests, tokens, calls and streams."""
+    every = {"requests_per_second": 1000, "burst": 1000, "tokens_per_minute": 1_000_000, "concurrent_calls": 1000}
+    async with valkey.limits({"total": every, "tenant": every, "principal": every}) as limits:
+        await begin(limits)  # the script is there from now on
+        async with valkey.client() as client:
+            await client.config_resetstat()
+        held = [await begin(limits, max_output_tokens=100) for _ in range(50)]
+        assert await scripts_run(valkey) == 50
+        for reservation, call in held:
+            call.output_tokens = 1
+            limits.settle(reservation, call)
+    assert 1 <= await scripts_run(valkey) - 50 <= 2
+    assert limits.counts == {}
+
+
 async def test_unused_tokens_come_back(valkey: Valkey) -> None:
     config = {"principal": {"tokens_per_minute": 60_000, "token_burst": 1000}}
     async with valkey.limits(config) as limits:
