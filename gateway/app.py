@@ -110,7 +110,7 @@ class Gateway:
         readings.of_sources(made, self._authenticator)
         readings.of_limits(made, self._limits)
         readings.of_doors(made, {"calls": self._entrance.calls, "strangers": self._entrance.strangers})
-        readings.of_strangers(made, lambda: self._flood.summed)
+        readings.of_floods(made, lambda: self._flood.summed)
         readings.of_patience(made, lambda: self._edge.lost_patience)
         readings.of_backends(made, lambda: {name: name not in self._unreached for name in self._backends})
         return made

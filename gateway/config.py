@@ -88,6 +88,8 @@ class GatewayConfig(Strict):
     def _workers_share(self) -> Self:
         if self.workers > 1 and self.store is None:
             raise ValueError("workers: more than one need a [store], or limits would not be exact")
+        if self.limits.replicas > 1 and self.store is None:
+            raise ValueError("limits.replicas: more than one need a [store], or each would have the limits to itself")
         return self
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ from gateway.routes import PUBLIC_ROUTES, Route, relay_of
 from meshgate import errors, sealing
 from meshgate.runtime.keyring import Keyring
 from meshgate.runtime.renewal import Renewal
-from meshgate.runtime.sealed import SealingConfig
+from meshgate.runtime.sealed import SealingConfig, unnamed_zero_shot
 from meshgate.v1 import sealed_pb2
 
 
@@ -182,5 +182,7 @@ def _exchange(route: Route, opened: sealing.Opened, model: str) -> Exchange:
     inner = intent.read(route, opened.message)
     if inner.model != model:
         raise errors.InvalidArgument.of("envelope.header.model", "must be the model that the request inside names")
+    if inner.zero_shot and not model:
+        raise unnamed_zero_shot()
     kind = SealedStream if route.client_streams or route.server_streams else SealedUnary
     return kind(inner, opened.session)

@@ -1,7 +1,7 @@
 """The audit stage: every call that begins leaves a record of how it ended, before its caller hears of it.
 
 A call that the pipeline admits leaves one more at that moment, so that a crash in the middle leaves its trace. Refusals
-of strangers beyond a rate leave one record together: see gateway.flood.
+beyond a rate leave one record together: see gateway.flood.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from gateway import outcome
 from gateway.audit import AuditLog, AuditRecord
 from gateway.call import Call
-from gateway.flood import Flood
+from gateway.flood import Flood, Who, stranger
 from gateway.outcome import Outcome
 from gateway.telemetry import Telemetry
 
@@ -45,7 +45,7 @@ class Journal:
     async def failed(self, call: Call, error: BaseException) -> None:
         """Commits the last record of a call that `error` ended. Raises Unavailable as `ended` does, in its place."""
         ended = outcome.of(error)
-        if call.principal is None and not self._flood.singly(call.peer, ended.reason):
+        if not call.admitted and not self._flood.singly(_who(call), ended.reason):
             self._done(call, ended)
             self._sum_up()
         elif ended is outcome.CANCELLED or (call.principal is None and not call.inside):
@@ -81,14 +81,15 @@ class Journal:
     def _tell(self) -> None:
         self._summing = None
         for summed in self._flood.due():
+            who = {name: value for name, value in summed.who._asdict().items() if value}
             self._log.note(
                 event="refusals",
                 time=summed.last,
                 first=summed.first,
                 count=summed.count,
-                peer=summed.peer,
                 reason=summed.reason,
                 decision="deny",
+                **who,
             )
 
     def admitted(self, call: Call) -> None:
@@ -96,6 +97,11 @@ class Journal:
         call.admitted = True
         call.macs = self._log.content_macs()
         self._log.leave(_record(call, "admitted", decision="allow"))
+
+
+def _who(call: Call) -> Who:
+    principal = call.principal
+    return stranger(call.peer) if principal is None else Who(tenant=principal.tenant, subject=principal.subject)
 
 
 def _last(call: Call, ended: Outcome) -> AuditRecord:

@@ -5,7 +5,8 @@ true bound for byte-level BPE, SentencePiece with byte fallback and WordPiece: n
 of the text. The requests as they came over the wire are no shorter than their texts, so their length is used. Where a
 tokeniser's normalisation makes more of a text than it was, the bound may be too small; that harms its sender alone, for
 the services refuse an input that is more than was reserved. So no call takes more than its reservation by construction,
-whatever the bound; the bound only has to be such that honest calls fit.
+whatever the bound; the bound only has to be such that honest calls fit. Bulk streams alone carry no cap: what they take
+beyond the bound is charged when they end.
 
 What a service declares (ListModels) bounds it further: `max_input_tokens`, which for generation is input and output of
 a candidate together.

@@ -184,9 +184,15 @@ def _first(opened: sealing.Opened, handler: Any) -> Any:
         raise errors.InvalidArgument.of("envelope.header.model", "must be the model that the request inside names")
     zero_shot = "candidate_labels" in type(inner).DESCRIPTOR.fields_by_name and inner.HasField("candidate_labels")
     if zero_shot and not opened.header.model:
-        # Its default is another model than the one that policy was asked about.
-        raise errors.InvalidArgument.of("model", "a zero-shot request that is sealed to a service names its model")
+        raise unnamed_zero_shot()
     return request
+
+
+def unnamed_zero_shot() -> errors.InvalidArgument:
+    """A sealed zero-shot request that names no model: its default is another one than that which policy and limits were
+    asked about, because what is zero-shot only shows inside.
+    """
+    return errors.InvalidArgument.of("model", "a zero-shot request that is sealed names its model")
 
 
 async def _requests(opened: sealing.Opened, handler: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:

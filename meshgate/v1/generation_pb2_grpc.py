@@ -30,7 +30,8 @@ class GenerationServiceStub:
 
     Errors of every method: INVALID_ARGUMENT with BadRequest field violations,
     UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model), RESOURCE_EXHAUSTED
-    with RetryInfo and QuotaFailure (a limit; do not retry sooner),
+    with QuotaFailure (a limit), and RetryInfo where it is known when a retry
+    succeeds (do not retry sooner),
     UNAVAILABLE with RetryInfo (overload or draining; retry),
     DEADLINE_EXCEEDED. Each carries google.rpc.ErrorInfo of domain "meshgate".
     """
@@ -63,7 +64,8 @@ class GenerationServiceServicer:
 
     Errors of every method: INVALID_ARGUMENT with BadRequest field violations,
     UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model), RESOURCE_EXHAUSTED
-    with RetryInfo and QuotaFailure (a limit; do not retry sooner),
+    with QuotaFailure (a limit), and RetryInfo where it is known when a retry
+    succeeds (do not retry sooner),
     UNAVAILABLE with RetryInfo (overload or draining; retry),
     DEADLINE_EXCEEDED. Each carries google.rpc.ErrorInfo of domain "meshgate".
     """
@@ -122,7 +124,8 @@ class GenerationService:
 
     Errors of every method: INVALID_ARGUMENT with BadRequest field violations,
     UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model), RESOURCE_EXHAUSTED
-    with RetryInfo and QuotaFailure (a limit; do not retry sooner),
+    with QuotaFailure (a limit), and RetryInfo where it is known when a retry
+    succeeds (do not retry sooner),
     UNAVAILABLE with RetryInfo (overload or draining; retry),
     DEADLINE_EXCEEDED. Each carries google.rpc.ErrorInfo of domain "meshgate".
     """

@@ -31,7 +31,8 @@ class GenerationServiceStub:
 
     Errors of every method: INVALID_ARGUMENT with BadRequest field violations,
     UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model), RESOURCE_EXHAUSTED
-    with RetryInfo and QuotaFailure (a limit; do not retry sooner),
+    with QuotaFailure (a limit), and RetryInfo where it is known when a retry
+    succeeds (do not retry sooner),
     UNAVAILABLE with RetryInfo (overload or draining; retry),
     DEADLINE_EXCEEDED. Each carries google.rpc.ErrorInfo of domain "meshgate".
     """
@@ -56,7 +57,8 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
 
     Errors of every method: INVALID_ARGUMENT with BadRequest field violations,
     UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model), RESOURCE_EXHAUSTED
-    with RetryInfo and QuotaFailure (a limit; do not retry sooner),
+    with QuotaFailure (a limit), and RetryInfo where it is known when a retry
+    succeeds (do not retry sooner),
     UNAVAILABLE with RetryInfo (overload or draining; retry),
     DEADLINE_EXCEEDED. Each carries google.rpc.ErrorInfo of domain "meshgate".
     """
@@ -77,7 +79,8 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Errors of every method: INVALID_ARGUMENT with BadRequest field violations,
     UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model), RESOURCE_EXHAUSTED
-    with RetryInfo and QuotaFailure (a limit; do not retry sooner),
+    with QuotaFailure (a limit), and RetryInfo where it is known when a retry
+    succeeds (do not retry sooner),
     UNAVAILABLE with RetryInfo (overload or draining; retry),
     DEADLINE_EXCEEDED. Each carries google.rpc.ErrorInfo of domain "meshgate".
     """
