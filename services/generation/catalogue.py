@@ -21,6 +21,8 @@ def card(limits: Limits, causal: CausalModel, *, chat: bool, default: bool) -> p
         max_candidates=limits.max_candidates,
         dtype=causal.dtype,
         device=causal.device,
+        quantisation=causal.weights.quantisation,
+        quality=causal.weights.quality,
     )
     made.loaded_at.FromSeconds(int(time.time()))
     return made

@@ -71,4 +71,9 @@ class GenerationConfig(Strict):
         unique(self.sections.values())
         if self.models and self.engine.tensor_parallel > 1:
             raise ValueError("with engine.tensor_parallel there is one model")
+        if self.model.quantisation != "none" and self.engine.tensor_parallel > 1:
+            raise ValueError("model.quantisation: not with engine.tensor_parallel")
+        for key, section in self.sections.items():
+            if section.compile:
+                raise ValueError(f"{key}.compile: only encoders (embedding, classification) are compiled")
         return self

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
 from meshgate.runtime.config import ConfigError
 from services.generation import checkpoint, gguf
@@ -17,6 +18,9 @@ from services.generation.cache import SlotCache
 from services.generation.config import EngineConfig, ModelConfig
 from services.generation.parallel import sharding
 from services.models import source
+from services.weights import opening, quality
+from services.weights.opening import Weights, Where
+from services.weights.quality import Yardstick
 
 _log = logging.getLogger(__name__)
 
@@ -24,12 +28,13 @@ _log = logging.getLogger(__name__)
 class CausalModel:
     """Rows 0 to rows-1 are for running sequences; `spare` is where prompts are read. One thread uses it at a time."""
 
-    def __init__(self, module: Any, rows: int, context: int, threads: int = 0) -> None:
+    def __init__(self, module: Any, rows: int, context: int, threads: int = 0, weights: Weights | None = None) -> None:
         self.rows = rows
         self.context = context
         self.spare = rows
         self.vocabulary_size = int(module.config.get_text_config().vocab_size)
         self.dtype = str(module.dtype).removeprefix("torch.")
+        self.weights = weights or Weights()
         self.end_tokens = _end_tokens(module)
         self._module = module
         self._device = module.device
@@ -95,19 +100,34 @@ class CausalModel:
 def load(model: ModelConfig, engine: EngineConfig, key: str = "model") -> tuple[CausalModel, Path]:
     """Loads what the configuration names in its section `key`; returns the directory too. Raises ConfigError."""
     gguf.quieten()
+    device = _device(model.device)
+    opening.check(model, key, device)
     where = checkpoint.locate(model, gguf.convert, key=key)
     with source.reading(key, where):
-        config = AutoConfig.from_pretrained(where)
-        context = usable_context(config, model.max_context)
-        device = _device(model.device)
-        dtype = pick_dtype(model.dtype, device)
-        safe = None if model.allow_pickle else True
-        module: Any = AutoModelForCausalLM.from_pretrained(
-            where, dtype=dtype, attn_implementation="sdpa", use_safetensors=safe
-        )
-    parts = engine.tensor_parallel
-    module = sharding.shard(module, parts) if parts > 1 else module.to(device).eval()
-    return CausalModel(module, engine.max_batch, context, engine.threads or torch.get_num_threads()), where
+        context = usable_context(AutoConfig.from_pretrained(where), model.max_context)
+        module, weights = _open(model, engine, key, where, device, context)
+    return CausalModel(module, engine.max_batch, context, engine.threads or torch.get_num_threads(), weights), where
+
+
+def _open(
+    model: ModelConfig, engine: EngineConfig, key: str, where: Path, device: torch.device, context: int
+) -> tuple[Any, Weights]:
+    safe, dtype = None if model.allow_pickle else True, pick_dtype(model.dtype, device)
+    load: Callable[..., Any] = partial(
+        AutoModelForCausalLM.from_pretrained, where, dtype=dtype, attn_implementation="sdpa", use_safetensors=safe
+    )
+    if engine.tensor_parallel > 1:
+        return sharding.shard(load(), engine.tensor_parallel), Weights()
+    yardstick = Yardstick(partial(_likeliest, where, context), quality.same, context)
+    return opening.opened(model, key, Where(device, dtype), load, [where], yardstick)
+
+
+def _likeliest(where: Path, context: int, module: Any) -> Tensor:
+    """The likeliest next token at each place of our texts, [tokens]."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(where)
+    ids = tokenizer("\n".join(quality.texts()), return_tensors="pt").input_ids[:, :context]
+    likeliest: Tensor = module(input_ids=ids.to(module.device)).logits[0].argmax(-1)
+    return likeliest
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
