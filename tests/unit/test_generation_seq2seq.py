@@ -162,16 +162,35 @@ def test_an_input_that_fails_half_read_leaves_its_neighbours_alone(case: Case, b
 
 
 def test_a_broken_row_leaves_nothing_to_the_next(case: Case) -> None:
-    bench, (prompt,) = Bench(case.module, rows=2), case.prompts(1)
+    """Of which the places beyond its own are seen, masked, because a neighbour is longer."""
+    bench, (long, short) = Bench(case.module, rows=2), sorted(case.prompts(2), key=len, reverse=True)
     bench.model.warm_up()
     with torch.inference_mode():
         for cache in (bench.model._cache.own, bench.model._cache.cross):
             for layer in (*cache._keys, *cache._values):
-                layer[0].fill_(torch.nan)
-    bench.model.wipe(0)
+                layer[1].fill_(torch.nan)
+    bench.model.wipe(1)
+    bench.add(long)
+    for _ in range(5):
+        bench.stepper.step()
+    _, heard = bench.add(short)
+    bench.run()
+    assert heard.tokens[0] == case.reference(short, MOST)
+
+
+def test_what_a_checkpoint_never_makes_is_not_made(case: Case) -> None:
+    (prompt,) = case.prompts(1)
+    settings = case.module.generation_config
+    banned, before = case.reference(prompt, MOST)[2], settings.bad_words_ids
+    settings.bad_words_ids = [[banned], [3, 4]]
+    bench = Bench(case.module)
+    settings.bad_words_ids = [[banned]]
+    expected = case.reference(prompt, MOST)
+    settings.bad_words_ids = before
     _, heard = bench.add(prompt)
     bench.run()
-    assert heard.tokens[0] == case.reference(prompt, MOST)
+    assert heard.tokens[0] == expected
+    assert banned not in expected
 
 
 def test_an_input_that_can_not_be_read_fails_alone(case: Case) -> None:
