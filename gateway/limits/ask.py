@@ -9,7 +9,7 @@ whatever the bound; the bound only has to be such that honest calls fit. Bulk st
 beyond the bound is charged when they end.
 
 What a service declares (ListModels) bounds it further: `max_input_tokens`, which for generation is input and output of
-a candidate together.
+a candidate together; and where the input is read apart from the output, `max_source_tokens`, which is the input's own.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Declared(NamedTuple):
     tokens: int = UNLIMITED
     output: int = UNLIMITED
     batch: int = UNLIMITED
+    source: int = UNLIMITED
 
 
 class Asking:
@@ -103,7 +104,7 @@ class Asking:
         if output > declared.output:
             output = declared.output
         return _bounds(
-            self._input(request, len(wanted.first)),
+            min(self._input(request, len(wanted.first)), declared.source),
             output,
             request.candidate_count or 1,
             declared.tokens,
@@ -171,7 +172,10 @@ def _encoder_request(route: Route, message: Any) -> Any:
 
 def _declared(model: models_pb2.Model) -> Declared:
     return Declared(
-        model.max_input_tokens or UNLIMITED, model.max_output_tokens or UNLIMITED, model.max_batch or UNLIMITED
+        model.max_input_tokens or UNLIMITED,
+        model.max_output_tokens or UNLIMITED,
+        model.max_batch or UNLIMITED,
+        model.max_source_tokens or UNLIMITED,
     )
 
 

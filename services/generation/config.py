@@ -24,7 +24,9 @@ class ModelConfig(SourceConfig):
     device: str = "auto"
     """`auto` is the first GPU, else `cpu`; or what torch.device takes."""
     max_context: int = Field(2048, ge=16, le=1_048_576)
-    """Tokens, input and output together; no more than the model was trained for is used."""
+    """Tokens, input and output together, or each of an encoder-decoder; no more than the model was trained for is
+    used.
+    """
     max_output_tokens: int = Field(1024, ge=1, le=1_048_576)
     """The most tokens of one candidate."""
 

@@ -92,6 +92,8 @@ class Job:
     """When work ends, on time.monotonic()'s clock."""
     priority: Priority = Priority.INTERACTIVE
     grammar: Grammar | None = None
+    penalise_prompt: bool = True
+    """Whether the prompt's tokens count as present for a repetition penalty: not where they are another text."""
     tenant: str = ""
     """Whose share of the model it takes; "" where nobody says."""
 

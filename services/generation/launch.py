@@ -19,7 +19,7 @@ from services.generation.constraints import Grammars
 from services.generation.continuous import ContinuousEngine
 from services.generation.detokenise import TokenBytes
 from services.generation.limits import Limits
-from services.generation.model import CausalModel
+from services.generation.loaded import LoadedModel
 from services.generation.parallel import Leader, Ranks
 from services.generation.prompt import PromptReader
 from services.generation.served import Life, Served
@@ -60,7 +60,7 @@ class Launch:
         causal, tokenizer = load(settings, self._engine, key)
         if self._ranks is not None:
             self._leader = Leader(causal, self._ranks, self._failed)
-        tokens = TokenBytes(tokenizer, causal.vocabulary_size)
+        tokens = TokenBytes(tokenizer, causal.vocabulary_size, fresh=causal.source is not None)
         pace = Pace(self._engine.prefill_tokens)
         stepper = Stepper(
             self._leader or causal,
@@ -96,7 +96,7 @@ class Launch:
     def _served(
         self,
         settings: ModelConfig,
-        causal: CausalModel,
+        causal: LoadedModel,
         prompts: PromptReader,
         engine: ContinuousEngine,
         entrance: Admission,
@@ -105,11 +105,13 @@ class Launch:
         default: bool,
     ) -> Served:
         capacity = self._engine.max_batch + self._engine.max_queue
+        most = min(settings.max_output_tokens, causal.longest_output)
         bounds = Limits(
             name=settings.name,
             aliases=settings.aliases,
-            context=causal.context,
-            max_output_tokens=min(settings.max_output_tokens, causal.context - 1),
+            context=causal.context if causal.source is None else causal.source + most,
+            source=causal.source,
+            max_output_tokens=most,
             max_candidates=min(limits.CANDIDATES, capacity),
             vocabulary_size=causal.vocabulary_size,
         )
@@ -131,7 +133,7 @@ class Launch:
             task.add_done_callback(self._ending.discard)
 
 
-def load(settings: ModelConfig, engine: EngineConfig, key: str) -> tuple[CausalModel, PreTrainedTokenizerBase]:
+def load(settings: ModelConfig, engine: EngineConfig, key: str) -> tuple[LoadedModel, PreTrainedTokenizerBase]:
     """A model that is warm, and its tokeniser. Raises ConfigError."""
     causal, where = model.load(settings, engine, key)
     with source.reading(key, where):
@@ -140,7 +142,7 @@ def load(settings: ModelConfig, engine: EngineConfig, key: str) -> tuple[CausalM
     return causal, tokenizer
 
 
-def _grammars(tokens: TokenBytes, causal: CausalModel, tokenizer: PreTrainedTokenizerBase) -> Grammars | None:
+def _grammars(tokens: TokenBytes, causal: LoadedModel, tokenizer: PreTrainedTokenizerBase) -> Grammars | None:
     def encode(text: str) -> list[int]:
         found: list[int] = tokenizer.encode(text, add_special_tokens=False)
         return found

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PretrainedConfig
 
 from meshgate.runtime.config import ConfigError
-from services.generation import checkpoint, gguf
+from services.generation import checkpoint, gguf, seq2seq
 from services.generation.cache import SlotCache
 from services.generation.config import EngineConfig, ModelConfig
+from services.generation.ending import end_tokens
+from services.generation.loaded import LoadedModel
 from services.generation.parallel import sharding
 from services.models import source
 from services.weights import opening, quality
@@ -28,14 +30,18 @@ _log = logging.getLogger(__name__)
 class CausalModel:
     """Rows 0 to rows-1 are for running sequences; `spare` is where prompts are read. One thread uses it at a time."""
 
+    whole = False
+    source: int | None = None
+
     def __init__(self, module: Any, rows: int, context: int, threads: int = 0, weights: Weights | None = None) -> None:
         self.rows = rows
         self.context = context
+        self.longest_output = context - 1
         self.spare = rows
         self.vocabulary_size = int(module.config.get_text_config().vocab_size)
         self.dtype = str(module.dtype).removeprefix("torch.")
         self.weights = weights or Weights()
-        self.end_tokens = _end_tokens(module)
+        self.end_tokens = end_tokens(module)
         self._module = module
         self._device = module.device
         self.device = str(self._device.type)
@@ -97,29 +103,29 @@ class CausalModel:
         return logits
 
 
-def load(model: ModelConfig, engine: EngineConfig, key: str = "model") -> tuple[CausalModel, Path]:
+def load(model: ModelConfig, engine: EngineConfig, key: str = "model") -> tuple[LoadedModel, Path]:
     """Loads what the configuration names in its section `key`; returns the directory too. Raises ConfigError."""
     gguf.quieten()
     device = _device(model.device)
     opening.check(model, key, device)
     where = checkpoint.locate(model, gguf.convert, key=key)
     with source.reading(key, where):
-        context = usable_context(AutoConfig.from_pretrained(where), model.max_context)
+        config = AutoConfig.from_pretrained(where)
+        if config.is_encoder_decoder:
+            return _seq2seq(config, where, model, engine, key), where
+        context = usable_context(config, model.max_context)
         module, weights = _open(model, engine, key, where, device, context)
-    return CausalModel(module, engine.max_batch, context, engine.threads or torch.get_num_threads(), weights), where
+    return CausalModel(module, engine.max_batch, context, _threads(engine), weights), where
 
 
 def _open(
     model: ModelConfig, engine: EngineConfig, key: str, where: Path, device: torch.device, context: int
 ) -> tuple[Any, Weights]:
-    safe, dtype = None if model.allow_pickle else True, pick_dtype(model.dtype, device)
-    load: Callable[..., Any] = partial(
-        AutoModelForCausalLM.from_pretrained, where, dtype=dtype, attn_implementation="sdpa", use_safetensors=safe
-    )
+    load = _loader(AutoModelForCausalLM, where, model)
     if engine.tensor_parallel > 1:
         return sharding.shard(load(), engine.tensor_parallel), Weights()
     yardstick = Yardstick(partial(_likeliest, where, context), quality.same, context)
-    return opening.opened(model, key, Where(device, dtype), load, [where], yardstick)
+    return opening.opened(model, key, Where(device, pick_dtype(model.dtype, device)), load, [where], yardstick)
 
 
 def _likeliest(where: Path, context: int, module: Any) -> Tensor:
@@ -128,6 +134,25 @@ def _likeliest(where: Path, context: int, module: Any) -> Tensor:
     ids = tokenizer("\n".join(quality.texts()), return_tensors="pt").input_ids[:, :context]
     likeliest: Tensor = module(input_ids=ids.to(module.device)).logits[0].argmax(-1)
     return likeliest
+
+
+def _seq2seq(config: PretrainedConfig, where: Path, model: ModelConfig, engine: EngineConfig, key: str) -> LoadedModel:
+    if model.quantisation != "none":
+        raise ConfigError(f"{key}.quantisation: encoder-decoders are served as they are")
+    places = seq2seq.bounded(config, model.max_context, engine, key)
+    module = _loader(AutoModelForSeq2SeqLM, where, model)().to(_device(model.device)).eval()
+    return seq2seq.wrap(module, engine.max_batch, places, _threads(engine), key)
+
+
+def _loader(kind: Any, where: Path, model: ModelConfig) -> Callable[..., Any]:
+    """What makes the module, in main memory."""
+    dtype = pick_dtype(model.dtype, _device(model.device))
+    safe = None if model.allow_pickle else True
+    return partial(kind.from_pretrained, where, dtype=dtype, attn_implementation="sdpa", use_safetensors=safe)
+
+
+def _threads(engine: EngineConfig) -> int:
+    return engine.threads or torch.get_num_threads()
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -145,7 +170,7 @@ def usable_context(config: PretrainedConfig, wanted: int) -> int:
     """
     text = config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ("full_attention",))
-    if config.is_encoder_decoder or not kinds <= {"full_attention", "sliding_attention"}:
+    if not kinds <= {"full_attention", "sliding_attention"}:
         raise ConfigError("model.source: only causal models with full or sliding attention are served")
     bounds = [wanted, getattr(text, "max_position_embeddings", None) or wanted]
     if "sliding_attention" in kinds or (getattr(text, "use_sliding_window", False) is not False):
@@ -164,10 +189,3 @@ def _native_bfloat16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def _end_tokens(module: Any) -> frozenset[int]:
-    """The ids that end the model's turn."""
-    end = module.generation_config.eos_token_id if module.can_generate() else None
-    end = module.config.get_text_config().eos_token_id if end is None else end
-    return frozenset([end] if isinstance(end, int) else end or ())

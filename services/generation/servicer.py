@@ -205,4 +205,5 @@ def _options(request: pb.GenerateRequest, limits: Limits) -> dict[str, Any]:
         "stop": validate.stop(request),
         "logprobs": validate.logprobs(request),
         "priority": validate.priority(request),
+        "penalise_prompt": limits.source is None,
     }

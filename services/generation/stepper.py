@@ -43,6 +43,8 @@ class RowModel(Protocol):
     rows: int
     context: int
     spare: int
+    whole: bool
+    """Whether it reads prompts in one piece only."""
 
     def read(self, tokens: Row[int], start: int) -> Tensor: ...
 
@@ -219,7 +221,7 @@ class Stepper:
 
     def _read(self, reading: _Reading, allowance: int) -> int:
         prompt, start = reading.group.job.prompt, reading.position
-        piece = prompt[start : start + allowance]
+        piece = prompt[start:] if self._model.whole else prompt[start : start + allowance]
         began = self._clock()
         try:
             logits = self._model.read(piece, start)

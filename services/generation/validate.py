@@ -120,8 +120,11 @@ def priority(request: pb.GenerateRequest) -> Priority:
 
 def check_prompt_length(tokens: int, limits: Limits, token_cap: int | None) -> None:
     """Raises InvalidArgument (INPUT_TOO_LONG) unless the context has room for a token of output, and when the input
-    alone takes more than the cap that was reserved for the call.
+    alone takes more than the cap that was reserved for the call, or than an encoder takes.
     """
+    if limits.source is not None and tokens > limits.source:
+        most = f"{tokens} tokens are too many: the input may have {limits.source}"
+        raise InvalidArgument.of("input", most, reason="INPUT_TOO_LONG")
     if tokens >= limits.context:
         most = f"{tokens} tokens are too many: input and output together have {limits.context}"
         raise InvalidArgument.of("input", most, reason="INPUT_TOO_LONG")
