@@ -29,7 +29,7 @@ class GenerationServiceStub:
     """Text generation with a causal or an encoder-decoder language model.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest field violations,
-    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model), RESOURCE_EXHAUSTED
+    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model, adapter), RESOURCE_EXHAUSTED
     with RetryInfo and QuotaFailure (a limit; do not retry sooner),
     UNAVAILABLE with RetryInfo (overload or draining; retry),
     DEADLINE_EXCEEDED. Each carries google.rpc.ErrorInfo of domain "meshgate".
@@ -62,7 +62,7 @@ class GenerationServiceServicer:
     """Text generation with a causal or an encoder-decoder language model.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest field violations,
-    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model), RESOURCE_EXHAUSTED
+    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model, adapter), RESOURCE_EXHAUSTED
     with RetryInfo and QuotaFailure (a limit; do not retry sooner),
     UNAVAILABLE with RetryInfo (overload or draining; retry),
     DEADLINE_EXCEEDED. Each carries google.rpc.ErrorInfo of domain "meshgate".
@@ -121,7 +121,7 @@ class GenerationService:
     """Text generation with a causal or an encoder-decoder language model.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest field violations,
-    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model), RESOURCE_EXHAUSTED
+    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model, adapter), RESOURCE_EXHAUSTED
     with RetryInfo and QuotaFailure (a limit; do not retry sooner),
     UNAVAILABLE with RetryInfo (overload or draining; retry),
     DEADLINE_EXCEEDED. Each carries google.rpc.ErrorInfo of domain "meshgate".

@@ -38,6 +38,11 @@ class CausalModel:
         self._cache = SlotCache(rows, context)
         self._places = torch.arange(context, device=self._device)
 
+    @property
+    def module(self) -> Any:
+        """The model itself, for what changes its layers between two steps."""
+        return self._module
+
     def enter_thread(self) -> None:
         """Called once on the thread that will use the model: OpenMP counts threads for each calling thread."""
         if self._threads:
