@@ -312,7 +312,7 @@ class GenerateRequest(_message.Message):
     logprobs at all; 0 reports the chosen token alone.
     """
     adapter: _builtins.str
-    """The name of a LoRA adapter of this tenant, at most 256 bytes. Default: none."""
+    """The name of a LoRA adapter, this tenant's own or one for all, at most 256 bytes. Default: none."""
     priority: _priority_pb2.Priority.ValueType
     """Which traffic this is. Default interactive."""
     @_builtins.property

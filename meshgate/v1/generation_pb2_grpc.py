@@ -29,7 +29,7 @@ class GenerationServiceStub:
     """Text generation with a causal or an encoder-decoder language model.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest field violations,
-    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model), RESOURCE_EXHAUSTED
+    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model, adapter), RESOURCE_EXHAUSTED
     with QuotaFailure (a limit), and RetryInfo where it is known when a retry
     succeeds (do not retry sooner),
     UNAVAILABLE with RetryInfo (overload or draining; retry),
@@ -63,7 +63,7 @@ class GenerationServiceServicer:
     """Text generation with a causal or an encoder-decoder language model.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest field violations,
-    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model), RESOURCE_EXHAUSTED
+    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model, adapter), RESOURCE_EXHAUSTED
     with QuotaFailure (a limit), and RetryInfo where it is known when a retry
     succeeds (do not retry sooner),
     UNAVAILABLE with RetryInfo (overload or draining; retry),
@@ -123,7 +123,7 @@ class GenerationService:
     """Text generation with a causal or an encoder-decoder language model.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest field violations,
-    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model), RESOURCE_EXHAUSTED
+    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model, adapter), RESOURCE_EXHAUSTED
     with QuotaFailure (a limit), and RetryInfo where it is known when a retry
     succeeds (do not retry sooner),
     UNAVAILABLE with RetryInfo (overload or draining; retry),

@@ -30,7 +30,7 @@ class GenerationServiceStub:
     """Text generation with a causal or an encoder-decoder language model.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest field violations,
-    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model), RESOURCE_EXHAUSTED
+    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model, adapter), RESOURCE_EXHAUSTED
     with QuotaFailure (a limit), and RetryInfo where it is known when a retry
     succeeds (do not retry sooner),
     UNAVAILABLE with RetryInfo (overload or draining; retry),
@@ -56,7 +56,7 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     """Text generation with a causal or an encoder-decoder language model.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest field violations,
-    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model), RESOURCE_EXHAUSTED
+    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model, adapter), RESOURCE_EXHAUSTED
     with QuotaFailure (a limit), and RetryInfo where it is known when a retry
     succeeds (do not retry sooner),
     UNAVAILABLE with RetryInfo (overload or draining; retry),
@@ -78,7 +78,7 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Text generation with a causal or an encoder-decoder language model.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest field violations,
-    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model), RESOURCE_EXHAUSTED
+    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model, adapter), RESOURCE_EXHAUSTED
     with QuotaFailure (a limit), and RetryInfo where it is known when a retry
     succeeds (do not retry sooner),
     UNAVAILABLE with RetryInfo (overload or draining; retry),

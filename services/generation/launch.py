@@ -12,7 +12,8 @@ from typing import NamedTuple
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from services.batching.pace import Pace
-from services.generation import catalogue, limits, model
+from services.generation import adapters, catalogue, limits, model
+from services.generation.adapters import Adapters
 from services.generation.admission import Admission
 from services.generation.config import EngineConfig, GenerationConfig, ModelConfig
 from services.generation.constraints import Grammars
@@ -37,6 +38,13 @@ class _Beside(NamedTuple):
 
     tokenising: Tokenising
     admission: Admission
+    adapters: Adapters | None
+
+    def close(self) -> None:
+        """Ends their threads."""
+        self.tokenising.close()
+        if self.adapters is not None:
+            self.adapters.close()
 
 
 class Launch:
@@ -62,6 +70,7 @@ class Launch:
             self._leader = Leader(causal, self._ranks, self._failed)
         tokens = TokenBytes(tokenizer, causal.vocabulary_size, fresh=causal.source is not None)
         pace = Pace(self._engine.prefill_tokens)
+        adapting, loadable = adapters.opened(settings.adapters, causal.module, key)
         stepper = Stepper(
             self._leader or causal,
             tokens,
@@ -69,14 +78,15 @@ class Launch:
             self._engine.prefill_tokens,
             guest_rows=self._engine.guest_rows,
             reading=pace,
+            adapting=adapting,
         )
         engine = ContinuousEngine(stepper, on_death=self._failed, enter_thread=causal.enter_thread)
         grammars = _grammars(tokens, causal, tokenizer)
         entrance = Admission(self._engine.max_batch + self._engine.max_queue, self._engine.queue_tokens, pace)
         served = self._served(
-            settings, causal, PromptReader(tokenizer), engine, entrance, grammars, default=key == "model"
+            settings, causal, PromptReader(tokenizer), engine, entrance, grammars, loadable, default=key == "model"
         )
-        self._running[engine] = _Beside(served.tokenising, entrance)
+        self._running[engine] = _Beside(served.tokenising, entrance, loadable)
         engine.start()
         weakref.finalize(served.life, self._over, engine).atexit = False
         return served
@@ -90,7 +100,7 @@ class Launch:
         if self._leader is not None:
             await asyncio.to_thread(self._leader.stop)
         for beside in self._running.values():
-            beside.tokenising.close()
+            beside.close()
         self._running.clear()
 
     def _served(
@@ -101,6 +111,7 @@ class Launch:
         engine: ContinuousEngine,
         entrance: Admission,
         grammars: Grammars | None,
+        loadable: Adapters | None,
         *,
         default: bool,
     ) -> Served:
@@ -117,7 +128,7 @@ class Launch:
         )
         card = catalogue.card(bounds, causal, chat=prompts.chat, default=default)
         tokenising = Tokenising(capacity + _COUNTING)
-        return Served(engine, prompts, bounds, entrance, tokenising, card, Life(), grammars)
+        return Served(engine, prompts, bounds, entrance, tokenising, card, Life(), grammars, loadable)
 
     def _over(self, engine: ContinuousEngine) -> None:
         """The model is replaced and no call is left on it. Called wherever its last reference goes."""
@@ -127,7 +138,7 @@ class Launch:
     def _end(self, engine: ContinuousEngine) -> None:
         beside = self._running.pop(engine, None)
         if beside is not None:
-            beside.tokenising.close()
+            beside.close()
             task = self._loop.create_task(engine.stop(0.0))
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from services.generation.stepper import RowModel
 from services.weights.opening import Weights
@@ -21,6 +21,10 @@ class LoadedModel(RowModel, Protocol):
     """The most tokens of an input that is read apart from the output (encoder-decoder); None: they share `context`."""
     longest_output: int
     """The most tokens of an output."""
+
+    @property
+    def module(self) -> Any:
+        """The network itself, whose layers adapters change."""
 
     def enter_thread(self) -> None: ...
 

@@ -49,6 +49,11 @@ class CausalModel:
         self._cache = SlotCache(rows, context)
         self._places = torch.arange(context, device=self._device)
 
+    @property
+    def module(self) -> Any:
+        """The model itself, for what changes its layers between two steps."""
+        return self._module
+
     def enter_thread(self) -> None:
         """Called once on the thread that will use the model: OpenMP counts threads for each calling thread."""
         if self._threads:
@@ -139,6 +144,8 @@ def _likeliest(where: Path, context: int, module: Any) -> Tensor:
 def _seq2seq(config: PretrainedConfig, where: Path, model: ModelConfig, engine: EngineConfig, key: str) -> LoadedModel:
     if model.quantisation != "none":
         raise ConfigError(f"{key}.quantisation: encoder-decoders are served as they are")
+    if model.adapters is not None:
+        raise ConfigError(f"{key}.adapters: encoder-decoders have none")
     places = seq2seq.bounded(config, model.max_context, engine, key)
     module = _loader(AutoModelForSeq2SeqLM, where, model)().to(_device(model.device)).eval()
     return seq2seq.wrap(module, engine.max_batch, places, _threads(engine), key)

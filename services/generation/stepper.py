@@ -23,7 +23,7 @@ from meshgate.errors import Internal, MeshError
 from services.batching.pace import Pace
 from services.generation import sampling
 from services.generation.detokenise import TokenBytes
-from services.generation.engine import Delta, Finish, Priority
+from services.generation.engine import Adapter, Delta, Finish, Priority
 from services.generation.line import Line
 from services.generation.sampling import Choice
 from services.generation.sequence import Group, Sequence
@@ -55,6 +55,12 @@ class RowModel(Protocol):
     def wipe(self, row: int) -> None: ...
 
 
+class Adapting(Protocol):
+    """What knows how adapters change the model: see services.generation.adapters."""
+
+    def rows(self, adapters: Row[Adapter | None]) -> None: ...
+
+
 @dataclass(slots=True)
 class _Reading:
     """The prompt in the spare row; `logits` are there once all of it has been read."""
@@ -77,8 +83,10 @@ class Stepper:
         *,
         guest_rows: int = 0,
         reading: Pace | None = None,
+        adapting: Adapting | None = None,
     ) -> None:
-        """`reading` learns how long prompts take."""
+        """`reading` learns how long prompts take. Without `adapting`, jobs have no adapter."""
+        self._adapting = adapting
         self._guest_rows = min(guest_rows, model.rows - 1)
         self._pace = reading or Pace(prefill_tokens)
         self._model = model
@@ -106,6 +114,8 @@ class Stepper:
         self._advance()
         self._admit()
         self._deliver()
+        if self.idle():
+            self._adapt(())  # so that the last adapter can be freed
 
     def fail(self, error: MeshError) -> None:
         """Ends everything with `error`."""
@@ -151,6 +161,7 @@ class Stepper:
     def _advance(self) -> None:
         if not self._running:
             return
+        self._adapt([each.group for each in self._running])
         logits = self._model.decode([each.last for each in self._running], [each.length for each in self._running])
         for sequence in self._running:
             sequence.length += 1
@@ -160,6 +171,11 @@ class Stepper:
             if isinstance(choices[row], Exception):
                 self._model.wipe(row)
             self._free(row)
+
+    def _adapt(self, groups: Row[Group]) -> None:
+        """The next pass has a row for each of these."""
+        if self._adapting is not None:
+            self._adapting.rows([group.job.adapter for group in groups])
 
     def _take(self, sequence: Sequence, choice: Choice | Exception) -> bool:
         """Gives a sequence its token. True when it has ended, be it by an error of its own."""
@@ -222,6 +238,7 @@ class Stepper:
     def _read(self, reading: _Reading, allowance: int) -> int:
         prompt, start = reading.group.job.prompt, reading.position
         piece = prompt[start:] if self._model.whole else prompt[start : start + allowance]
+        self._adapt([reading.group])
         began = self._clock()
         try:
             logits = self._model.read(piece, start)

@@ -40,6 +40,7 @@ class Seq2SeqModel:
         self.device = str(module.device.type)
         self.end_tokens = end_tokens
         self.weights = Weights()
+        self.module = module
         self._device = module.device
         self._threads = threads
         self._encoder = module.get_encoder()
