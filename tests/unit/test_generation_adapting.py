@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import random
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM
 
 from services.generation.adapters.adapting import Adapting
@@ -20,6 +22,7 @@ from services.generation.engine import Job, Sampling
 from services.generation.model import CausalModel
 from services.generation.sequence import Group
 from services.generation.stepper import Stepper
+from services.weights import int8, packing
 from tests.generation_doubles import Heard, Letters
 from tests.tinymodels.llama import CONTEXT, VOCABULARY, build_tiny_llama
 from tests.tinymodels.lora import LAYERS, build_lora, merge
@@ -162,3 +165,23 @@ def test_experts_are_not_adapted() -> None:
             self.experts = torch.nn.ModuleList([torch.nn.Linear(4, 4)])
 
     assert set(Adapting(Mixture()).sizes) == {"gate"}
+
+
+@pytest.mark.parametrize("weights", [packing.pack, int8.quantise])
+def test_layers_whose_weights_have_another_form_take_adapters_too(
+    module: Any, adapters: dict[str, LoRA], weights: Callable[[Any], Any]
+) -> None:
+    served = copy.deepcopy(module).to(torch.bfloat16)
+    weights(served)
+    layer: Any = served.get_submodule(LAYER)
+    if type(layer) is nn.Linear:
+        pytest.skip("this CPU has no bfloat16 to pack weights for")
+    states = torch.randn(2, 3, layer.in_features, dtype=torch.bfloat16)
+    before = layer(states)
+    a, b = (part.to(torch.bfloat16) for part in adapters["a"].pairs[LAYER])
+    adapting = Adapting(served)
+    adapting.rows([LoRA(0, {LAYER: adapters["a"].pairs[LAYER]._replace(a=a, b=b)}, 0), None])
+    after = layer(states)
+    torch.testing.assert_close(after[0], before[0] + states[0] @ a.T @ b.T, atol=0.05, rtol=0.05)
+    assert not torch.equal(after[0], before[0])
+    assert torch.equal(after[1], before[1])
