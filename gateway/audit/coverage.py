@@ -50,30 +50,28 @@ class Stretch:
     @classmethod
     def of(cls, records: Iterable[bytes]) -> Stretch:
         """Of canonical records or lines."""
-        made = cls()
-        for record in records:
-            made.add(record)
-        return made
+        times = [time_of(record) for record in records]
+        return cls(len(times), min(times), max(times)) if times else cls()
 
     def add(self, record: bytes) -> None:
         """One record more, canonical or as a line without its newline."""
-        self._widen(1, time := time_of(record), time)
+        time = time_of(record)
+        if not self.records or time < self.oldest:
+            self.oldest = time
+        if time > self.newest:
+            self.newest = time
+        self.records += 1
 
     def join(self, other: Stretch) -> None:
         """All of `other` more."""
         if other.records:
-            self._widen(other.records, other.oldest, other.newest)
+            self.oldest = min(self.oldest, other.oldest) if self.records else other.oldest
+            self.newest = max(self.newest, other.newest)
+            self.records += other.records
 
     def within(self, promise: Promise) -> bool:
         """Whether they may go without a checkpoint."""
         return self.records <= promise.records and self.newest - self.oldest <= promise.microseconds
-
-    def _widen(self, records: int, oldest: int, newest: int) -> None:
-        if not self.records or oldest < self.oldest:
-            self.oldest = oldest
-        if newest > self.newest:
-            self.newest = newest
-        self.records += records
 
 
 class Coverage:
@@ -108,5 +106,6 @@ def time_of(record: bytes) -> int:
     """When a record, canonical or as a line without its newline, says it was made. 0 for one that is not as we write
     them: no other member may follow that could say otherwise.
     """
-    found = _TIME.fullmatch(record, max(0, record.rfind(b'"time":')))
+    at = record.rfind(b'"time":')
+    found = _TIME.fullmatch(record, at) if at > 0 else None
     return int(found[1]) if found else 0
