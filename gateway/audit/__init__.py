@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from gateway.audit.config import AuditConfig
 from gateway.audit.digest import ContentMac, ContentMacs
-from gateway.audit.log import AuditLog
+from gateway.audit.log import UNAVAILABLE, AuditLog
 from gateway.audit.record import AuditRecord
 
-__all__ = ["AuditConfig", "AuditLog", "AuditRecord", "ContentMac", "ContentMacs"]
+__all__ = ["UNAVAILABLE", "AuditConfig", "AuditLog", "AuditRecord", "ContentMac", "ContentMacs"]
