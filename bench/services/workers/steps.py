@@ -17,7 +17,7 @@ from services.generation import launch
 from services.generation.config import EngineConfig, ModelConfig
 from services.generation.detokenise import TokenBytes
 from services.generation.engine import Delta, Job, Sampling
-from services.generation.model import CausalModel
+from services.generation.loaded import LoadedModel
 from services.generation.sequence import Group
 from services.generation.stepper import Stepper
 
@@ -31,7 +31,7 @@ def main() -> None:
         parser.add_argument(name, required=True)
     flags = parser.parse_args()
     settings = ModelConfig.model_validate({"source": flags.model, "device": flags.device, "dtype": flags.dtype})
-    loaded: dict[int, tuple[CausalModel, Any]] = {}
+    loaded: dict[int, tuple[LoadedModel, Any]] = {}
 
     def work(order: worker.Order) -> worker.Done:
         if order.callers not in loaded:
@@ -42,7 +42,7 @@ def main() -> None:
     worker.serve("steps", work)
 
 
-def _work(model: CausalModel, tokenizer: Any, order: worker.Order) -> worker.Done:
+def _work(model: LoadedModel, tokenizer: Any, order: worker.Order) -> worker.Done:
     tokens = TokenBytes(tokenizer, model.vocabulary_size)
     stepper = Stepper(model, tokens, frozenset(), _PREFILL)  # no token ends an answer
     done, turns = worker.Done(), worker.Turns(order)
