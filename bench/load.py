@@ -49,7 +49,12 @@ class Load:
 
     def quantile(self, part: float) -> float:
         """The seconds within which this part of the calls had ended."""
-        return self.latencies[min(len(self.latencies) - 1, int(len(self.latencies) * part))]
+        return quantile(self.latencies, part)
+
+
+def quantile(ordered: Sequence[float], part: float) -> float:
+    """What this part of the values, which are in order, is no more than."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
 
 
 class Work(Protocol):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -15,9 +16,12 @@ _STOP_SECONDS: Final = 30
 
 
 @contextmanager
-def running(command: Iterable[str], log: Path) -> Iterator[int]:
-    """A process whose output goes to `log`; yields its pid and ends it in the end."""
-    with log.open("ab") as output, subprocess.Popen([*command], stdout=output, stderr=output) as process:  # noqa: S603 - our own commands
+def running(command: Iterable[str], log: Path, environment: Mapping[str, str] | None = None) -> Iterator[int]:
+    """A process whose output goes to `log`, in this environment or ours; yields its pid and ends it in the end."""
+    with (
+        log.open("ab") as output,
+        subprocess.Popen([*command], stdout=output, stderr=output, env=environment) as process,  # noqa: S603 - our own commands
+    ):
         try:
             yield process.pid
         finally:
@@ -31,6 +35,21 @@ def running(command: Iterable[str], log: Path) -> Iterator[int]:
 def python(module: str, *arguments: str) -> tuple[str, ...]:
     """The command of a module of ours."""
     return (sys.executable, "-m", module, *arguments)
+
+
+def free_port() -> int:
+    """A port that was free just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def alive(pid: int) -> bool:
+    """Whether a child of this process has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def family(pids: Iterable[int]) -> list[int]:

@@ -10,3 +10,9 @@ pin requirements.lock
 "$compile" "${shared[@]}" --extra gateway --extra services --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
 pin requirements-dev.lock
 "$compile" "${shared[@]}" --extra gateway --extra bench --constraint requirements-dev.lock --output-file requirements-bench.lock pyproject.toml
+
+# Each peer of the benchmarks is installed in an environment of its own.
+for peer in bench/services/peers/*.in; do
+  "$compile" "${shared[@]}" --no-annotate --output-file "${peer%.in}.lock" "$peer"
+  pin "${peer%.in}.lock"
+done

@@ -57,6 +57,7 @@ async def _serve(gateway: Gateway) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     try:
         await gateway.start()
+        process.settle()
         await stopping.wait()
     finally:
         await gateway.stop()

@@ -68,15 +68,15 @@ class Gateway:
         self._journal = Journal(self._audit, self._flood, self._telemetry)
         self._entrance = Entrance(config.server.max_calls, config.server.max_strangers)
         self.exposition = Exposition(config.metrics, self._telemetry, self._readings(), worker=worker or 0)
+        self._opener = Opener(config.sealing, self._replays())
         self._edge = Edge(self._build(), config.server)
         self._server: grpc.aio.Server | None = None
         self._watch: asyncio.Task[None] | None = None
 
     def _build(self) -> Pipeline:
         policy = Policy(self._config.policy)
-        opener = Opener(self._config.sealing, self._replays())
         local: Forwarder = Local(
-            self._catalogue, policy, lambda: [*opener.published(), *self._catalogue.sealing_keys()]
+            self._catalogue, policy, lambda: [*self._opener.published(), *self._catalogue.sealing_keys()]
         )
         return Pipeline(
             journal=self._journal,
@@ -85,7 +85,7 @@ class Gateway:
             policy=policy,
             catalogue=self._catalogue,
             limits=self._limits,
-            opener=opener,
+            opener=self._opener,
             forwarders={GATEWAY: local, **self._backends},
             max_message_bytes=self._config.server.max_message_bytes,
         )
@@ -101,7 +101,8 @@ class Gateway:
         if config.store is None or self._store is None:
             return None
         window_ms = int(config.sealing.window_seconds * 1000)
-        return SharedReplays(self._store, config.store.prefix, window_ms, config.store.timeout_seconds)
+        capacity, timeout = config.sealing.replay_capacity, config.store.timeout_seconds
+        return SharedReplays(self._store, config.store.prefix, window_ms, capacity, timeout)
 
     def _readings(self) -> Readings:
         made = Readings()
@@ -109,7 +110,7 @@ class Gateway:
         readings.of_sources(made, self._authenticator)
         readings.of_limits(made, self._limits)
         readings.of_doors(made, {"calls": self._entrance.calls, "strangers": self._entrance.strangers})
-        readings.of_strangers(made, lambda: self._flood.summed)
+        readings.of_floods(made, lambda: self._flood.summed)
         readings.of_patience(made, lambda: self._edge.lost_patience)
         readings.of_backends(made, lambda: {name: name not in self._unreached for name in self._backends})
         return made
@@ -119,6 +120,7 @@ class Gateway:
         await self.exposition.start()
         await self._audit.start()
         await self._authenticator.start()
+        self._opener.start()
         edge = self._config.server
         made = shield.server(_options(edge, shared=self._worker is not None), unknown=self._edge)
         shield.register(made, self._edge, PUBLIC_ROUTES)
@@ -146,6 +148,7 @@ class Gateway:
             await asyncio.gather(self._watch, return_exceptions=True)
         await asyncio.gather(*(backend.close() for backend in self._backends.values()))
         self._edge.stop()
+        await self._opener.stop()
         await self._limits.stop()
         self._journal.stop()
         await self._audit.stop()

@@ -14,10 +14,12 @@ from google.protobuf import json_format
 from gateway import audit_screen as screen
 from gateway.audit import match as matching
 from gateway.audit import tail as tailing
+from gateway.audit.checkpoint import SignedCheckpoint
 from gateway.audit.search import Query
 from gateway.audit.search import search as search_log
 from gateway.audit.signing import PUBLIC_KEY, load_public_key
 from gateway.audit.verify import verify_all
+from gateway.audit.witness import kept as kept_among
 from gateway.moments import moment
 from gateway.routes import PUBLIC_ROUTES
 from meshgate.runtime import config
@@ -45,12 +47,21 @@ def verify(
         Path | None,
         typer.Option(help="The first public key, PEM. Default: that of the state directory.", show_default=False),
     ] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LINE|FILE",
+            help="Checkpoints kept elsewhere, such as a process log; the log must contain them. May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Verify the logs of all writers from first record to last. Exit status 1: one is broken; 2: could not be read."""
     try:
         public = load_public_key(key or config.home() / "keys" / PUBLIC_KEY)
-        reports = verify_all(_directory(directory), public)
+        kept = [signed for given in checkpoint or () for signed in _kept(given)]
+        reports = verify_all(_directory(directory), public, kept)
     except (OSError, ValueError) as error:
         raise _failure(f"not verified: {error}") from error
     if as_json:
@@ -135,6 +146,14 @@ def match(
         raise _failure(f"not matched: {error}") from error
     typer.echo("the same" if same else "not the same")
     raise typer.Exit(0 if same else 1)
+
+
+def _kept(given: str) -> list[SignedCheckpoint]:
+    """Raises OSError or ValueError."""
+    if given.lstrip().startswith("{"):
+        return kept_among([given])
+    with Path(given).open(encoding="utf-8", errors="replace") as lines:
+        return kept_among(lines)
 
 
 def _query(since: str, until: str, method: str, fields: dict[str, str]) -> Query:

@@ -59,6 +59,8 @@ def _verdict(report: Report) -> dict[str, Any]:
         "checkpoints": report.checkpoints,
         "covered_through": report.covered,
         "uncovered": report.uncovered,
+        "promised": report.promised,
+        "matched": report.matched,
         "unfinished_bytes": report.unfinished_bytes,
         "key": report.key,
         "first_bad": _first_bad(report),
@@ -78,6 +80,7 @@ def _show(report: Report) -> None:
         ("segments", f"{report.segments:,}"),
         ("checkpoints", f"{report.checkpoints:,}"),
         ("not yet covered by one", f"{report.uncovered:,}"),
+        ("kept elsewhere, and in it", f"{report.matched:,}" if report.matched else ""),
         ("unfinished last line", f"{report.unfinished_bytes:,} bytes" if report.unfinished_bytes else ""),
     ):
         if value:
@@ -88,6 +91,8 @@ def _show(report: Report) -> None:
         console.print(f"[bold red]broken[/] at {escape(str(report.broken))}")
     else:
         console.print("[bold green]intact[/]")
+        if not report.promised and report.uncovered:
+            console.print("[yellow]its last checkpoint is of the old kind: nothing tells how many followed it[/]")
 
 
 def _table(rows: Iterable[dict[str, Any]]) -> Table:

@@ -93,6 +93,12 @@ class Policy:
         if not self.visible(principal, model):
             raise errors.PermissionDenied("this tenant may not use this model", reason="MODEL_NOT_ALLOWED")
 
+    def authorise_any_model(self, principal: Principal) -> None:
+        """Raises PermissionDenied (MODEL_NOT_ALLOWED) where the tenant may use no model at all."""
+        grant = self._tenants.get(principal.tenant, self._otherwise)
+        if not grant.every_model and not grant.models:
+            raise errors.PermissionDenied("this tenant may use no model", reason="MODEL_NOT_ALLOWED")
+
     def authorise_plain(self, principal: Principal) -> None:
         """Raises PermissionDenied (SEALED_REQUIRED) where the tenant's calls must be sealed."""
         if self._tenants.get(principal.tenant, self._otherwise).sealed_only:

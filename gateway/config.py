@@ -48,9 +48,9 @@ class EdgeConfig(Strict):
     """How long a caller may leave a reply unread."""
     min_ping_seconds: float = Field(10.0, ge=0.1, le=3600)
     """The least time between pings of a connection without calls; one that pings more often is closed."""
-    max_connection_idle_seconds: int = Field(900, ge=10, le=86_400)
+    max_connection_idle_seconds: int = Field(900, ge=1, le=86_400)
     """A connection without calls is closed after this."""
-    max_connection_age_seconds: int = Field(3600, ge=10)
+    max_connection_age_seconds: int = Field(3600, ge=1, le=86_400)
     """So that callers come back through the balancer now and then."""
     drain_seconds: float = Field(20.0, ge=0, le=600)
     reflection: bool = False
@@ -88,6 +88,8 @@ class GatewayConfig(Strict):
     def _workers_share(self) -> Self:
         if self.workers > 1 and self.store is None:
             raise ValueError("workers: more than one need a [store], or limits would not be exact")
+        if self.limits.replicas > 1 and self.store is None:
+            raise ValueError("limits.replicas: more than one need a [store], or each would have the limits to itself")
         return self
 
     @model_validator(mode="after")

@@ -19,7 +19,8 @@ from gateway.replays import OwnReplays, Replays
 from gateway.routes import PUBLIC_ROUTES, Route, relay_of
 from meshgate import errors, sealing
 from meshgate.runtime.keyring import Keyring
-from meshgate.runtime.sealed import SealingConfig
+from meshgate.runtime.renewal import Renewal
+from meshgate.runtime.sealed import SealingConfig, unnamed_zero_shot
 from meshgate.v1 import sealed_pb2
 
 
@@ -126,6 +127,15 @@ class Opener:
         self._keyring = Keyring(config.keys, now_ms)
         self._replays = replays or OwnReplays(self._window_ms, config.replay_capacity)
         self.published = self._keyring.published
+        self._renewal = Renewal(self._keyring)
+
+    def start(self) -> None:
+        """Keeps the keys renewed from here on. Needs a running event loop."""
+        self._renewal.start()
+
+    async def stop(self) -> None:
+        """Leaves no task."""
+        await self._renewal.stop()
 
     async def open(self, call: Call, principal: Principal, wanted: Intent) -> Exchange:
         """The request in the clear, or what can be known of it where a service is the recipient.
@@ -172,5 +182,7 @@ def _exchange(route: Route, opened: sealing.Opened, model: str) -> Exchange:
     inner = intent.read(route, opened.message)
     if inner.model != model:
         raise errors.InvalidArgument.of("envelope.header.model", "must be the model that the request inside names")
+    if inner.zero_shot and not model:
+        raise unnamed_zero_shot()
     kind = SealedStream if route.client_streams or route.server_streams else SealedUnary
     return kind(inner, opened.session)

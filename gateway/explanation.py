@@ -15,7 +15,7 @@ from gateway import gcra
 from gateway.authentication import STEPS, Findings
 from gateway.authorisation import Policy
 from gateway.limits import LimitsConfig
-from gateway.limits.plan import UNLIMITED, Plans
+from gateway.limits.plan import Plans
 from gateway.principal import Principal
 from gateway.routes import LOCAL_ROUTES, MODEL_ROUTES, PUBLIC_ROUTES, SEALED_ROUTES
 from meshgate import errors
@@ -30,7 +30,7 @@ class Question:
     method: str
     """`/package.Service/Method`; for a sealed call the one inside."""
     model: str = ""
-    """By its own name; "" asks for none."""
+    """By its own name; "" names none, as a call may."""
     sealed: bool = False
 
 
@@ -40,7 +40,7 @@ class Step:
 
     name: str
     passed: bool | None
-    """None: an earlier one failed, or there was nothing to ask."""
+    """None: an earlier one failed, there was nothing to ask, or only a running gateway can say."""
     reason: str = ""
     """What a caller who fails here is told, as a stable word."""
     detail: str = ""
@@ -111,43 +111,59 @@ def _proven(name: str, principal: Principal | None) -> str:
     return ""
 
 
-Check = Callable[[Principal], str | None]
-"""Returns what there is to say, or None where there was nothing to ask. Raises MeshError where a call would fail."""
+Said = tuple[bool | None, str]
+"""Whether a step was passed, None where that can't be said here, and what there is to say."""
+Check = Callable[[Principal], Said]
+"""Raises MeshError where a call would fail."""
+
+_NOT_ASKED: Final[Said] = (None, "not asked")
 
 
 def _checks(question: Question, policy: Policy) -> list[tuple[str, Check]]:
-    def method(_: Principal) -> str:
+    def method(_: Principal) -> Said:
         if question.method not in PUBLIC_ROUTES:
             raise errors.Unimplemented("no such method", reason="METHOD_UNKNOWN")
-        return question.method
+        return True, question.method
 
-    def scope(principal: Principal) -> str:
+    def scope(principal: Principal) -> Said:
         policy.authorise_method(principal, question.method)
-        return ""
+        return True, ""
 
-    def sealed(principal: Principal) -> str | None:
+    def sealed(principal: Principal) -> Said:
         if question.sealed or question.method in LOCAL_ROUTES:
-            return None
+            return _NOT_ASKED
         policy.authorise_plain(principal)
-        return "may be in the clear"
+        return True, "may be in the clear"
 
-    def model(principal: Principal) -> str | None:
-        if not question.model or question.method not in MODEL_ROUTES:
-            return None
-        policy.authorise_model(principal, question.model)
-        return question.model
+    def model(principal: Principal) -> Said:
+        route = MODEL_ROUTES.get(question.method)
+        if route is None:
+            return _NOT_ASKED
+        if question.model:
+            policy.authorise_model(principal, question.model)
+            return True, question.model
+        return _unnamed(policy, principal, route.backend)
 
     return [("method", method), ("scope", scope), ("sealed", sealed), ("model", model)]
+
+
+def _unnamed(policy: Policy, principal: Principal, backend: str) -> Said:
+    """Of a call that names no model. Raises PermissionDenied where the tenant may use none."""
+    default = policy.default_model(principal, backend)
+    if policy.visible(principal, default):  # it may use all, or this one by its own name
+        return True, default or "any"
+    policy.authorise_any_model(principal)
+    return None, f"depends on what model {default} is" if default else "depends on the service's default: name a model"
 
 
 def _asked(name: str, check: Check, made: Explanation) -> Step:
     if made.principal is None or not made.allowed:
         return Step(name, None)
     try:
-        said = check(made.principal)
+        passed, said = check(made.principal)
     except errors.MeshError as error:
         return Step(name, False, error.reason, error.message)
-    return Step(name, None, detail="not asked") if said is None else Step(name, True, detail=said)
+    return Step(name, passed, detail=said)
 
 
 def _limits(question: Question, principal: Principal, config: LimitsConfig) -> list[Applied]:
@@ -156,7 +172,7 @@ def _limits(question: Question, principal: Principal, config: LimitsConfig) -> l
     streams = route.client_streams or route.server_streams
     plan = Plans(config).of(principal.tenant, principal.subject, question.model, streams=streams)
     rates = [_rate(each.subject, each.name, each.limit) for each in (*plan.requests, *plan.tokens)]
-    places = [Applied(each.subject, each.name, each.most, None) for each in plan.places if each.most < UNLIMITED]
+    places = [Applied(each.subject, each.name, each.most, None) for each in plan.places]
     return rates + places
 
 

@@ -1,17 +1,19 @@
-"""Refusals of strangers, recorded at a bounded rate: a flood of bad tokens must not fill the disk that audits it.
+"""Refusals, recorded at a bounded rate: a flood of them must not fill the disk that audits it.
 
-Every refusal is accounted for, but not every one by a record of its own. Whoever is refused before a principal is known
-costs an attacker one packet and no secret, while a record of its own costs us some 700 bytes for ever and a place in a
-group commit that known callers wait for. So the first few refusals of a network address in each second are recorded
-singly, as any call is; those beyond are counted by address and reason, and each second of counting leaves one record
-with the count and the times of the first and the last. Nothing is lost that an investigator could use: which address,
-why, how often and when remain; request ids and ports of the repeats don't.
+Every refusal is accounted for, but not every one by a record of its own. A refusal costs who asks for it one packet,
+while a record of its own costs us some 700 bytes for ever and a place in a group commit that others wait for. So the
+first few refusals of a caller in each second are recorded singly, as any call is; those beyond are counted by caller
+and reason, and each second of counting leaves one record with the count and the times of the first and the last.
+Nothing is lost that an investigator could use: who, why, how often and when remain; request ids, methods and ports of
+the repeats don't.
 
-What is known of a caller with a good token is always recorded singly: that is bounded by its limits. A crash loses at
-most the counts of its last second, never a call that was let in.
+A caller is the tenant and subject of a good token, and else the network address. The two are counted apart, so that
+strangers can't use up what callers have. Only what was not let in is summed: calls that are let in are bounded by
+limits and have records of their own. A crash loses at most the counts of its last second.
 
-Addresses are many too (an IPv6 host has 2**64), so an IPv6 address counts as its /64, and at most `peers` are told
-apart in one second; the rest share one count under the name OTHERS.
+Addresses are many (an IPv6 host has 2**64), so an IPv6 address counts as its /64; and subjects are many where an issuer
+makes them up. So at most `peers` addresses and `callers` subjects are told apart in one second. The rest share a count:
+addresses under the name OTHERS, subjects that of their tenant, without a subject.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from pydantic import Field
@@ -33,21 +35,42 @@ _SECOND: Final = 1_000_000
 
 
 class FloodConfig(Strict):
-    """When refusals of strangers are recorded in sums."""
+    """When refusals are recorded in sums."""
 
     singly_per_second: int = Field(20, ge=1, le=100_000)
-    """How many of one address are recorded singly in one second."""
+    """How many of one stranger's address are recorded singly in one second."""
     singly_per_second_in_all: int = Field(200, ge=1, le=1_000_000)
     """How many of all addresses together: many addresses are no more expensive than one."""
     peers: int = Field(1000, ge=1, le=100_000)
     """How many addresses are told apart in one second; each is one record at most, and a reason."""
+    callers_singly_per_second: int = Field(20, ge=1, le=100_000)
+    """How many of one subject of a tenant are recorded singly in one second."""
+    callers_singly_per_second_in_all: int = Field(200, ge=1, le=1_000_000)
+    """How many of all tenants and subjects together."""
+    callers: int = Field(1000, ge=1, le=100_000)
+    """How many subjects are told apart in one second, as `peers`; and as many tenants beside them."""
+
+
+class Who(NamedTuple):
+    """Who was refused: a stranger by network address, a caller by tenant and subject."""
+
+    peer: str = ""
+    tenant: str = ""
+    subject: str = ""
+
+    def rest(self) -> Who:
+        """Under which name it is counted where there are too many to tell apart."""
+        return Who(tenant=self.tenant) if self.tenant else Who(peer=OTHERS)
+
+
+_REST: Final = Who(peer=OTHERS)
 
 
 @dataclass(slots=True)
 class Sum:
-    """Refusals of one address for one reason that have no record of their own. Times are microseconds, Unix epoch."""
+    """Refusals of one caller for one reason that have no record of their own. Times are microseconds, Unix epoch."""
 
-    peer: str
+    who: Who
     reason: str
     count: int
     first: int
@@ -59,37 +82,63 @@ class Flood:
 
     def __init__(self, config: FloodConfig, clock: Callable[[], int]) -> None:
         """`clock` gives microseconds since the Unix epoch."""
-        self.summed = 0
-        """Refusals without a record of their own, since the start."""
-        self._config = config
-        self._clock = clock
-        self._second = -1
-        self._singly: dict[str, int] = {}
-        self._in_all = 0
-        self._sums: dict[tuple[str, str], Sum] = {}
+        self._strangers = _Share(config.singly_per_second, config.singly_per_second_in_all, config.peers, clock)
+        self._callers = _Share(
+            config.callers_singly_per_second, config.callers_singly_per_second_in_all, config.callers, clock
+        )
 
-    def singly(self, peer: str, reason: str) -> bool:
+    @property
+    def summed(self) -> int:
+        """Refusals without a record of their own, since the start."""
+        return self._strangers.summed + self._callers.summed
+
+    def singly(self, who: Who, reason: str) -> bool:
         """Whether this refusal gets a record of its own. If not it has been counted, and `due` will tell of it.
 
-        `peer` is gRPC's name of it (`ipv4:192.0.2.1:50000`), `reason` that of the refusal.
+        `reason` is that of the refusal.
         """
-        now = self._clock()
-        self._turn(now)
-        address = self._known(network(peer))
-        if self._take(address) and self._in_all < self._config.singly_per_second_in_all:
-            self._in_all += 1
-            return True
-        self._count(address, reason, now)
-        return False
+        return (self._callers if who.tenant else self._strangers).singly(who, reason)
 
     def due(self) -> list[Sum]:
         """The sums so far, each told once. To be asked once a second while `waiting`, and at the end."""
+        return [*self._strangers.due(), *self._callers.due()]
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there are sums that `due` has not told."""
+        return self._strangers.waiting or self._callers.waiting
+
+
+class _Share:
+    """What strangers have, or callers."""
+
+    def __init__(self, singly: int, in_all: int, apart: int, clock: Callable[[], int]) -> None:
+        self.summed = 0
+        self._most = singly
+        self._most_in_all = in_all
+        self._apart = apart
+        self._clock = clock
+        self._second = -1
+        self._singly: dict[Who, int] = {}
+        self._in_all = 0
+        self._sums: dict[tuple[Who, str], Sum] = {}
+
+    def singly(self, who: Who, reason: str) -> bool:
+        now = self._clock()
+        self._turn(now)
+        known = self._known(who)
+        if self._take(known) and self._in_all < self._most_in_all:
+            self._in_all += 1
+            return True
+        self._count(known, reason, now)
+        return False
+
+    def due(self) -> list[Sum]:
         sums, self._sums = list(self._sums.values()), {}
         return sums
 
     @property
     def waiting(self) -> bool:
-        """Whether there are sums that `due` has not told."""
         return bool(self._sums)
 
     def _turn(self, now: int) -> None:
@@ -99,27 +148,38 @@ class Flood:
             self._singly = {}
             self._in_all = 0
 
-    def _known(self, address: str) -> str:
-        if address in self._singly or len(self._singly) < self._config.peers:
-            return address
-        return OTHERS
+    def _known(self, who: Who) -> Who:
+        """The name that `who` goes by in this second: its own, that of the rest of a tenant, that of all the rest."""
+        for name, most in ((who, self._apart), (who.rest(), 2 * self._apart)):
+            if name in self._singly or len(self._singly) < most:
+                return name
+        return _REST
 
-    def _take(self, address: str) -> bool:
-        taken = self._singly.get(address, 0)
-        self._singly[address] = taken + 1
-        return taken < self._config.singly_per_second
+    def _take(self, who: Who) -> bool:
+        taken = self._singly.get(who, 0)
+        self._singly[who] = taken + 1
+        return taken < self._most
 
-    def _count(self, address: str, reason: str, now: int) -> None:
+    def _count(self, who: Who, reason: str, now: int) -> None:
         self.summed += 1
-        key = (address, reason)
-        if key not in self._sums and len(self._sums) >= self._config.peers + _MAX_REASONS:
-            key = (OTHERS, OTHERS)
+        key = self._key(who, reason)
         found = self._sums.get(key)
         if found is None:
             self._sums[key] = Sum(*key, count=1, first=now, last=now)
         else:
             found.count += 1
             found.last = now
+
+    def _key(self, who: Who, reason: str) -> tuple[Who, str]:
+        for key, most in (((who, reason), self._apart), ((who.rest(), reason), 2 * self._apart)):
+            if key in self._sums or len(self._sums) < most + _MAX_REASONS:
+                return key
+        return _REST, OTHERS
+
+
+def stranger(peer: str) -> Who:
+    """Whoever calls from `peer`, gRPC's name of it (`ipv4:192.0.2.1:50000`)."""
+    return Who(peer=network(peer))
 
 
 def network(peer: str) -> str:

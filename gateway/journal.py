@@ -1,23 +1,27 @@
 """The audit stage: every call that begins leaves a record of how it ended, before its caller hears of it.
 
-A call that the pipeline admits leaves one more at that moment, so that a crash in the middle leaves its trace. Refusals
-of strangers beyond a rate leave one record together: see gateway.flood.
+A call that the pipeline admits leaves one more at that moment, so that a crash in the middle leaves its trace. Where
+replies stream, none of them reaches the caller before that record is safe; a single reply waits for the last record,
+which is behind it in the same order. Refusals beyond a rate leave one record together: see gateway.flood.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from gateway import outcome
-from gateway.audit import AuditLog, AuditRecord
+from gateway.audit import UNAVAILABLE, AuditLog, AuditRecord
 from gateway.call import Call
-from gateway.flood import Flood
+from gateway.flood import Flood, Who, stranger
 from gateway.outcome import Outcome
 from gateway.telemetry import Telemetry
 
 _SUM_SECONDS: Final = 1.0
+_UNWAITED: Final = frozenset({outcome.CANCELLED, outcome.Outcome("UNAVAILABLE", UNAVAILABLE)})
 
 
 class Journal:
@@ -45,11 +49,11 @@ class Journal:
     async def failed(self, call: Call, error: BaseException) -> None:
         """Commits the last record of a call that `error` ended. Raises Unavailable as `ended` does, in its place."""
         ended = outcome.of(error)
-        if call.principal is None and not self._flood.singly(call.peer, ended.reason):
+        if not call.admitted and not self._flood.singly(_who(call), ended.reason):
             self._done(call, ended)
             self._sum_up()
-        elif ended is outcome.CANCELLED or (call.principal is None and not call.inside):
-            # Nobody is left to wait, or nobody who was let in.
+        elif ended in _UNWAITED or (call.principal is None and not call.inside):
+            # Nobody is left to wait, or nobody who was let in, or it is told already that records can't be written.
             self._log.leave(_last(call, ended))
             self._done(call, ended)
         else:
@@ -81,21 +85,33 @@ class Journal:
     def _tell(self) -> None:
         self._summing = None
         for summed in self._flood.due():
+            who = {name: value for name, value in summed.who._asdict().items() if value}
             self._log.note(
                 event="refusals",
                 time=summed.last,
                 first=summed.first,
                 count=summed.count,
-                peer=summed.peer,
                 reason=summed.reason,
                 decision="deny",
+                **who,
             )
 
-    def admitted(self, call: Call) -> None:
-        """Records that a call may go on, without waiting: its last record comes later in the same order."""
+    def admitted(self, call: Call, *, streams: bool) -> Callable[[], Awaitable[None]] | None:
+        """Records that a call may go on, without waiting. What it returns is to be awaited before the first reply of a
+        call whose replies stream; it raises Unavailable (AUDIT_UNAVAILABLE).
+        """
         call.admitted = True
         call.macs = self._log.content_macs()
-        self._log.leave(_record(call, "admitted", decision="allow"))
+        record = _record(call, "admitted", decision="allow")
+        if streams:
+            return partial(self._log.written, self._log.begin(record))
+        self._log.leave(record)
+        return None
+
+
+def _who(call: Call) -> Who:
+    principal = call.principal
+    return stranger(call.peer) if principal is None else Who(tenant=principal.tenant, subject=principal.subject)
 
 
 def _last(call: Call, ended: Outcome) -> AuditRecord:

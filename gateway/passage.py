@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from gateway.call import Call, Replies, Requests
@@ -15,15 +15,30 @@ _LOOK_SECONDS: Final = 1.0
 Standing = Callable[[Call], None]
 """Raises MeshError when a call that was admitted may not go on."""
 
+Recorded = Callable[[], Awaitable[None]]
+"""Returns when a call's beginning is on record. Raises MeshError when it can't be."""
+
 
 class Passage:
     """Both directions of one call, in the clear on the side of the forwarder, and digested there for the audit.
 
     Digests are of what was said, not of how it was sealed, so that a text can be matched with its record later. What
     is sealed to a service stays sealed here, and that is what is digested.
+
+    The first reply waits until it is on record that the call was let through.
     """
 
-    __slots__ = ("_call", "_exchange", "_look_at", "_macs", "_replies", "_requests", "_reservation", "_standing")
+    __slots__ = (
+        "_call",
+        "_exchange",
+        "_look_at",
+        "_macs",
+        "_recorded",
+        "_replies",
+        "_requests",
+        "_reservation",
+        "_standing",
+    )
 
     def __init__(
         self,
@@ -33,8 +48,12 @@ class Passage:
         requests: Requests,
         replies: Replies,
         standing: Standing,
+        recorded: Recorded | None = None,
     ) -> None:
-        """Digests the first message. Raises RuntimeError for a call that was not admitted."""
+        """Digests the first message. `recorded` None: what is sent here does not reach the caller before the end.
+
+        Raises RuntimeError for a call that was not admitted.
+        """
         if call.macs is None:
             raise RuntimeError("only what is admitted passes")
         self._call = call
@@ -43,6 +62,7 @@ class Passage:
         self._look_at = time.monotonic() + _LOOK_SECONDS
         self._exchange = exchange
         self._macs = call.macs
+        self._recorded = recorded
         self._requests = requests
         self._replies = replies
         self._macs.request.update(exchange.inner.first)
@@ -60,9 +80,19 @@ class Passage:
         """Passes a reply on, or keeps it for the end where the seal wants that. Waits while the caller reads slowly."""
         self._look()
         self._macs.reply.update(reply)
-        sealed = self._exchange.seal(reply)
-        if sealed is not None:
-            await self._replies.send(sealed)
+        await self._reply(self._exchange.seal(reply))
+
+    async def finish(self) -> None:
+        """Passes on what comes after the last reply: what the seal kept for the end, or that this was all."""
+        await self._reply(self._exchange.finish(self._call))
+
+    async def _reply(self, sealed: bytes | None) -> None:
+        if sealed is None:
+            return
+        if self._recorded is not None:
+            await self._recorded()
+            self._recorded = None
+        await self._replies.send(sealed)
 
     def _look(self) -> None:
         """Long calls are looked at again, at most once a second: what let them in may hold no longer."""

@@ -4,7 +4,8 @@
     -> audit closes
 
 Each stage is its own file and can refuse by raising a MeshError. A unary call is a stream of one message: nothing here
-asks for the arity. The caller's final status leaves only after `journal` has its record on disk.
+asks for the arity, except on behalf of `journal`: a call's beginning is on record before the first of several replies
+leaves, and its end before the final status does.
 """
 
 from __future__ import annotations
@@ -77,8 +78,9 @@ class Pipeline:
         reservation = await self._reserve(call, principal, wanted)
         try:
             exchange = await self._open(call, principal, wanted)
-            self.journal.admitted(call)
-            await self._forward(call, exchange, reservation, requests, replies)
+            recorded = self.journal.admitted(call, streams=PUBLIC_ROUTES[call.method].server_streams)
+            passage = Passage(call, exchange, reservation, requests, replies, self._still_believed, recorded)
+            await self._forward(call, exchange.inner, passage)
         except BaseException as error:
             self.limits.abandon(reservation, call, error)
             raise
@@ -138,15 +140,10 @@ class Pipeline:
         call.mark("open")
         return exchange
 
-    async def _forward(
-        self, call: Call, exchange: Exchange, reservation: Reservation, requests: Requests, replies: Replies
-    ) -> None:
+    async def _forward(self, call: Call, wanted: Intent, passage: Passage) -> None:
         """Relays replies as they come, sealed where the request was."""
-        wanted = exchange.inner
-        passage = Passage(call, exchange, reservation, requests, replies, self._still_believed)
         await self.forwarders[wanted.route.backend].forward(call, wanted.route, wanted.first, passage)
-        if (last := exchange.finish(call)) is not None:
-            await replies.send(last)
+        await passage.finish()
         call.mark("forward")
 
     def _still_believed(self, call: Call) -> None:

@@ -97,11 +97,11 @@ def of_doors(readings: Readings, doors: Mapping[str, Inside]) -> None:
     )
 
 
-def of_strangers(readings: Readings, summed: Callable[[], int]) -> None:
-    """Refusals of strangers that the audit tells in sums: see gateway.flood."""
+def of_floods(readings: Readings, summed: Callable[[], int]) -> None:
+    """Refusals that the audit tells in sums: see gateway.flood."""
     readings.counter(
         "meshgate_gateway_summed_refusals_total",
-        "Refusals of strangers that have no audit record of their own",
+        "Refusals that have no audit record of their own",
         lambda: float(summed()),
     )
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Protocol
+from typing import Final, Protocol
 
 import redis.exceptions
 
 from gateway.store import Client
 from meshgate import errors, sealing
 from meshgate.v1.sealed_pb2 import EnvelopeHeader
+
+_APART_MS: Final = 60_000
+"""How far the clocks of two gateways may be apart: by so much longer may the slower one let an envelope in again."""
 
 
 class Replays(Protocol):
@@ -32,17 +35,25 @@ class OwnReplays:
 
 
 class SharedReplays:
-    """In Redis or Valkey: a key an envelope, which ends when the envelope does. It must not evict keys."""
+    """In Redis or Valkey: a key an envelope, which ends a minute after the envelope does. It must not evict keys.
 
-    def __init__(self, client: Client, prefix: str, window_ms: int, timeout: float) -> None:
-        """Each command is bounded by `timeout` seconds."""
+    How many there are is bounded by what each process lets in, and in the end by the store's `maxmemory`: a store that
+    is full refuses the key, and so the call is refused.
+    """
+
+    def __init__(self, client: Client, prefix: str, window_ms: int, capacity: int, timeout: float) -> None:
+        """`capacity` is how many envelopes this process lets in while they could be used again. Each command is
+        bounded by `timeout` seconds.
+        """
         self._client = client
         self._prefix = f"{prefix}:replays:"
-        self._lasts_ms = 2 * window_ms
+        self._lasts_ms = 2 * window_ms + _APART_MS
+        self._own = OwnReplays(window_ms, capacity)
         self._timeout = timeout
 
     async def admit(self, header: EnvelopeHeader, now_ms: int) -> None:
         """See Replays. Without the store sealed calls are refused: an envelope used twice can't be told."""
+        await self._own.admit(header, now_ms)
         mine = os.urandom(8)  # a command that the client sent twice must not take itself for another's
         try:
             async with asyncio.timeout(self._timeout):

@@ -73,7 +73,10 @@ class NotFound(MeshError):
 
 
 class LimitExceeded(MeshError):
-    """A limit of the caller is spent: retry no sooner than `retry_after` seconds. `subject` and `limit` name it."""
+    """A limit of the caller is spent. `subject` and `limit` name it.
+
+    `retry_after`: a retry so many seconds later succeeds, unless others come first; None: nobody knows when.
+    """
 
     default_reason = "RATE_LIMITED"
 
@@ -81,7 +84,7 @@ class LimitExceeded(MeshError):
         self,
         message: str,
         *,
-        retry_after: float,
+        retry_after: float | None = None,
         subject: str = "",
         limit: str = "",
         reason: str | None = None,

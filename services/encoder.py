@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModel
 
-from services.tokens import Tokens
+from services.models.config import SourceConfig
+from services.tokens import Cut, Tokeniser, Tokens
+from services.weights import opening, quality
+from services.weights.opening import Weights, Where
+from services.weights.quality import Yardstick
 
 
 class Pooling(Enum):
@@ -25,9 +30,10 @@ class Pooling(Enum):
 class Encoder:
     """An encoder and its number format."""
 
-    def __init__(self, module: Any, pad_id: int) -> None:
+    def __init__(self, module: Any, pad_id: int, weights: Weights | None = None) -> None:
         self.dimensions = int(module.config.hidden_size)
         self.dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
+        self.weights = weights or Weights()
         self._module = module
         self._device = next(module.parameters()).device
         self.device = self._device.type
@@ -77,10 +83,31 @@ def _pool_as(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
 
 
 def load_encoder(
-    directory: Path | str, device: torch.device, dtype: torch.dtype, pad_id: int, *, allow_pickle: bool = False
+    settings: SourceConfig, key: str, directory: Path, where: Where, tokeniser: Tokeniser, pad_id: int
 ) -> Encoder:
-    """Loads the weights of a directory (see services.models.source, which says what `allow_pickle` is). Raises OSError,
-    ValueError, SafetensorError or RuntimeError when it can't.
+    """Loads the weights of a directory (see services.models.source). Raises ConfigError, OSError, ValueError,
+    SafetensorError or RuntimeError when it can't.
     """
-    module = AutoModel.from_pretrained(directory, dtype=dtype, use_safetensors=None if allow_pickle else True)
-    return Encoder(module.to(device).eval(), pad_id)
+    safe = None if settings.allow_pickle else True
+    load = partial(AutoModel.from_pretrained, directory, dtype=where.dtype, use_safetensors=safe)
+
+    def answer(module: Any) -> Tensor:
+        batch = sample(tokeniser)
+        return Encoder(module, pad_id).pooled(batch, [Pooling.MEAN] * len(batch))
+
+    module, weights = opening.opened(
+        settings, key, where, load, [directory], Yardstick(answer, quality.cosine, tokeniser.max_tokens)
+    )
+    return Encoder(module, pad_id, weights)
+
+
+def sample(tokeniser: Tokeniser) -> list[Tokens]:
+    """The texts that quality is measured by, read, and cut where they are too long."""
+    return tokeniser.read(quality.texts(), Cut.END, "texts")
+
+
+def first_lengths(most: int, *, compiled: bool) -> list[list[int]]:
+    """Batches to run before callers come, by the lengths of their inputs: a short and a long one, so that no caller
+    pays for first-time allocations. What is compiled is compiled apart for one input and for several.
+    """
+    return [[4], [most], *([[4, 6], [most, 6, 4]] if compiled else [])]

@@ -60,6 +60,10 @@ class Tokeniser:
         """Token ids of texts with a second one each; an empty one is none."""
         return await asyncio.to_thread(self._encode, texts, pairs, cut, field)
 
+    def read(self, texts: Sequence[str], cut: Cut, field: str) -> list[Tokens]:
+        """As `encode`, for a thread that may wait."""
+        return self._encode(texts, None, cut, field)
+
     def _encode(self, texts: Sequence[str], pairs: Sequence[str] | None, cut: Cut, field: str) -> list[Tokens]:
         first = self._backend.encode_batch(list(texts), add_special_tokens=False)
         second = self._backend.encode_batch(list(pairs), add_special_tokens=False) if pairs else [None] * len(first)

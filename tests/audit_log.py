@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import threading
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 from gateway.audit import AuditConfig, AuditRecord
 from gateway.audit import record as records
+from gateway.audit.checkpoint import FILE
 from gateway.audit.disk import Disk
 from gateway.audit.ledger import Ledger
 from gateway.audit.signing import PUBLIC_KEY, load_public_key
@@ -93,6 +95,13 @@ def abandon(made: Ledger) -> None:
     made._segment.close()
     made._checkpoints.close()
     made._disk.close(made._lock)
+
+
+def uncover(log: Path, seq: int) -> None:
+    """Drops the checkpoints of record `seq` and later ones."""
+    path = log / FILE
+    kept = [line for line in path.read_bytes().splitlines(keepends=True) if json.loads(line)["seq"] < seq]
+    path.write_bytes(b"".join(kept))
 
 
 def segment(directory: Path, number: int = 1) -> Path:

@@ -42,6 +42,8 @@ class Letters:
 class CountingModel:
     """After token n comes n + 1. It keeps each row's tokens and checks that the engine tells the truth about them."""
 
+    whole = False
+
     def __init__(self, rows: int = 4, context: int = 64) -> None:
         self.rows = rows
         self.context = context

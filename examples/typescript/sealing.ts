@@ -1,4 +1,5 @@
-// Meshgate's sealed calls, version 1, from docs/sealing.md: bytes in, bytes out. The caller's side of a unary call.
+// Meshgate's sealed calls, version 1, from docs/sealing.md: bytes in, bytes out. The caller's side of
+// calls with one request.
 import { createDecipheriv, createHash, hkdfSync, randomBytes } from "node:crypto";
 import { Aes256Gcm, CipherSuite, DhkemX25519HkdfSha256, HkdfSha256 } from "@hpke/core";
 import { XWing } from "@hpke/hybridkem-x-wing";
@@ -31,11 +32,11 @@ export interface Segment {
 
 export interface SealedRequest {
   readonly envelope: { readonly header: Uint8Array; readonly ciphertext: Uint8Array };
-  /** Opens the one reply. Throws where it was changed or is not complete. */
-  open(segment: Segment): Uint8Array;
+  readonly replies: Replies;
 }
 
 const TAG_BYTES = 16;
+const MAX_SEGMENTS = 2 ** 31;
 
 /** SHA-256 of the suite's number and the key, for pinning. */
 export function fingerprint(key: PublicKey): Buffer {
@@ -60,22 +61,59 @@ export async function seal(
   const info = Buffer.concat([Buffer.from("meshgate/sealed/v1\0"), Uint8Array.of(key.suite), sealed]);
   const { enc, ct } = await suite.seal({ recipientPublicKey, info: bytes(info) }, bytes(body));
   const ciphertext = Buffer.concat([Buffer.from(enc), Buffer.from(ct)]);
-  return { envelope: { header: sealed, ciphertext }, open: (segment) => openReply(replyKey, sealed, segment) };
+  return { envelope: { header: sealed, ciphertext }, replies: new Replies(replyKey, sealed) };
 }
 
-/** Opens the only segment of a unary reply, number 0. */
-export function openReply(replyKey: Uint8Array, header: Uint8Array, segment: Segment): Uint8Array {
-  if (!segment.last) throw new Error("the reply was cut off");
-  const salt = createHash("sha256").update(header).digest();
-  const derived = Buffer.from(hkdfSync("sha256", replyKey, salt, "meshgate/sealed/v1/response", 44));
-  const at = segment.ciphertext.length - TAG_BYTES;
-  if (at < 1) throw new Error("the reply does not open");
-  const decipher = createDecipheriv("aes-256-gcm", derived.subarray(0, 32), derived.subarray(32));
-  decipher.setAAD(Uint8Array.of(1));
-  decipher.setAuthTag(segment.ciphertext.subarray(at));
-  const plain = Buffer.concat([decipher.update(segment.ciphertext.subarray(0, at)), decipher.final()]);
-  if (plain[0] !== 1) throw new Error("the reply has no message");
-  return plain.subarray(1);
+/** Opens the segments of a call's replies, in their order. */
+export class Replies {
+  readonly #key: Buffer;
+  readonly #base: Buffer;
+  #next = 0;
+  #complete = false;
+
+  /** `header` is the envelope's, as it was sent. */
+  constructor(replyKey: Uint8Array, header: Uint8Array) {
+    const salt = createHash("sha256").update(header).digest();
+    const derived = Buffer.from(hkdfSync("sha256", replyKey, salt, "meshgate/sealed/v1/response", 44));
+    this.#key = derived.subarray(0, 32);
+    this.#base = derived.subarray(32);
+  }
+
+  /** The message in a segment, if it has one. Throws where it was changed, moved or repeated: nothing after it counts. */
+  open(segment: Segment): Uint8Array | undefined {
+    if (this.#complete || this.#next >= MAX_SEGMENTS) throw new Error("the reply goes on after its end");
+    const plain = this.#decrypted(segment);
+    this.#complete = segment.last;
+    this.#next += 1;
+    if (plain[0] === 1) return plain.subarray(1);
+    if (plain.length === 1 && plain[0] === 0 && segment.last) return undefined;
+    throw new Error("the reply does not open");
+  }
+
+  /** To be called when the call has ended. Throws where its last segment never came. */
+  close(): void {
+    if (!this.#complete) throw new Error("the reply was cut off");
+  }
+
+  #decrypted(segment: Segment): Buffer {
+    const at = segment.ciphertext.length - TAG_BYTES;
+    if (at < 1) throw new Error("the reply does not open");
+    const decipher = createDecipheriv("aes-256-gcm", this.#key, this.#nonce());
+    decipher.setAAD(Uint8Array.of(segment.last ? 1 : 0));
+    decipher.setAuthTag(segment.ciphertext.subarray(at));
+    try {
+      return Buffer.concat([decipher.update(segment.ciphertext.subarray(0, at)), decipher.final()]);
+    } catch {
+      throw new Error("the reply does not open");
+    }
+  }
+
+  /** base XOR the segment's number, as 96 bits; the number has no more than 31. */
+  #nonce(): Buffer {
+    const nonce = Buffer.from(this.#base);
+    nonce.writeUInt32BE((nonce.readUInt32BE(8) ^ this.#next) >>> 0, 8);
+    return nonce;
+  }
 }
 
 function hpke(suite: number): CipherSuite {

@@ -1,7 +1,8 @@
 """Signed checkpoints: how far the log had come, said by the holder of the signing key (Ed25519).
 
-One canonical JSON object a line in checkpoints.jsonl: `hash` and `seq` of the record reached, `key`, `time`, `writer`
-and `signature`, which covers the others.
+One canonical JSON object a line in checkpoints.jsonl: `hash` and `seq` of the record reached, `key`, `time`, `writer`,
+what may follow before the next (`next_records`, `next_us`; see gateway.audit.coverage) and `signature`, which covers
+the others.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.audit.chain import Broken, Link
+from gateway.audit.coverage import Promise
 from gateway.audit.record import canonical
 from gateway.audit.signing import SigningKeys, key_id
 
@@ -29,6 +31,8 @@ class Checkpoint:
     link: Link
     time: int
     writer: str
+    promise: Promise | None = None
+    """What may follow before the next. Those of old promise nothing."""
 
     def signed(self, keys: SigningKeys) -> bytes:
         """As a line, with its newline, signed with the newest key."""
@@ -37,12 +41,14 @@ class Checkpoint:
         return canonical({**statement, "signature": signature.hex()}) + b"\n"
 
     def _statement(self, key: str) -> dict[str, Any]:
+        promised = self.promise
         return {
             "hash": self.link.hash.hex(),
             "key": key,
             "seq": self.link.seq,
             "time": self.time,
             "writer": self.writer,
+            **({"next_records": promised.records, "next_us": promised.microseconds} if promised else {}),
         }
 
 
@@ -54,16 +60,20 @@ class SignedCheckpoint:
     key: str
     signature: bytes
 
+    @property
+    def seq(self) -> int:
+        """Of the record that it says was reached."""
+        return self.checkpoint.link.seq
+
     def check(self, keys: Sequence[Ed25519PublicKey]) -> None:
         """Raises Broken unless it is from one of `keys`."""
-        seq = self.checkpoint.link.seq
         key = next((key for key in keys if key_id(key) == self.key), None)
         if key is None:
-            raise Broken(seq, f"its checkpoint was signed with another key, {self.key[:16]}")
+            raise Broken(self.seq, f"its checkpoint was signed with another key, {self.key[:16]}")
         try:
             key.verify(self.signature, _CONTEXT + canonical(self.checkpoint._statement(self.key)))
         except InvalidSignature:
-            raise Broken(seq, "the signature of its checkpoint is wrong") from None
+            raise Broken(self.seq, "the signature of its checkpoint is wrong") from None
 
 
 def parse(line: bytes) -> SignedCheckpoint:
@@ -71,7 +81,8 @@ def parse(line: bytes) -> SignedCheckpoint:
     try:
         stated = json.loads(line)
         reached = Link(int(stated["seq"]), bytes.fromhex(stated["hash"]))
-        checkpoint = Checkpoint(reached, int(stated["time"]), str(stated["writer"]))
+        promise = Promise(int(stated["next_records"]), int(stated["next_us"])) if "next_us" in stated else None
+        checkpoint = Checkpoint(reached, int(stated["time"]), str(stated["writer"]), promise)
         return SignedCheckpoint(checkpoint, str(stated["key"]), bytes.fromhex(stated["signature"]))
     except (ValueError, KeyError, TypeError, RecursionError):
         raise Broken(-1, "a line of the checkpoints is not a checkpoint") from None

@@ -96,9 +96,9 @@ class AuditConfig(Strict):
     segment_seconds: float = Field(_DAY, ge=1, le=366 * _DAY)
     """So is one whose first record is this old."""
     checkpoint_records: int = Field(1000, ge=1, le=1_000_000)
-    """The most records that no checkpoint covers while more are written."""
+    """A checkpoint is due when so many records have none. Where none can be written, 1000 more are taken at most."""
     checkpoint_seconds: float = Field(10.0, ge=0.1, le=3600)
-    """The longest that a record stays uncovered."""
+    """So it is when the first of them is this old. Where none can be written, records are taken for as long again."""
     signing_key_seconds: float = Field(90 * _DAY, ge=1, le=3660 * _DAY)
     """The age at which a key that signs checkpoints is followed by the next, which it signs."""
     digest_key_seconds: float = Field(30 * _DAY, ge=1, le=3660 * _DAY)

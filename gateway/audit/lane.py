@@ -26,7 +26,7 @@ from gateway.audit.sink import Sink, SinkFailed, SinkRefused
 
 _log = logging.getLogger(__name__)
 
-RIDE_SECONDS: Final = 0.005
+RIDE_SECONDS: Final = 0.01
 _SWEEPS: Final = 4
 """How often in a lane's time those are looked for whose time is up. One timer for all is cheaper than one each."""
 _FIRST_RETRY: Final = 0.1

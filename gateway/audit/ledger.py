@@ -9,12 +9,14 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.audit import chain, recovery, segments
 from gateway.audit.checkpoint import FILE, Checkpoint
 from gateway.audit.config import AuditConfig
+from gateway.audit.coverage import Promise, Stretch
 from gateway.audit.disk import AppendFile, Disk
 from gateway.audit.record import canonical
 from gateway.audit.signing import SigningKeys
@@ -29,7 +31,12 @@ _LOOK_SECONDS: Final = 60.0
 
 
 class Ledger:
-    """An open log. Methods may raise OSError; `append` and `checkpoint` then have changed nothing."""
+    """An open log. Methods may raise OSError; `append` and `checkpoint` then have changed nothing, but for a group that
+    had to be written in parts: the first of them may be there.
+
+    It never has more on disk without a checkpoint than the last one promised: where none can be written, records are
+    refused once that much is used up.
+    """
 
     def __init__(
         self,
@@ -52,7 +59,8 @@ class Ledger:
         self._name = writer
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = disk.lock(self._directory / "lock")
-        self._uncovered = 0
+        self._stretch = Stretch()
+        self._promise = Promise.of(config.checkpoint_records, config.checkpoint_seconds)
         self._checkpoint_at = 0.0
         self._look_at = monotonic() + _LOOK_SECONDS
         self._rotate_at = monotonic()
@@ -77,26 +85,23 @@ class Ledger:
         self._began = origin.time if origin else self._now()
         self._segment = AppendFile(self._path(self._number), disk)
         torn = found.torn.fields() if found.torn else {}
-        self._begin(fresh=self._segment.size == 0, torn=torn)
-        disk.sync_directory(self._directory)
-
-    def _begin(self, *, fresh: bool, torn: dict[str, Any]) -> None:
-        """The first record of this run: of a new log, of a new segment, or of one that goes on."""
-        if not fresh:
+        fresh = self._segment.size == 0
+        if fresh:
+            self._began = self._now()
+            self._write([self._first()])
+        if covered is None or covered.link != self._last or covered.promise != self._promise:
+            self._sign()  # before more is written: what runs that were killed left uncovered must not add up
+        if torn or not fresh:
             self.append([self._event("opened", **torn)])
-            return
-        self._began = self._now()
-        self._write([self._first()])
-        if torn:
-            self._write([self._event("opened", **torn)])
+        disk.sync_directory(self._directory)
 
     def append(self, records: Sequence[bytes]) -> None:
         """Returns when all of the canonical `records` are on disk, after one sync."""
         if self._segment.size >= self._config.segment_bytes or self._of_age():
             self._rotate()
-        self._write(records)
+        self._extend(records)
         self._look()
-        full = self._uncovered >= self._config.checkpoint_records and not self._late
+        full = self._stretch.records >= self._config.checkpoint_records and not self._late
         if full or self._checkpoint_due() == 0:
             self.try_checkpoint()
 
@@ -118,32 +123,36 @@ class Ledger:
 
     def checkpoint(self) -> None:
         """Signs where the log stands, unless that is signed already."""
-        if not self._uncovered:
-            return
+        if self._stretch.records:
+            self._sign()
+
+    def _sign(self) -> None:
         for successor in self._keys.after(self._key):
             assert successor.endorsement is not None, "only the first has none"  # noqa: S101 - for the types
-            self._write([self._event("signing_key", **successor.endorsement.fields())])
+            self._put([self._event("signing_key", **successor.endorsement.fields())])
             self._key = successor.key_id
-        line = Checkpoint(self._last, self._now(), self._writer).signed(self._keys)
+        line = Checkpoint(self._last, self._now(), self._writer, self._promise).signed(self._keys)
         self._checkpoints.append(line)
-        self._uncovered = 0
+        self._stretch = Stretch()
         self._late = False
         # The process log leaves this machine: with it, even a log cut together with its checkpoints is found out.
         _log.info("audit checkpoint", extra={"checkpoint": line.decode().rstrip()})
 
     def try_checkpoint(self) -> None:
-        """The same, but never raises: the records are on disk and stay valid, so one that fails is only late."""
+        """The same, but never raises: what is on disk stays valid, and one that fails is only late."""
         try:
             self.checkpoint()
         except OSError as error:
+            if not self._late:  # said once, until one is written
+                _log.error("audit checkpoint not written", extra={"why": error.strerror})
             self._late = True
             self._checkpoint_at = self._monotonic() + self._config.checkpoint_seconds
-            _log.error("audit checkpoint not written", extra={"why": error.strerror})
 
     def close(self) -> None:
-        """Writes the record of an orderly end and its checkpoint."""
+        """Writes the record of an orderly end and its checkpoint, if all before it has one."""
         try:
-            self.append([self._event("closed")])
+            self.checkpoint()
+            self._write([self._event("closed")])
             self.checkpoint()
         finally:
             self._segment.close()
@@ -151,7 +160,7 @@ class Ledger:
             self._disk.close(self._lock)
 
     def _checkpoint_due(self) -> float | None:
-        return max(0.0, self._checkpoint_at - self._monotonic()) if self._uncovered else None
+        return max(0.0, self._checkpoint_at - self._monotonic()) if self._stretch.records else None
 
     def _of_age(self) -> bool:
         return self._clock() - self._began / 1e6 >= self._config.segment_seconds
@@ -166,7 +175,27 @@ class Ledger:
         except (OSError, ValueError):
             _log.exception("audit signing keys not looked through")  # the one in use stays good
 
-    def _write(self, records: Sequence[bytes]) -> None:
+    def _extend(self, records: Sequence[bytes]) -> None:
+        """Writes `records` with no more uncovered than was promised, in parts if need be."""
+        added = Stretch.of(records)
+        if len(records) > 1 and not added.within(self._promise):
+            middle = len(records) // 2
+            self._extend(records[:middle])
+            self._extend(records[middle:])
+            return
+        joined = replace(self._stretch)
+        joined.join(added)
+        if not joined.within(self._promise):
+            self.checkpoint()
+        self._write(records, added)
+
+    def _write(self, records: Sequence[bytes], stretch: Stretch | None = None) -> None:
+        self._put(records)
+        if not self._stretch.records:
+            self._checkpoint_at = self._monotonic() + self._config.checkpoint_seconds
+        self._stretch.join(stretch or Stretch.of(records))
+
+    def _put(self, records: Sequence[bytes]) -> None:
         last = self._last
         lines = []
         for record in records:
@@ -174,13 +203,12 @@ class Ledger:
             lines.append(line)
         self._segment.append(b"".join(lines))
         self._last = last
-        if not self._uncovered:
-            self._checkpoint_at = self._monotonic() + self._config.checkpoint_seconds
-        self._uncovered += len(lines)
 
     def _rotate(self) -> None:
-        """Seals this segment and begins the next. Where that fails, this one stays the one in use."""
+        """Seals this segment and begins the next. Where that fails, or a checkpoint of its end does, this one stays."""
         self.try_checkpoint()
+        if self._stretch.records:
+            return
         following = AppendFile(self._path(self._number + 1), self._disk)
         previous = self._segment
         try:

@@ -38,9 +38,16 @@ from meshgate.runtime.config import ConfigError
 
 _log = logging.getLogger(__name__)
 
+UNAVAILABLE: Final = "AUDIT_UNAVAILABLE"
+"""The reason of calls that are refused because their record isn't safe."""
+
 _MAX_RECORD_BYTES: Final = 48 * 1024
 _RETRY_SECONDS: Final = 1.0
 _RENEW_SECONDS: Final = 60.0
+
+
+Begun = Sequence[asyncio.Future[bool] | None]
+"""A record in line: for each required sink whether it has got it, in time; None is never."""
 
 
 class AuditLog:
@@ -99,11 +106,24 @@ class AuditLog:
         """
         self.crowd.enter()
         try:
-            for done in self._enter(record):
-                if done is None or not await done:
-                    raise _unavailable()
+            await self.written(self.begin(record))
         finally:
             self.crowd.leave()
+
+    def begin(self, record: AuditRecord) -> Begun:
+        """Puts a record in line for all sinks, in order with all others; `written` waits for it. Never fails."""
+        encoded = _encoded(record)
+        if encoded is None:
+            return (None,)
+        for lane in self._others:
+            lane.leave(encoded)
+        return [lane.enter(encoded) for lane in self._required]
+
+    async def written(self, begun: Begun) -> None:
+        """Returns when every required sink has the record that `begin` put in line. Raises as `commit` does."""
+        for done in begun:
+            if done is None or not await done:
+                raise _unavailable()
 
     def leave(self, record: AuditRecord) -> None:
         """Puts a record that nobody waits for in line, in order with all others. Never fails: a lost one is counted.
@@ -135,14 +155,6 @@ class AuditLog:
             with contextlib.suppress(asyncio.CancelledError):
                 await renewal
         await asyncio.gather(*(lane.stop() for lane in self.lanes))
-
-    def _enter(self, record: AuditRecord) -> Sequence[asyncio.Future[bool] | None]:
-        encoded = _encoded(record)
-        if encoded is None:
-            return (None,)
-        for lane in self._others:
-            lane.leave(encoded)
-        return [lane.enter(encoded) for lane in self._required]
 
     async def _renew(self, keys: DigestKeys) -> None:
         """Keeps the key of digests fresh. One that can't be made leaves the old in use."""
@@ -188,4 +200,4 @@ def _encoded(record: AuditRecord) -> bytes | None:
 
 
 def _unavailable() -> errors.Unavailable:
-    return errors.Unavailable("the audit log can't be written", reason="AUDIT_UNAVAILABLE", retry_after=_RETRY_SECONDS)
+    return errors.Unavailable("the audit log can't be written", reason=UNAVAILABLE, retry_after=_RETRY_SECONDS)

@@ -1,8 +1,9 @@
 """What a log is found to be when it is opened: where it stands, and what a crash left unfinished.
 
 A crash, at whatever byte, leaves whole lines and at most a part of one at the end, which no caller was told of. That
-part is moved to a `.torn` file and named in the next record. Anything else that is wrong was not a crash: the log is
-then left as it is, for `meshgate audit verify`, and the gateway does not start.
+part is moved to a `.torn` file and named in the next record. Nor does it leave more without a checkpoint than the last
+one promised. Anything else that is wrong was not a crash: the log is then left as it is, for `meshgate audit verify`,
+and the gateway does not start, because its next checkpoint would vouch for what it found.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from gateway.audit import chain, segments
 from gateway.audit.chain import Broken, Link
 from gateway.audit.checkpoint import Checkpoint, parse
+from gateway.audit.coverage import Coverage
 from gateway.audit.disk import OWNER_ONLY, AppendFile, Disk
 from gateway.audit.signing import SigningKeys
 from meshgate.runtime import keyfile
@@ -63,7 +65,8 @@ class Origin:
 def recover(directory: Path, disk: Disk, covered: Checkpoint | None) -> Found:
     """Looks at the last segment, all of it, and moves an unfinished line aside. Raises OSError and Broken.
 
-    `covered` is the last checkpoint: a log that does not reach it was cut.
+    `covered` is the last checkpoint: a log that does not reach it was cut, and one that goes too far beyond it, or has
+    none and more than its genesis, lost checkpoints.
     """
     found = segments.listed(directory)
     number = found[-1][0] if found else 1
@@ -73,6 +76,8 @@ def recover(directory: Path, disk: Disk, covered: Checkpoint | None) -> Found:
         last, origin = chain.ORIGIN, None
     else:
         last, origin = _follow(whole[-1], covered)
+    if covered is None and last.seq > 0:
+        raise Coverage().missing("when the log began")
     if covered is not None and covered.link.seq > last.seq:
         raise Broken(last.seq + 1, f"missing: the last checkpoint covers the log as far as record {covered.link.seq}")
     return Found(last, number, origin, torn)
@@ -119,14 +124,32 @@ def _follow(path: Path, covered: Checkpoint | None) -> tuple[Link, Origin]:
     stripped = _stripped(path)
     first = next(stripped)
     origin = _origin(first)
-    last, key = origin.start, origin.key
+    last, key, coverage = origin.start, origin.key, _covered(origin, covered)
     for line in _chained(first, stripped):
         last = chain.after(line, last)
-        if covered is not None and last.seq == covered.link.seq and last.hash != covered.link.hash:
-            raise Broken(last.seq, "not what its checkpoint was signed for")
+        if covered is not None:
+            _compare(last, covered.link)
         if chain.EVENT_SIGNING_KEY in line:
             key = _named(line, last.seq)
+        elif last.seq > coverage.seq:
+            coverage.add(line)
     return last, replace(origin, key=key)
+
+
+def _covered(origin: Origin, covered: Checkpoint | None) -> Coverage:
+    """What the last checkpoint says of the segment that begins there: at least the one before ended covered."""
+    coverage = Coverage()
+    if covered is not None:
+        coverage.signed(covered.link.seq, covered.promise)
+        _compare(origin.start, covered.link)
+        if covered.promise is not None and covered.link.seq < origin.start.seq:
+            raise coverage.missing("before the segment ended")
+    return coverage
+
+
+def _compare(found: Link, signed: Link) -> None:
+    if found.seq == signed.seq and found.hash != signed.hash:
+        raise Broken(found.seq, "not what its checkpoint was signed for")
 
 
 def _named(line: bytes, seq: int) -> str:

@@ -5,8 +5,8 @@ checked, `verification.py` makes the checks in their order, `claims.py` decides 
 follow RFC 8725 (JWT best current practices): the algorithm comes from configuration and key, never from the token
 alone, and no header parameter can name a key.
 
-Keys (`keysource.py`, `keyset.py`, `fetch.py`) and revocations (`revocations.py`, `revocation.py`) are kept fresh in the
-background between `Authenticator.start` and `stop`. A call never waits for either.
+Keys (`keysource.py`, `keyset.py`, `fetch.py`) and revocations (`revocations.py`, `stream.py`, `revocation.py`) are kept
+fresh in the background between `Authenticator.start` and `stop`. A call never waits for either.
 """
 
 from __future__ import annotations

@@ -61,6 +61,15 @@ class Revocable(NamedTuple):
     issued_at: float | None
 
 
+class Name(NamedTuple):
+    """What an entry is about."""
+
+    of_token: bool
+    issuer: str
+    value: str
+    """The token's `jti` or the subject."""
+
+
 class _Mark(NamedTuple):
     """What an entry says of a token or subject."""
 
@@ -99,6 +108,11 @@ class RevocationList:
         for entry in entries:
             self._apply(entry)
 
+    def settle(self, name: Name, mark: _Mark | None, *, afresh: bool) -> None:
+        """Applies all that a list says of one name; `afresh`: it was restored before `mark`, or is. Raises as `add`."""
+        known = None if afresh else self._table(name).get(name[1:])
+        self._say(name, None if mark is None else _stricter(known, mark))
+
     def forget(self, now: float) -> None:
         """Drops what is no longer needed at `now`, in seconds since the epoch."""
         for table in (self._tokens, self._subjects):
@@ -106,19 +120,60 @@ class RevocationList:
                 del table[name]
 
     def _apply(self, entry: Revoked) -> None:
-        table = self._subjects if entry.jti is None else self._tokens
-        name = (entry.issuer, str(entry.subject if entry.jti is None else entry.jti))
-        known = table.get(name)
-        if entry.restored:
-            self._note(table.pop(name, None) is not None)
-            return
-        if known is None and len(self) >= MAX_ENTRIES:
-            raise SourceError(f"more than {MAX_ENTRIES} entries")
-        table[name] = made = _stricter(known, _mark(entry))
-        self._note(made != known)
+        name = _name(entry)
+        known = self._table(name).get(name[1:])
+        self._say(name, None if entry.restored else _stricter(known, _mark(entry)))
 
-    def _note(self, changed: bool) -> None:
-        self.revision += changed
+    def _say(self, name: Name, mark: _Mark | None) -> None:
+        """From now on `mark` holds for `name`; None takes back what did."""
+        table, key = self._table(name), name[1:]
+        known = table.get(key)
+        if mark is None:
+            table.pop(key, None)
+        else:
+            if known is None and len(self) >= MAX_ENTRIES:
+                raise SourceError(f"more than {MAX_ENTRIES} entries")
+            table[key] = mark
+        self.revision += mark != known
+
+    def _table(self, name: Name) -> dict[tuple[str, str], _Mark]:
+        return self._tokens if name.of_token else self._subjects
+
+
+class Reading:
+    """What a list says that is read again bit by bit. It is put together aside, because only at its end is it known
+    what holds: between an entry and its `restored` nobody must be shut out who is not.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[Name, _Mark | None] = {}
+        self._restored: set[Name] = set()
+
+    def note(self, entries: Iterable[Revoked]) -> None:
+        """The next entries; they were told to the RevocationList too if they are new. Raises SourceError where there
+        are too many.
+        """
+        for entry in entries:
+            name = _name(entry)
+            if name not in self._said and len(self._said) >= MAX_ENTRIES:
+                raise SourceError(f"more than {MAX_ENTRIES} entries")
+            self._said[name] = None if entry.restored else _stricter(self._said.get(name), _mark(entry))
+            if entry.restored:
+                self._restored.add(name)
+
+    def tell(self, known: RevocationList, most: int) -> bool:
+        """Tells `known` of at most so many names. Whether these were all that are left. Raises as `note` does."""
+        for _ in range(min(most, len(self._said))):
+            name, mark = self._said.popitem()
+            known.settle(name, mark, afresh=name in self._restored)
+            self._restored.discard(name)
+        return not self._said
+
+
+def _name(entry: Revoked) -> Name:
+    if entry.jti is not None:
+        return Name(True, entry.issuer, entry.jti)
+    return Name(False, entry.issuer, str(entry.subject))
 
 
 def _mark(entry: Revoked) -> _Mark:

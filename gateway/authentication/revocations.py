@@ -1,44 +1,31 @@
 """Where the list of what is revoked comes from, and what holds while it can't be had.
 
-It is looked at every half second: a file by its time and size, the store by asking for what is new in a stream. So an
-entry counts within a second of being written, for tokens that were verified before too, and a call pays a comparison.
-
-In the store the list is a stream, `PREFIX:revoked`, one entry a field list, so that one command adds one:
-
-    XADD meshgate:revoked * issuer https://id.example jti 6f1c until 1767225600
-
-A stream says in one cheap command what is new since the last look, and one that was emptied or lost restores nobody:
-only an entry with `restored 1` does. All of it is read again every minute, because a store that took over from another
-may count from an earlier time.
+It is looked at every half second: a file by its time and size, the store by asking for what is new in a stream
+(stream.py). So an entry counts within a second of being written, for tokens that were verified before too, and a call
+pays a comparison.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-import redis
 from pydantic import ValidationError
 
 from gateway.authentication.config import RevocationConfig
-from gateway.authentication.revocation import MAX_ENTRIES, Revocable, RevocationList, Revoked
+from gateway.authentication.revocation import Revocable, RevocationList, Revoked
 from gateway.authentication.source import SourceError, SourceFile, Watch
+from gateway.authentication.stream import EntriesStream
 from gateway.store import Client
 from meshgate.runtime.config import ConfigError, Strict
 
-_log = logging.getLogger(__name__)
-
 _LOOK_SECONDS: Final = 0.5
 _FORGET_SECONDS: Final = 60.0
-_RESYNC_SECONDS: Final = 60.0
-_PAGE: Final = 500
 _MAX_BYTES: Final = 16 * 1024 * 1024
-_START: Final = "0-0"
 
 Clock = Callable[[], float]
 
@@ -93,57 +80,6 @@ def _where(error: ValidationError) -> str:
     return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['type']}"
 
 
-class EntriesStream:
-    """A stream in the store."""
-
-    def __init__(self, client: Client, prefix: str, clock: Clock = time.monotonic) -> None:
-        self._client = client
-        self._key = stream_key(prefix)
-        self._clock = clock
-        self._after = _START
-        self._resync_at = -math.inf
-
-    async def look(self, known: RevocationList) -> None:
-        resync = self._clock() >= self._resync_at
-        after = _START if resync else self._after
-        try:
-            entries, self._after = await self._since(after)
-        except (redis.RedisError, OSError, TimeoutError):
-            self._resync_at = -math.inf
-            raise SourceError("the store can't be asked") from None
-        known.add(entries)  # all at once, so that nobody is caught between an entry and its `restored`
-        if resync:
-            self._resync_at = self._clock() + _RESYNC_SECONDS
-
-    async def _since(self, after: str) -> tuple[list[Revoked], str]:
-        """The entries after one, and the last one's name. Each page is one bounded command."""
-        found: list[Revoked] = []
-        more = True
-        while more:
-            page: Any = await self._client.xrange(self._key, min=f"({after}", count=_PAGE)
-            found += [entry for identity, fields in page if (entry := _entry(identity, fields)) is not None]
-            after = page[-1][0].decode("ascii") if page else after
-            more = len(page) == _PAGE
-            if len(found) > MAX_ENTRIES:
-                raise SourceError(f"more than {MAX_ENTRIES} entries")
-        return found, after
-
-
-def stream_key(prefix: str) -> str:
-    """Where in the store the list is."""
-    return f"{prefix}:revoked"
-
-
-def _entry(identity: bytes, fields: dict[bytes, bytes]) -> Revoked | None:
-    """An entry of the stream. One that makes no sense is told in the log, and must not keep out those after it."""
-    try:
-        text: Any = {name.decode(): value.decode() for name, value in fields.items()}
-        return Revoked.model_validate(text)
-    except ValueError:  # UnicodeDecodeError and ValidationError are
-        _log.error("a revocation in the store can't be read: it revokes nothing", extra={"entry": identity.decode()})
-        return None
-
-
 class Revocations:
     """The list, kept fresh in the background."""
 
@@ -189,6 +125,10 @@ class Revocations:
         while self._source is not None:
             await asyncio.sleep(_LOOK_SECONDS)
             await self.refresh()
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                # redis-py drains by asyncio.wait_for, which before Python 3.12 keeps back a cancellation that comes as
+                # it ends.
+                raise asyncio.CancelledError
 
 
 def revocations_of(

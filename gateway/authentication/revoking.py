@@ -18,7 +18,8 @@ import jwt
 from pydantic import ValidationError
 
 from gateway.authentication.revocation import Revoked
-from gateway.authentication.revocations import RevokedFile, stream_key
+from gateway.authentication.revocations import RevokedFile
+from gateway.authentication.stream import stream_key
 from gateway.store import Client
 
 _MODE: Final = 0o644

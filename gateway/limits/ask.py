@@ -5,10 +5,11 @@ true bound for byte-level BPE, SentencePiece with byte fallback and WordPiece: n
 of the text. The requests as they came over the wire are no shorter than their texts, so their length is used. Where a
 tokeniser's normalisation makes more of a text than it was, the bound may be too small; that harms its sender alone, for
 the services refuse an input that is more than was reserved. So no call takes more than its reservation by construction,
-whatever the bound; the bound only has to be such that honest calls fit.
+whatever the bound; the bound only has to be such that honest calls fit. Bulk streams alone carry no cap: what they take
+beyond the bound is charged when they end.
 
 What a service declares (ListModels) bounds it further: `max_input_tokens`, which for generation is input and output of
-a candidate together.
+a candidate together; and where the input is read apart from the output, `max_source_tokens`, which is the input's own.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class Declared(NamedTuple):
     tokens: int = UNLIMITED
     output: int = UNLIMITED
     batch: int = UNLIMITED
+    source: int = UNLIMITED
 
 
 class Asking:
@@ -102,7 +104,7 @@ class Asking:
         if output > declared.output:
             output = declared.output
         return _bounds(
-            self._input(request, len(wanted.first)),
+            min(self._input(request, len(wanted.first)), declared.source),
             output,
             request.candidate_count or 1,
             declared.tokens,
@@ -170,7 +172,10 @@ def _encoder_request(route: Route, message: Any) -> Any:
 
 def _declared(model: models_pb2.Model) -> Declared:
     return Declared(
-        model.max_input_tokens or UNLIMITED, model.max_output_tokens or UNLIMITED, model.max_batch or UNLIMITED
+        model.max_input_tokens or UNLIMITED,
+        model.max_output_tokens or UNLIMITED,
+        model.max_batch or UNLIMITED,
+        model.max_source_tokens or UNLIMITED,
     )
 
 

@@ -72,11 +72,14 @@ class TenantLimits(Levels):
     """Model to what this tenant has for it."""
 
 
-DEFAULT: Final = Levels(
-    tenant=Allowance.model_validate({"requests_per_second": 200, "burst": 400}),
-    principal=Allowance.model_validate({"requests_per_second": 100, "burst": 200}),
+DEFAULT: Final = Levels.model_validate(
+    {
+        "tenant": {"requests_per_second": 200, "burst": 400, "concurrent_calls": 1000, "concurrent_streams": 500},
+        "principal": {"requests_per_second": 100, "burst": 200, "concurrent_calls": 500, "concurrent_streams": 200},
+    }
 )
-"""For what the configuration leaves out."""
+"""For what the configuration leaves out, so that nobody's calls are without bound. Tokens have no default: how many a
+model makes in a minute depends on where it runs."""
 
 
 class LimitsConfig(Levels):

@@ -9,7 +9,7 @@ from typing import Final
 
 from gateway import gcra
 from gateway.limits.plan import UNLIMITED, Bucket, Plan
-from gateway.limits.store import PLACE_WAIT, Grant, Refusal
+from gateway.limits.store import Grant, Refusal
 from meshgate import errors
 
 _MAX_BUCKETS: Final = 1_000_000
@@ -101,12 +101,13 @@ class MemoryStore:
 
     def _refusal(self, plan: Plan, now: int, least: int) -> Refusal:
         """Why not. Of waits that are equal the first counts."""
-        waits = [Refusal(bucket, self._wait(bucket, now, 1)) for bucket in plan.requests]
-        waits += [Refusal(bucket, self._wait(bucket, now, least)) for bucket in plan.tokens]
-        waits += [
-            Refusal(places, PLACE_WAIT) for places in plan.places if self._taken.get(places.key, 0) >= places.most
-        ]
-        return max(waits, key=lambda refusal: refusal.wait)
+        for places in plan.places:
+            if self._taken.get(places.key, 0) >= places.most:
+                return Refusal(places, None)
+        waits = [(self._wait(bucket, now, 1), bucket) for bucket in plan.requests]
+        waits += [(self._wait(bucket, now, least), bucket) for bucket in plan.tokens]
+        wait, bucket = max(waits, key=lambda each: each[0])
+        return Refusal(bucket, wait)
 
     def _wait(self, bucket: Bucket, now: int, units: int) -> int:
         return gcra.wait(gcra.room(self._tats.get(bucket.key, 0), now, bucket.limit), bucket.limit, units)

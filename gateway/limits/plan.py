@@ -41,7 +41,8 @@ class Places(NamedTuple):
 class Plan:
     """All that a kind of call is charged to: one unit of each of `requests`, as many of each of `tokens`, and a place.
 
-    `places` is never empty: it is also by the lease in the first of them that a shared store knows a call again.
+    `places` is never empty, because DEFAULT has some: it is also by the lease in the first of them that a shared store
+    knows a call again.
     """
 
     __slots__ = ("_part", "growth", "most_tokens", "places", "requests", "tokens")
@@ -117,11 +118,10 @@ class Plans:
         places = [_places(owner, "concurrent_calls") for owner in owners]
         if streams:
             places += [_places(owner, "concurrent_streams") for owner in owners]
-        found = tuple(each for each in places if each is not None)
         return Plan(
             tuple(bucket for owner in owners if (bucket := _requests(owner)) is not None),
             tuple(bucket for owner in owners if (bucket := _tokens(owner)) is not None),
-            found or (Places(f"calls:principal: {tenant} {subject}", UNLIMITED, "", ""),),
+            tuple(each for each in places if each is not None),
         )
 
     def _owners(self, tenant: str, subject: str, model: str) -> tuple[Owner, ...]:

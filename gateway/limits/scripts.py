@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.limits.plan import UNLIMITED
-from gateway.limits.store import PLACE_WAIT
 
 CLOCK: Final = "redis.call('TIME')"
 
@@ -38,6 +37,7 @@ TAKE: Final = (
     + f"""
 -- KEYS: buckets of requests, buckets of tokens, places. ARGV: how many of the first, how many of the second, least,
 -- cost, lease, its milliseconds; interval and burst of each bucket; how many may have each of the places.
+-- Returns 1, granted, requests and tokens left; or 0, which of KEYS refuses, and for how long: of a place nobody knows.
 local requests = tonumber(ARGV[1])
 local buckets = requests + tonumber(ARGV[2])
 local least, cost, lease, length = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
@@ -56,7 +56,7 @@ end
 for i = buckets + 1, #KEYS do
   redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now)
   local most = tonumber(ARGV[6 + buckets + i])
-  if {PLACE_WAIT} > wait and redis.call('ZCARD', KEYS[i]) >= most then wait, by = {PLACE_WAIT}, i end
+  if by <= buckets and redis.call('ZCARD', KEYS[i]) >= most then by = i end
 end
 if by > 0 then return {{0, by, wait}} end
 

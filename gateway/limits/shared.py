@@ -65,7 +65,8 @@ class SharedStore:
         answer = await self._call(self._take, keys, (*head, *arguments))
         if not answer[0]:
             asked: tuple[Bucket | Places, ...] = (*plan.requests, *plan.tokens, *plan.places)
-            return Refusal(asked[answer[1] - 1], answer[2])
+            by = asked[answer[1] - 1]
+            return Refusal(by, answer[2] if isinstance(by, Bucket) else None)
         grant = Grant(self, plan, lease, *answer[1:])
         if plan.places:
             self._settler.hold(grant)

@@ -126,7 +126,7 @@ class Limits:
         """Charges everybody, the tenant and the principal: a request, a place, and the tokens it may take. Or nothing.
 
         Books on `call` what was reserved and the cap that travels with it. Raises LimitExceeded: the same call would
-        be allowed after its `retry_after`, unless others come first; for a place that is only when to ask again.
+        be allowed after its `retry_after`, unless others come first; it has none for a place.
         Raises Unavailable when the limits can't be known.
         """
         route = wanted.route
@@ -144,7 +144,7 @@ class Limits:
         """Takes `cost` tokens and some in advance, and waits for them while there is time. Raises as `reserve` does."""
         left = self._wait_seconds
         while isinstance(answer := await self._take(call, plan, cost, cost + _QUANTUM), Refusal):
-            pause = _seconds(answer.wait)
+            pause = math.inf if answer.wait is None else _seconds(answer.wait)
             remaining = call.remaining()
             if pause > left or (remaining is not None and pause > remaining):
                 raise _exceeded(answer)
@@ -207,6 +207,5 @@ def _seconds(nanoseconds: int) -> float:
 def _exceeded(refusal: Refusal) -> errors.LimitExceeded:
     name = refusal.by.name
     message, reason = _REFUSALS[name.partition(" ")[0]]
-    return errors.LimitExceeded(
-        message, retry_after=_seconds(refusal.wait), subject=refusal.by.subject, limit=name, reason=reason
-    )
+    after = None if refusal.wait is None else _seconds(refusal.wait)
+    return errors.LimitExceeded(message, retry_after=after, subject=refusal.by.subject, limit=name, reason=reason)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.limits.plan import Bucket, Places, Plan
-
-PLACE_WAIT: Final = 1_000_000_000
-"""Nanoseconds after which one who found no place may look again. When a place comes free nobody knows."""
 
 
 class StoreDown(Exception):
@@ -15,10 +12,12 @@ class StoreDown(Exception):
 
 
 class Refusal(NamedTuple):
-    """The limit that can't be met for the longest, and for how many nanoseconds."""
+    """The limit that can't be met for the longest, and for how many nanoseconds. Places come before buckets, because
+    when one comes free nobody knows: then there is no time after which the same call would be allowed.
+    """
 
     by: Bucket | Places
-    wait: int
+    wait: int | None
 
 
 class Grant:

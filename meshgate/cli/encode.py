@@ -132,7 +132,7 @@ def _described(model: Any) -> tuple[Any, ...]:
     return (
         model.name,
         ", ".join(names),
-        model.max_input_tokens,
+        model.max_source_tokens or model.max_input_tokens,
         _makes(model),
         _at_once(model),
         "yes" if model.default else "",

@@ -38,6 +38,7 @@ def generate(
     choice: Annotated[
         list[str] | None, typer.Option(help="One of several texts that it must be; repeatable.", show_default=False)
     ] = None,
+    adapter: Annotated[str, typer.Option(help="A LoRA adapter of this tenant's.", show_default=False)] = "",
     model: Model = "",
     sealed: Sealed = False,
     as_json: AsJson = False,
@@ -57,6 +58,7 @@ def generate(
         candidate_count=whole("-n", count),
         stop=stop or (),
         constraint=_constraint(json_schema, regex, choice),
+        adapter=adapter,
     )
     connection: Connection = ctx.obj
     with connection.channel(sealed=sealed) as channel:

@@ -58,22 +58,27 @@ class Keyring:
             raise ConfigError(f"sealing.keys: {error.strerror}") from error
 
     def renew(self) -> None:
-        """Makes a key for each suite that has none to publish, and deletes those whose time is over. Raises OSError.
+        """Deletes the keys whose time is over, and makes one for each suite that has none to publish. Raises OSError,
+        and ConfigError for a file that is no key.
 
         A key that is gone opens nothing any more, whoever recorded what was sealed to it.
         """
         now = self._now_ms()
+        self._delete(now)
         if not self._lacking(now):
             return
         self._look()  # another process may have made them
+        self._delete(now)
         for suite in self._lacking(now):
-            dated = DatedKey(RecipientKey.generate(suite), now, now + _LIFE_MS)
-            _save(self._directory, dated)
-            self._keys[dated.key.public.key_id] = dated
-            _log.info("new sealing key", extra={"key_id": dated.key.public.key_id, "suite": suite})
-        for dated in [dated for dated in self._keys.values() if now >= dated.not_after_ms]:
-            _path(self._directory, dated).unlink(missing_ok=True)
-            del self._keys[dated.key.public.key_id]
+            self._make(suite, now)
+
+    def tend(self) -> None:
+        """Renews what is on disk, whoever made it. For a timer: what goes wrong is logged, and what is known stays."""
+        for step in (self._look, self.renew):
+            try:
+                step()
+            except Exception:  # the border of the timer's task
+                _log.exception("sealing keys not renewed")
 
     def find(self, key_id: str) -> RecipientKey | None:
         """The key of an id, if it is accepted now. One that is not known is looked for on disk, once a second at most:
@@ -92,6 +97,18 @@ class Keyring:
     def _look(self) -> None:
         self._looked_ms = self._now_ms()
         self._keys = {dated.key.public.key_id: dated for dated in _load(self._directory)}
+
+    def _make(self, suite: Suite, now: int) -> None:
+        dated = DatedKey(RecipientKey.generate(suite), now, now + _LIFE_MS)
+        _save(self._directory, dated)
+        self._keys[dated.key.public.key_id] = dated
+        _log.info("new sealing key", extra={"key_id": dated.key.public.key_id, "suite": suite})
+
+    def _delete(self, now: int) -> None:
+        for dated in [dated for dated in self._keys.values() if now >= dated.not_after_ms]:
+            _path(self._directory, dated).unlink(missing_ok=True)  # who shares the directory may have been first
+            del self._keys[dated.key.public.key_id]
+            _log.info("sealing key deleted", extra={"key_id": dated.key.public.key_id})
 
     def _lacking(self, now: int) -> list[Suite]:
         published = {dated.key.public.suite for dated in self._keys.values() if dated.published(now)}
@@ -133,6 +150,8 @@ def _load(directory: Path) -> Iterable[DatedKey]:
             suite: Suite = stored["suite"]
             key = RecipientKey(suite, bytes.fromhex(stored["secret"]))
             yield DatedKey(key, int(stored["not_before_ms"]), int(stored["not_after_ms"]))
+        except FileNotFoundError:
+            continue  # whoever shares the directory deleted it just now
         except (ValueError, KeyError, TypeError):
             raise ConfigError(f"sealing.keys: {path.name} is not a sealing key") from None
 

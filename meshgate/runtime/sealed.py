@@ -20,6 +20,7 @@ from meshgate import errors, sealing
 from meshgate.runtime import metadata
 from meshgate.runtime.config import Strict
 from meshgate.runtime.keyring import Keyring
+from meshgate.runtime.renewal import Renewal
 from meshgate.v1 import sealed_pb2, sealed_pb2_grpc
 
 _MODELS: Final = "meshgate.v1.ModelService"
@@ -34,7 +35,7 @@ class SealingConfig(Strict):
     window_seconds: float = Field(120.0, gt=0, le=3600)
     """How far an envelope's time may be from ours; envelopes are remembered that long, so that none is used twice."""
     replay_capacity: int = Field(200_000, ge=1, le=10_000_000)
-    """The most envelopes remembered; beyond it sealed calls are refused."""
+    """The most envelopes that a process remembers, shared or not; beyond it its sealed calls are refused."""
 
 
 class Registrar:
@@ -55,14 +56,17 @@ class Registrar:
         server.add_registered_method_handlers(service, handlers)
 
 
-def serve(config: SealingConfig, services: Sequence[str], registrar: Registrar) -> None:
-    """Adds SealedService and KeyService for the methods of `services` that are registered. Raises ConfigError."""
+def serve(config: SealingConfig, services: Sequence[str], registrar: Registrar) -> Renewal:
+    """Adds SealedService and KeyService for the methods of `services` that are registered. Returns what keeps their
+    keys renewed, for the caller to start and stop. Raises ConfigError.
+    """
     recipients = [name for name in services if name != _MODELS]
     methods = {path: made for path, made in registrar.methods.items() if path.split("/")[1] in recipients}
     keyring = Keyring(config.keys, _now_ms)
     server: Any = registrar
     sealed_pb2_grpc.add_SealedServiceServicer_to_server(Sealed(config, keyring, methods), server)
     sealed_pb2_grpc.add_KeyServiceServicer_to_server(Keys(keyring, recipients), server)
+    return Renewal(keyring)
 
 
 def _now_ms() -> int:
@@ -180,9 +184,15 @@ def _first(opened: sealing.Opened, handler: Any) -> Any:
         raise errors.InvalidArgument.of("envelope.header.model", "must be the model that the request inside names")
     zero_shot = "candidate_labels" in type(inner).DESCRIPTOR.fields_by_name and inner.HasField("candidate_labels")
     if zero_shot and not opened.header.model:
-        # Its default is another model than the one that policy was asked about.
-        raise errors.InvalidArgument.of("model", "a zero-shot request that is sealed to a service names its model")
+        raise unnamed_zero_shot()
     return request
+
+
+def unnamed_zero_shot() -> errors.InvalidArgument:
+    """A sealed zero-shot request that names no model: its default is another one than that which policy and limits were
+    asked about, because what is zero-shot only shows inside.
+    """
+    return errors.InvalidArgument.of("model", "a zero-shot request that is sealed names its model")
 
 
 async def _requests(opened: sealing.Opened, handler: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:

@@ -20,6 +20,7 @@ from pydantic import Field
 from meshgate.runtime import channel, interceptor, sealed, shield, tls
 from meshgate.runtime.config import ConfigError, Strict
 from meshgate.runtime.health import NOT_SERVING, SERVING, Health
+from meshgate.runtime.renewal import Renewal
 from meshgate.runtime.sealed import Registrar, SealingConfig
 
 _log = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ class Server:
         self._ready = False
         self._health = Health()
         self._names: Sequence[str] = ()
+        self._renewal: Renewal | None = None
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
@@ -109,6 +111,8 @@ class Server:
         if self._server is not None:
             grace = self._config.drain_seconds
             await asyncio.gather(self._server.stop(grace), self._application.stop(grace))
+        if self._renewal is not None:
+            await self._renewal.stop()
 
     async def _listen(self) -> None:
         guard = interceptor.Guard(interceptor.PeerPolicy(self._config.peers), lambda: self._ready)
@@ -120,7 +124,8 @@ class Server:
         registrar = Registrar(server)
         self._names = self._application.register(cast("grpc.aio.Server", registrar))
         if self._config.sealing is not None:
-            sealed.serve(self._config.sealing, self._names, registrar)
+            self._renewal = sealed.serve(self._config.sealing, self._names, registrar)
+            self._renewal.start()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         await self._announce(NOT_SERVING)
         self.port = bind(server, self._config.listen, self._config.tls)

@@ -20,6 +20,7 @@ import grpc
 from grpc._cython import cygrpc
 from grpc.aio import _server
 
+from meshgate.runtime import unary_server
 from meshgate.runtime.channel import Options
 
 NAMELESS: Final = ""
@@ -56,9 +57,19 @@ class _Shielded(_AioServer):  # type: ignore[misc] # has no stubs
 
     async def _request_registered_call(self, method: bytes) -> None:
         """What the loop awaits for the next call of `method`. It never comes."""
-        known, name = cygrpc._MethodResolver([], self._methods), method.decode()
+        name = method.decode()
+        handler = self._methods[name]
+        if handler.request_streaming and not handler.response_streaming and not self._around:
+            await self._accept_unary(method, handler.stream_unary)
+        known = cygrpc._MethodResolver([], self._methods)
         while True:
             self._run(await super()._request_registered_call(method), name, known, self._around)
+
+    async def _accept_unary(self, method: bytes, handler: unary_server.Serve) -> None:
+        """The same of a method that reads its one request by itself."""
+        while True:
+            state = await super()._request_registered_call(method)
+            self._keep(unary_server.serve(state, handler, self._calls_loop))
 
     async def _request_call(self) -> None:
         """The same for the next call of any other. What it is called nobody asks."""
@@ -69,7 +80,10 @@ class _Shielded(_AioServer):  # type: ignore[misc] # has no stubs
         """As grpcio does: whoever listens for the caller's leaving is there before the call runs."""
         loop = self._calls_loop
         call = cygrpc._handle_rpc(name, resolver, around, state, loop, False)
-        task = loop.create_task(cygrpc._schedule_rpc_coro(call, state, loop, name))
+        self._keep(loop.create_task(cygrpc._schedule_rpc_coro(call, state, loop, name)))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        """The loop itself holds tasks weakly."""
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
 

@@ -7,6 +7,7 @@ gRPC's own retries obey (gRFC A6).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
@@ -85,7 +86,7 @@ def _bad_request(error: errors.InvalidArgument) -> error_details_pb2.BadRequest:
 
 def _retry_info(seconds: float) -> error_details_pb2.RetryInfo:
     info = error_details_pb2.RetryInfo()
-    info.retry_delay.FromNanoseconds(max(0, int(seconds * 1e9)))
+    info.retry_delay.FromNanoseconds(max(0, math.ceil(seconds * 1e9)))  # a retry just before the time would fail
     return info
 
 
@@ -98,7 +99,7 @@ def trailing_metadata(error: errors.MeshError, request_id: str) -> tuple[tuple[s
     """The trailers of `error`: its details, and for gRPC's own retries how long they should wait."""
     details = details_of(error, request_id)
     if isinstance(error, errors.Unavailable) and error.retry_after is not None:
-        return (*details, (PUSHBACK_KEY, str(max(0, int(error.retry_after * 1000)))))
+        return (*details, (PUSHBACK_KEY, str(max(0, math.ceil(error.retry_after * 1000)))))
     return details
 
 
@@ -154,7 +155,7 @@ def _build(code: int, message: str, details: dict[str, Any]) -> errors.MeshError
     if kind is errors.LimitExceeded:
         quota = next(iter(details["QuotaFailure"].violations), None) if "QuotaFailure" in details else None
         subject, limit = (quota.subject, quota.description) if quota else ("", "")
-        return errors.LimitExceeded(message, retry_after=retry_after or 0.0, subject=subject, limit=limit, **common)
+        return errors.LimitExceeded(message, retry_after=retry_after, subject=subject, limit=limit, **common)
     if kind is errors.Unavailable:
         return errors.Unavailable(message, retry_after=retry_after, **common)
     return kind(message, **common)

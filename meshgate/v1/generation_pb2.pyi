@@ -139,7 +139,7 @@ class TokenIds(_message.Message):
     IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """1 to the model's max_input_tokens ids, each from 0 to vocabulary size - 1."""
+        """1 to the model's max_input_tokens ids, or max_source_tokens where it has them; each from 0 to vocabulary size - 1."""
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ class Sampling(_message.Message):
     min_p: _builtins.float
     """Drops tokens less likely than this share of the likeliest one's. Range 0 to 1. Default 0."""
     repetition_penalty: _builtins.float
-    """Divides the score of tokens already present. Range above 0 to 10. Default 1."""
+    """Divides the score of tokens already present: in input and output, for an encoder-decoder in the output. Range above 0 to 10. Default 1."""
     seed: _builtins.int
     """Makes sampling reproducible; candidate i uses seed + i. Range 0 to 2^64 - 1. Default: random."""
     def __init__(
@@ -298,7 +298,9 @@ class GenerateRequest(_message.Message):
     model: _builtins.str
     """A model's name or alias, as ListModels gives it, at most 256 bytes. Default: the service's default model."""
     prompt: _builtins.str
-    """Plain text to continue, 1 to 1,048,576 bytes; no chat template is applied."""
+    """Plain text to continue or, for an encoder-decoder, to translate or summarise; what tells it to is part of the
+    text. 1 to 1,048,576 bytes; no chat template is applied.
+    """
     max_output_tokens: _builtins.int
     """The most tokens each candidate may have. Range 1 to the model's max_output_tokens. Default 256 or the model's
     max_output_tokens where that is less.
@@ -310,16 +312,16 @@ class GenerateRequest(_message.Message):
     logprobs at all; 0 reports the chosen token alone.
     """
     adapter: _builtins.str
-    """The name of a LoRA adapter of this tenant, at most 256 bytes. Default: none."""
+    """The name of a LoRA adapter, this tenant's own or one for all, at most 256 bytes. Default: none."""
     priority: _priority_pb2.Priority.ValueType
     """Which traffic this is. Default interactive."""
     @_builtins.property
     def token_ids(self) -> Global___TokenIds:
-        """Tokens to continue."""
+        """Tokens instead of text."""
 
     @_builtins.property
     def conversation(self) -> Global___Conversation:
-        """A conversation to answer."""
+        """A conversation to answer, by a model with CAPABILITY_CHAT."""
 
     @_builtins.property
     def sampling(self) -> Global___Sampling:

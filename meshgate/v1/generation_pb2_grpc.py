@@ -29,8 +29,9 @@ class GenerationServiceStub:
     """Text generation with a causal or an encoder-decoder language model.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest field violations,
-    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model), RESOURCE_EXHAUSTED
-    with RetryInfo and QuotaFailure (a limit; do not retry sooner),
+    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model, adapter), RESOURCE_EXHAUSTED
+    with QuotaFailure (a limit), and RetryInfo where it is known when a retry
+    succeeds (do not retry sooner),
     UNAVAILABLE with RetryInfo (overload or draining; retry),
     DEADLINE_EXCEEDED. Each carries google.rpc.ErrorInfo of domain "meshgate".
     """
@@ -62,8 +63,9 @@ class GenerationServiceServicer:
     """Text generation with a causal or an encoder-decoder language model.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest field violations,
-    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model), RESOURCE_EXHAUSTED
-    with RetryInfo and QuotaFailure (a limit; do not retry sooner),
+    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model, adapter), RESOURCE_EXHAUSTED
+    with QuotaFailure (a limit), and RetryInfo where it is known when a retry
+    succeeds (do not retry sooner),
     UNAVAILABLE with RetryInfo (overload or draining; retry),
     DEADLINE_EXCEEDED. Each carries google.rpc.ErrorInfo of domain "meshgate".
     """
@@ -121,8 +123,9 @@ class GenerationService:
     """Text generation with a causal or an encoder-decoder language model.
 
     Errors of every method: INVALID_ARGUMENT with BadRequest field violations,
-    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model), RESOURCE_EXHAUSTED
-    with RetryInfo and QuotaFailure (a limit; do not retry sooner),
+    UNAUTHENTICATED, PERMISSION_DENIED, NOT_FOUND (model, adapter), RESOURCE_EXHAUSTED
+    with QuotaFailure (a limit), and RetryInfo where it is known when a retry
+    succeeds (do not retry sooner),
     UNAVAILABLE with RetryInfo (overload or draining; retry),
     DEADLINE_EXCEEDED. Each carries google.rpc.ErrorInfo of domain "meshgate".
     """

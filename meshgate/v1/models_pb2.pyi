@@ -100,6 +100,7 @@ class Model(_message.Message):
     QUANTISATION_FIELD_NUMBER: _builtins.int
     QUALITY_FIELD_NUMBER: _builtins.int
     LOADED_AT_FIELD_NUMBER: _builtins.int
+    MAX_SOURCE_TOKENS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     default: _builtins.bool
@@ -123,6 +124,10 @@ class Model(_message.Message):
     quality: _builtins.float
     """What quantisation left of its quality, measured when it was loaded: how much its answers agree with those of the
     same model unquantised, from 0 to 1, where 1 is no difference. Unset where nothing is quantised or measured.
+    """
+    max_source_tokens: _builtins.int
+    """The most input tokens, special tokens included, of a model that reads its input apart from its output
+    (encoder-decoder), so that a long output takes nothing from it. Unset where both share max_input_tokens.
     """
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -163,10 +168,11 @@ class Model(_message.Message):
         quantisation: _builtins.str = ...,
         quality: _builtins.float | None = ...,
         loaded_at: _timestamp_pb2.Timestamp | None = ...,
+        max_source_tokens: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_batch", b"_max_batch", "_max_candidates", b"_max_candidates", "_max_output_tokens", b"_max_output_tokens", "_quality", b"_quality", "dimensions", b"dimensions", "loaded_at", b"loaded_at", "max_batch", b"max_batch", "max_candidates", b"max_candidates", "max_output_tokens", b"max_output_tokens", "quality", b"quality"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_batch", b"_max_batch", "_max_candidates", b"_max_candidates", "_max_output_tokens", b"_max_output_tokens", "_max_source_tokens", b"_max_source_tokens", "_quality", b"_quality", "dimensions", b"dimensions", "loaded_at", b"loaded_at", "max_batch", b"max_batch", "max_candidates", b"max_candidates", "max_output_tokens", b"max_output_tokens", "max_source_tokens", b"max_source_tokens", "quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_batch", b"_max_batch", "_max_candidates", b"_max_candidates", "_max_output_tokens", b"_max_output_tokens", "_quality", b"_quality", "aliases", b"aliases", "capabilities", b"capabilities", "default", b"default", "device", b"device", "dimensions", b"dimensions", "dtype", b"dtype", "labels", b"labels", "loaded_at", b"loaded_at", "max_batch", b"max_batch", "max_candidates", b"max_candidates", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "name", b"name", "prompt_names", b"prompt_names", "quality", b"quality", "quantisation", b"quantisation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_batch", b"_max_batch", "_max_candidates", b"_max_candidates", "_max_output_tokens", b"_max_output_tokens", "_max_source_tokens", b"_max_source_tokens", "_quality", b"_quality", "aliases", b"aliases", "capabilities", b"capabilities", "default", b"default", "device", b"device", "dimensions", b"dimensions", "dtype", b"dtype", "labels", b"labels", "loaded_at", b"loaded_at", "max_batch", b"max_batch", "max_candidates", b"max_candidates", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "max_source_tokens", b"max_source_tokens", "name", b"name", "prompt_names", b"prompt_names", "quality", b"quality", "quantisation", b"quantisation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dimensions: _TypeAlias = _typing.Literal["dimensions"]  # noqa: Y015
     _WhichOneofArgType__dimensions: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions"]  # noqa: Y015
@@ -176,6 +182,8 @@ class Model(_message.Message):
     _WhichOneofArgType__max_candidates: _TypeAlias = _typing.Literal["_max_candidates", b"_max_candidates"]  # noqa: Y015
     _WhichOneofReturnType__max_output_tokens: _TypeAlias = _typing.Literal["max_output_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_output_tokens: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__max_source_tokens: _TypeAlias = _typing.Literal["max_source_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_source_tokens: _TypeAlias = _typing.Literal["_max_source_tokens", b"_max_source_tokens"]  # noqa: Y015
     _WhichOneofReturnType__quality: _TypeAlias = _typing.Literal["quality"]  # noqa: Y015
     _WhichOneofArgType__quality: _TypeAlias = _typing.Literal["_quality", b"_quality"]  # noqa: Y015
     @_typing.overload
@@ -186,6 +194,8 @@ class Model(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_candidates) -> _WhichOneofReturnType__max_candidates | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_output_tokens) -> _WhichOneofReturnType__max_output_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_source_tokens) -> _WhichOneofReturnType__max_source_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quality) -> _WhichOneofReturnType__quality | None: ...
 

@@ -44,6 +44,11 @@ class SentimentModel(nn.Module):
         nn.init.zeros_(self.head.weight)  # so that the head, too, is an update to what is there
         nn.init.zeros_(self.head.bias)
 
+    @property
+    def base_model(self) -> BertModel:
+        """What the head stands on, as transformers calls it."""
+        return self.encoder
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits [batch, classes] of token ids and mask, both int64 [batch, length]; a mask of 1 marks a real token."""
         states = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state

@@ -27,12 +27,14 @@ from services.classification.model import Classifier, Item, Scores, ZeroShot
 from services.classification.served import Custom, Served
 from services.classification.servicer import ClassificationServicer
 from services.classification.validate import Models
-from services.models.config import unique
+from services.encoder import first_lengths
+from services.models.config import SourceConfig, unique
 from services.models.listing import ModelServicer
 from services.models.place import Place
 from services.models.swap import Swap
 from services.models.watch import Watch
 from services.tokens import Cut, Tokeniser, Tokens
+from services.weights import compiling
 
 _log = logging.getLogger(__name__)
 
@@ -136,7 +138,7 @@ class App:
     def _classifier(self, config: ClassifierConfig, key: str) -> Classifier:
         torch.set_num_threads(self._config.engine.threads or torch.get_num_threads())
         classifier = loading.load_classifier(config, self._config.engine, key)
-        _warm_up(classifier)
+        _warm_up(classifier, config, key)
         return classifier
 
     def _models(self, config: ClassificationConfig, loaded: _Loaded) -> Models:
@@ -167,6 +169,8 @@ class App:
                 labels=classifier.card.labels,
                 dtype=classifier.dtype,
                 device=device.device_of(self._config.engine.device).type,
+                quantisation=classifier.weights.quantisation,
+                quality=classifier.weights.quality,
             )
             for each, classifier in loaded.classifiers
         ]
@@ -181,6 +185,8 @@ class App:
                     max_batch=most,
                     dtype=loaded.zero_shot.dtype,
                     device=device.device_of(self._config.engine.device).type,
+                    quantisation=loaded.zero_shot.weights.quantisation,
+                    quality=loaded.zero_shot.weights.quality,
                 )
             )
         for card in cards:
@@ -218,10 +224,16 @@ def build(config: ClassificationConfig, path: Path | None = None) -> App:
 
 def _warm_zero_shot(config: ZeroShotConfig, engine: EngineConfig) -> ZeroShot:
     zero_shot = loading.load_zero_shot(config, engine)
-    _warm_up(zero_shot)
+    _warm_up(zero_shot, config, "zero_shot")
     return zero_shot
 
 
-def _warm_up(ready: model.Runnable) -> None:
-    for length in (4, ready.tokeniser.max_tokens):
-        ready.rows([Tokens([1] * length, [0] * length)])
+def _warm_up(ready: model.Runnable, config: SourceConfig, key: str) -> None:
+    def run() -> None:
+        for lengths in first_lengths(ready.tokeniser.max_tokens, compiled=config.compile):
+            ready.rows([Tokens([1] * length, [0] * length) for length in lengths])
+
+    if config.compile:
+        compiling.warm(config.name, key, run)
+    else:
+        run()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
 from meshgate.runtime.config import ConfigError
@@ -15,9 +19,13 @@ from services.classification import adapter
 from services.classification.config import SHIPPED, ClassifierConfig, EngineConfig, ZeroShotConfig
 from services.classification.model import Card, Classifier, ZeroShot
 from services.classification.tagging import LocatingTokeniser, Tagger
-from services.encoder import load_encoder
+from services.encoder import load_encoder, sample
 from services.models import source
+from services.models.config import SourceConfig
 from services.tokens import Tokeniser
+from services.weights import opening, quality
+from services.weights.opening import Where
+from services.weights.quality import Yardstick
 
 _TAGS: Final = "ForTokenClassification"
 _SEVERAL: Final = "multi_label_classification"
@@ -30,39 +38,61 @@ _USUAL: Final = 512
 
 def load_classifier(config: ClassifierConfig, engine: EngineConfig, key: str = "classifiers.0") -> Classifier:
     """Loads a named classifier, of the section `key`. Raises ConfigError."""
-    where = device.device_of(engine.device)
-    dtype = device.dtype_of(engine.dtype, where)
+    where = _where(config, engine, key)
     if config.source != SHIPPED:
         directory = source.locate(config, key)
         with source.reading(key, directory):
-            return _pretrained(config, directory, where, dtype)
+            return _pretrained(config, key, directory, where)
+    if config.quantisation != "none" and where.device.type != "cpu":
+        raise ConfigError(f"{key}.quantisation: {config.source} is quantised on a CPU only")
     try:
-        return _shipped(where, dtype)
+        return _shipped(config, key, where)
     except (OSError, ValueError, SafetensorError, adapter.AdapterError) as error:
         raise ConfigError(f"{key}.source: {config.source}: {error}") from error
 
 
-def _shipped(where: torch.device, dtype: torch.dtype) -> Classifier:
-    base = adapter.installed_base()
-    loaded = adapter.load_sentiment(base, adapter.shipped_dir(), dtype, where)
+def _where(config: SourceConfig, engine: EngineConfig, key: str) -> Where:
+    placed = device.device_of(engine.device)
+    opening.check(config, key, placed)
+    return Where(placed, device.dtype_of(engine.dtype, placed))
+
+
+def _shipped(config: ClassifierConfig, key: str, where: Where) -> Classifier:
+    base, updates = adapter.installed_base(), adapter.shipped_dir()
+    loaded = adapter.load_sentiment(base, updates, where.dtype, where.device)
     tokeniser: Any = AutoTokenizer.from_pretrained(base)
     reader = Tokeniser(tokeniser.backend_tokenizer, loaded.max_tokens)
-    return Classifier(loaded.model, Card(loaded.labels), reader, tokeniser.pad_token_id)
+    made = partial(Classifier, card=Card(loaded.labels), tokeniser=reader, pad_id=tokeniser.pad_token_id)
+    module, weights = opening.opened(
+        config, key, where, lambda: loaded.model, [base, updates], _yardstick(made, reader)
+    )
+    return made(module, weights=weights)
 
 
-def _pretrained(config: ClassifierConfig, path: Path, where: torch.device, dtype: torch.dtype) -> Classifier:
+def _pretrained(config: ClassifierConfig, key: str, path: Path, where: Where) -> Classifier:
     tokeniser: Any = AutoTokenizer.from_pretrained(path)
     facts = AutoConfig.from_pretrained(path)
     tags = any(name.endswith(_TAGS) for name in facts.architectures or ())
     kind: Any = AutoModelForTokenClassification if tags else AutoModelForSequenceClassification
-    module: Any = kind.from_pretrained(path, dtype=dtype, use_safetensors=None if config.allow_pickle else True)
+    safe = None if config.allow_pickle else True
+    load = partial(kind.from_pretrained, path, dtype=where.dtype, use_safetensors=safe)
     most = min(config.max_input_tokens or longest(facts, tokeniser), longest(facts, tokeniser))
-    pad_id = tokeniser.pad_token_id or 0
-    if tags:
-        return Tagger(
-            module.to(where).eval(), card(facts), LocatingTokeniser(tokeniser.backend_tokenizer, most), pad_id
-        )
-    return Classifier(module.to(where).eval(), card(facts), Tokeniser(tokeniser.backend_tokenizer, most), pad_id)
+    reader = (LocatingTokeniser if tags else Tokeniser)(tokeniser.backend_tokenizer, most)
+    made = partial(
+        Tagger if tags else Classifier, card=card(facts), tokeniser=reader, pad_id=tokeniser.pad_token_id or 0
+    )
+    module, weights = opening.opened(config, key, where, load, [path], _yardstick(made, reader))
+    return made(module, weights=weights)
+
+
+def _yardstick(made: Callable[[Any], Classifier], reader: Tokeniser) -> Yardstick:
+    """What a classifier, once made of a module, says of our texts; of a tagger, of each of their tokens."""
+
+    def answer(module: Any) -> Tensor:
+        rows = made(module).rows(sample(reader))
+        return torch.cat([torch.from_numpy(np.atleast_2d(row)) for row in rows])
+
+    return Yardstick(answer, quality.labels, reader.max_tokens)
 
 
 def card(facts: Any) -> Card:
@@ -86,11 +116,11 @@ def longest(facts: Any, tokeniser: Any) -> int:
 
 def load_zero_shot(config: ZeroShotConfig, engine: EngineConfig, key: str = "zero_shot") -> ZeroShot:
     """Loads the zero-shot encoder, of the section `key`. Raises ConfigError."""
+    where = _where(config, engine, key)
     directory = source.locate(config, key)
-    where = device.device_of(engine.device)
-    dtype = device.dtype_of(engine.dtype, where)
     with source.reading(key, directory):
         tokeniser: Any = AutoTokenizer.from_pretrained(directory)
         most = min(config.max_input_tokens, longest(AutoConfig.from_pretrained(directory), tokeniser))
-        encoder = load_encoder(directory, where, dtype, tokeniser.pad_token_id or 0, allow_pickle=config.allow_pickle)
-    return ZeroShot(encoder, Tokeniser(tokeniser.backend_tokenizer, most), config.scale)
+        reader = Tokeniser(tokeniser.backend_tokenizer, most)
+        encoder = load_encoder(config, key, directory, where, reader, tokeniser.pad_token_id or 0)
+    return ZeroShot(encoder, reader, config.scale)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from services.encoder import Encoder, Pooling, padded
 from services.tokens import Tokeniser, Tokens
+from services.weights.opening import Weights
 
 Scores = NDArray[np.float32]
 
@@ -45,8 +46,11 @@ class Card:
 class Classifier:
     """A named classifier: a module whose logits are one a label."""
 
-    def __init__(self, module: Any, card: Card, tokeniser: Tokeniser, pad_id: int) -> None:
+    def __init__(
+        self, module: Any, card: Card, tokeniser: Tokeniser, pad_id: int, weights: Weights | None = None
+    ) -> None:
         self.card = card
+        self.weights = weights or Weights()
         self.tokeniser = tokeniser
         parameter = next(module.parameters())
         self.dtype = str(parameter.dtype).removeprefix("torch.")
@@ -72,6 +76,7 @@ class ZeroShot:
     def __init__(self, encoder: Encoder, tokeniser: Tokeniser, scale: float) -> None:
         self.tokeniser = tokeniser
         self.dtype = encoder.dtype
+        self.weights = encoder.weights
         self.scale = scale
         self._encoder = encoder
 

@@ -23,6 +23,7 @@ from services.models.listing import ModelServicer
 from services.models.place import Place, Table
 from services.models.swap import Swap
 from services.models.watch import Watch
+from services.weights import compiling
 
 
 class App:
@@ -104,7 +105,10 @@ def build(config: EmbeddingConfig, path: Path | None = None) -> App:
 
 def _load(config: ModelConfig, key: str = "model") -> EmbeddingModel:
     loaded = model.load(config, key)
-    loaded.warm_up()
+    if config.compile:
+        compiling.warm(config.name, key, lambda: loaded.warm_up(compiled=True))
+    else:
+        loaded.warm_up()
     return loaded
 
 
@@ -120,6 +124,8 @@ def _card(config: ModelConfig, loaded: EmbeddingModel, bounds: Bounds, *, defaul
         prompt_names=sorted(bounds.prompts),
         dtype=loaded.encoder.dtype,
         device=loaded.encoder.device,
+        quantisation=loaded.encoder.weights.quantisation,
+        quality=loaded.encoder.weights.quality,
     )
     card.loaded_at.FromSeconds(int(time.time()))
     return card

@@ -15,9 +15,11 @@ from transformers import AutoConfig, AutoTokenizer
 from meshgate.runtime.config import ConfigError
 from services import device
 from services.embedding.config import ModelConfig
-from services.encoder import Encoder, Pooling, load_encoder
+from services.encoder import Encoder, Pooling, first_lengths, load_encoder
 from services.models import source
 from services.tokens import Tokeniser, Tokens
+from services.weights import opening
+from services.weights.opening import Where
 
 Vector = NDArray[np.float32]
 
@@ -60,10 +62,10 @@ class EmbeddingModel:
         vectors = self.encoder.pooled([item.tokens for item in batch], [item.pooling for item in batch])
         return list(vectors.numpy())
 
-    def warm_up(self) -> None:
-        """Runs a short and a long input, so that no caller pays for first-time allocations."""
-        for length in (4, self.tokeniser.max_tokens):
-            self.run([sound(self, length)])
+    def warm_up(self, *, compiled: bool = False) -> None:
+        """Runs what a caller would otherwise pay for, because it is the first."""
+        for lengths in first_lengths(self.tokeniser.max_tokens, compiled=compiled):
+            self.run([sound(self, length) for length in lengths])
 
 
 def sound(model: Runnable, length: int = 4) -> Item:
@@ -85,16 +87,18 @@ def run(batch: Sequence[Item]) -> list[Vector]:
 def load(config: ModelConfig, key: str = "model") -> EmbeddingModel:
     """Loads what the configuration names in its section `key`. Raises ConfigError."""
     directory = source.locate(config, key)
-    where = device.device_of(config.device)
-    dtype = device.dtype_of(config.dtype, where)
+    placed = device.device_of(config.device)
+    where = Where(placed, device.dtype_of(config.dtype, placed))
+    opening.check(config, key, placed)
     with source.reading(key, directory):
         tokeniser: Any = AutoTokenizer.from_pretrained(directory)
         facts = AutoConfig.from_pretrained(directory)
         card = read_card(directory)
-        encoder = load_encoder(directory, where, dtype, tokeniser.pad_token_id or 0, allow_pickle=config.allow_pickle)
-    positions = int(getattr(facts, "max_position_embeddings", config.max_input_tokens))
-    bounds = (config.max_input_tokens, positions, card.max_tokens or config.max_input_tokens)
-    return EmbeddingModel(encoder, Tokeniser(tokeniser.backend_tokenizer, min(bounds)), card)
+        positions = int(getattr(facts, "max_position_embeddings", config.max_input_tokens))
+        bounds = (config.max_input_tokens, positions, card.max_tokens or config.max_input_tokens)
+        reader = Tokeniser(tokeniser.backend_tokenizer, min(bounds))
+        encoder = load_encoder(config, key, directory, where, reader, tokeniser.pad_token_id or 0)
+    return EmbeddingModel(encoder, reader, card)
 
 
 def read_card(folder: Path) -> Card:

@@ -152,11 +152,16 @@ class Batch:
         """Takes the spare row for it: whoever's prompt is kept there is read again."""
         self._kept = None
         place = one.row
-        self._model.copy(other.row, self._model.spare, other.position)
+        self._copy(other, self._model.spare)
         self._move(one, other.row)
-        self._model.copy(self._model.spare, place, other.position)
+        if other.position:
+            self._model.copy(self._model.spare, place, other.position)
         other.row = place
 
     def _move(self, reading: Reading, row: int) -> None:
-        self._model.copy(reading.row, row, reading.position)
+        self._copy(reading, row)
         reading.row = row
+
+    def _copy(self, reading: Reading, row: int) -> None:
+        if reading.position:
+            self._model.copy(reading.row, row, reading.position)

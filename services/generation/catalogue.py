@@ -6,10 +6,10 @@ import time
 
 from meshgate.v1 import models_pb2 as pb
 from services.generation.limits import Limits
-from services.generation.model import CausalModel
+from services.generation.loaded import LoadedModel
 
 
-def card(limits: Limits, causal: CausalModel, *, chat: bool, default: bool) -> pb.Model:
+def card(limits: Limits, causal: LoadedModel, *, chat: bool, default: bool) -> pb.Model:
     """A model that is ready to serve from now on, and every limit of it."""
     made = pb.Model(
         name=limits.name,
@@ -17,10 +17,13 @@ def card(limits: Limits, causal: CausalModel, *, chat: bool, default: bool) -> p
         capabilities=[pb.CAPABILITY_GENERATE, *([pb.CAPABILITY_CHAT] if chat else [])],
         default=default,
         max_input_tokens=limits.context,
+        max_source_tokens=limits.source,
         max_output_tokens=limits.max_output_tokens,
         max_candidates=limits.max_candidates,
         dtype=causal.dtype,
         device=causal.device,
+        quantisation=causal.weights.quantisation,
+        quality=causal.weights.quality,
     )
     made.loaded_at.FromSeconds(int(time.time()))
     return made

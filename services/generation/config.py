@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -10,6 +11,27 @@ from meshgate.runtime.config import Strict
 from meshgate.runtime.server import ServerConfig
 from meshgate.runtime.telemetry import MetricsConfig
 from services.models.config import SourceConfig, unique
+
+
+class AdaptersConfig(Strict):
+    """LoRA adapters that calls may name, for one model."""
+
+    directory: Path
+    """Of the tenants' own: in it a folder for each tenant, and in that one for each adapter."""
+    shared: Path | None = None
+    """Of those that are for all tenants: a folder for each adapter."""
+    preload: tuple[str, ...] = Field((), max_length=1024)
+    """Loaded with the model: `tenant/name`, or `name` for one that is shared. Others are when they are first named."""
+    bases: tuple[str, ...] = Field((), max_length=64)
+    """What an adapter may name as the model that it was made for; anything where there are none."""
+    rank: int = Field(64, ge=1, le=1024)
+    """The highest."""
+    file_bytes: int = Field(268_435_456, ge=1024, le=17_179_869_184)
+    """The most that an adapter's numbers take on disk."""
+    memory_bytes: int = Field(1_073_741_824, ge=1024, le=1_099_511_627_776)
+    """The most that all loaded adapters take together; those used longest ago make room."""
+    per_tenant: int = Field(16, ge=1, le=10_000)
+    """How many of a tenant may be loaded at once."""
 
 
 class ModelConfig(SourceConfig):
@@ -24,9 +46,13 @@ class ModelConfig(SourceConfig):
     device: str = "auto"
     """`auto` is the first GPU, else `cpu`; or what torch.device takes."""
     max_context: int = Field(2048, ge=16, le=1_048_576)
-    """Tokens, input and output together; no more than the model was trained for is used."""
+    """Tokens, input and output together, or each of an encoder-decoder; no more than the model was trained for is
+    used.
+    """
     max_output_tokens: int = Field(1024, ge=1, le=1_048_576)
     """The most tokens of one candidate."""
+    adapters: AdaptersConfig | None = None
+    """Without it there are none; not where tensor_parallel is more than 1."""
 
 
 class EngineConfig(Strict):
@@ -71,4 +97,11 @@ class GenerationConfig(Strict):
         unique(self.sections.values())
         if self.models and self.engine.tensor_parallel > 1:
             raise ValueError("with engine.tensor_parallel there is one model")
+        if self.model.quantisation != "none" and self.engine.tensor_parallel > 1:
+            raise ValueError("model.quantisation: not with engine.tensor_parallel")
+        for key, section in self.sections.items():
+            if section.compile:
+                raise ValueError(f"{key}.compile: only encoders (embedding, classification) are compiled")
+        if self.engine.tensor_parallel > 1 and self.model.adapters is not None:
+            raise ValueError("with engine.tensor_parallel there are no adapters")
         return self

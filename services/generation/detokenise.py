@@ -34,8 +34,11 @@ class Vocabulary(Protocol):
 class TokenBytes:
     """The bytes of every token. Special tokens have bytes and no text."""
 
-    def __init__(self, tokenizer: Vocabulary, size: int | None = None) -> None:
-        """`size` is the model's vocabulary size where that is larger than the tokeniser's: models pad theirs."""
+    def __init__(self, tokenizer: Vocabulary, size: int | None = None, *, fresh: bool = False) -> None:
+        """`size` is the model's vocabulary size where that is larger than the tokeniser's: models pad theirs. `fresh`
+        where an output begins a text, and does not go on with one.
+        """
+        self.fresh = fresh
         ids = range(len(tokenizer))
         written = [token or "" for token in tokenizer.convert_ids_to_tokens(list(ids))]
         self._bytes = _table(tokenizer, written)
@@ -58,13 +61,19 @@ class TokenBytes:
 class Detokeniser:
     """The text of one sequence."""
 
-    def __init__(self, tokens: TokenBytes) -> None:
+    def __init__(self, tokens: TokenBytes, *, fresh: bool = False) -> None:
+        """`fresh` leaves out the space that SentencePiece puts before the first word of a text."""
         self._tokens = tokens
+        self._fresh = fresh
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, token_id: int) -> str:
         """The characters that this token completes."""
-        return self._decoder.decode(self._tokens.text_bytes(token_id))
+        text = self._decoder.decode(self._tokens.text_bytes(token_id))
+        if self._fresh and text:
+            self._fresh = False
+            return text.removeprefix(" ")
+        return text
 
     def flush(self) -> str:
         """What is left when no more tokens come: U+FFFD for an unfinished character."""

@@ -7,9 +7,9 @@ thread of its own, until each candidate has had a delta with a `Finish`, or the 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +75,18 @@ class Grammar(Protocol):
         """A new way through it, from its beginning."""
 
 
+class Adapter(Protocol):
+    """A change of the model's weights, loaded."""
+
+    @property
+    def serial(self) -> int:
+        """What was computed with one adapter is good for another of the same serial, and for no other."""
+
+    @property
+    def pairs(self) -> Mapping[str, Any]:
+        """What each layer's output changes by, by the layer's name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One call, checked already: `prompt` is not empty and fits the model's context."""
@@ -92,8 +104,12 @@ class Job:
     """When work ends, on time.monotonic()'s clock."""
     priority: Priority = Priority.INTERACTIVE
     grammar: Grammar | None = None
+    penalise_prompt: bool = True
+    """Whether the prompt's tokens count as present for a repetition penalty: not where they are another text."""
     tenant: str = ""
     """Whose share of the model it takes; "" where nobody says."""
+    adapter: Adapter | None = None
+    """The model as this changes it: keys and values of a prompt are good for the same adapter alone."""
 
 
 @dataclass(frozen=True, slots=True)

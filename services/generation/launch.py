@@ -12,7 +12,8 @@ from typing import NamedTuple
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from services.batching.pace import Pace
-from services.generation import catalogue, limits, model
+from services.generation import adapters, catalogue, limits, model
+from services.generation.adapters import Adapters
 from services.generation.admission import Admission
 from services.generation.config import EngineConfig, GenerationConfig, ModelConfig
 from services.generation.constraints import Grammars
@@ -20,7 +21,7 @@ from services.generation.continuous import ContinuousEngine
 from services.generation.detokenise import TokenBytes
 from services.generation.headroom import Headroom
 from services.generation.limits import Limits
-from services.generation.model import CausalModel
+from services.generation.loaded import LoadedModel
 from services.generation.parallel import Leader, Ranks
 from services.generation.prompt import PromptReader
 from services.generation.served import Life, Served
@@ -38,6 +39,13 @@ class _Beside(NamedTuple):
 
     tokenising: Tokenising
     admission: Admission
+    adapters: Adapters | None
+
+    def close(self) -> None:
+        """Ends their threads."""
+        self.tokenising.close()
+        if self.adapters is not None:
+            self.adapters.close()
 
 
 class Launch:
@@ -61,8 +69,9 @@ class Launch:
         causal, tokenizer = load(settings, self._engine, key)
         if self._ranks is not None:
             self._leader = Leader(causal, self._ranks, self._failed)
-        tokens = TokenBytes(tokenizer, causal.vocabulary_size)
+        tokens = TokenBytes(tokenizer, causal.vocabulary_size, fresh=causal.source is not None)
         pace, headroom = Pace(self._engine.prefill_tokens), Headroom(self._engine.max_batch)
+        adapting, loadable = adapters.opened(settings.adapters, causal.module, key)
         stepper = Stepper(
             self._leader or causal,
             tokens,
@@ -71,14 +80,23 @@ class Launch:
             guest_rows=self._engine.guest_rows,
             reading=pace,
             headroom=headroom,
+            adapting=adapting,
         )
         engine = ContinuousEngine(stepper, on_death=self._failed, enter_thread=causal.enter_thread)
         grammars = _grammars(tokens, causal, tokenizer)
         entrance = Admission(self._engine.max_batch + self._engine.max_queue, self._engine.queue_tokens, pace)
         served = self._served(
-            settings, causal, PromptReader(tokenizer), engine, entrance, headroom, grammars, default=key == "model"
+            settings,
+            causal,
+            PromptReader(tokenizer),
+            engine,
+            entrance,
+            headroom,
+            grammars,
+            loadable,
+            default=key == "model",
         )
-        self._running[engine] = _Beside(served.tokenising, entrance)
+        self._running[engine] = _Beside(served.tokenising, entrance, loadable)
         engine.start()
         weakref.finalize(served.life, self._over, engine).atexit = False
         return served
@@ -92,33 +110,36 @@ class Launch:
         if self._leader is not None:
             await asyncio.to_thread(self._leader.stop)
         for beside in self._running.values():
-            beside.tokenising.close()
+            beside.close()
         self._running.clear()
 
     def _served(
         self,
         settings: ModelConfig,
-        causal: CausalModel,
+        causal: LoadedModel,
         prompts: PromptReader,
         engine: ContinuousEngine,
         entrance: Admission,
         headroom: Headroom,
         grammars: Grammars | None,
+        loadable: Adapters | None,
         *,
         default: bool,
     ) -> Served:
         capacity = self._engine.max_batch + self._engine.max_queue
+        most = min(settings.max_output_tokens, causal.longest_output)
         bounds = Limits(
             name=settings.name,
             aliases=settings.aliases,
-            context=causal.context,
-            max_output_tokens=min(settings.max_output_tokens, causal.context - 1),
+            context=causal.context if causal.source is None else causal.source + most,
+            source=causal.source,
+            max_output_tokens=most,
             max_candidates=min(limits.CANDIDATES, capacity),
             vocabulary_size=causal.vocabulary_size,
         )
         card = catalogue.card(bounds, causal, chat=prompts.chat, default=default)
         tokenising = Tokenising(capacity + _COUNTING)
-        return Served(engine, prompts, bounds, entrance, headroom, tokenising, card, Life(), grammars)
+        return Served(engine, prompts, bounds, entrance, headroom, tokenising, card, Life(), grammars, loadable)
 
     def _over(self, engine: ContinuousEngine) -> None:
         """The model is replaced and no call is left on it. Called wherever its last reference goes."""
@@ -128,13 +149,13 @@ class Launch:
     def _end(self, engine: ContinuousEngine) -> None:
         beside = self._running.pop(engine, None)
         if beside is not None:
-            beside.tokenising.close()
+            beside.close()
             task = self._loop.create_task(engine.stop(0.0))
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
 
 
-def load(settings: ModelConfig, engine: EngineConfig, key: str) -> tuple[CausalModel, PreTrainedTokenizerBase]:
+def load(settings: ModelConfig, engine: EngineConfig, key: str) -> tuple[LoadedModel, PreTrainedTokenizerBase]:
     """A model that is warm, and its tokeniser. Raises ConfigError."""
     causal, where = model.load(settings, engine, key)
     with source.reading(key, where):
@@ -143,7 +164,7 @@ def load(settings: ModelConfig, engine: EngineConfig, key: str) -> tuple[CausalM
     return causal, tokenizer
 
 
-def _grammars(tokens: TokenBytes, causal: CausalModel, tokenizer: PreTrainedTokenizerBase) -> Grammars | None:
+def _grammars(tokens: TokenBytes, causal: LoadedModel, tokenizer: PreTrainedTokenizerBase) -> Grammars | None:
     def encode(text: str) -> list[int]:
         found: list[int] = tokenizer.encode(text, add_special_tokens=False)
         return found

@@ -17,7 +17,9 @@ DEFAULT_OUTPUT_TOKENS = 256
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds of a model. `context` is in tokens, input and output together."""
+    """The bounds of a model, in tokens: `context` is of input and output together, `source` of the input alone where
+    the model reads it apart from the output (encoder-decoder).
+    """
 
     name: str
     aliases: tuple[str, ...]
@@ -25,6 +27,7 @@ class Limits:
     max_output_tokens: int
     max_candidates: int
     vocabulary_size: int
+    source: int | None = None
 
     def answers_to(self, name: str) -> bool:
         """Whether a request for `name` means this model; no name means the default."""

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PretrainedConfig
 
 from meshgate.runtime.config import ConfigError
-from services.batching import Fault
-from services.faults import judge
-from services.generation import checkpoint, gguf, packing
+from services.generation import checkpoint, gguf, seq2seq
 from services.generation.cache import SlotCache
 from services.generation.config import EngineConfig, ModelConfig
+from services.generation.ending import end_tokens
+from services.generation.loaded import LoadedModel
+from services.generation.memory import giving_back
 from services.generation.parallel import sharding
 from services.models import source
+from services.weights import opening, quality
+from services.weights.opening import Weights, Where
+from services.weights.quality import Yardstick
 
 _log = logging.getLogger(__name__)
 
@@ -26,19 +31,29 @@ _log = logging.getLogger(__name__)
 class CausalModel:
     """Rows 0 to rows-1 are for sequences and their prompts; `spare` is one more. One thread uses it at a time."""
 
-    def __init__(self, module: Any, rows: int, context: int, threads: int = 0) -> None:
+    whole = False
+    source: int | None = None
+
+    def __init__(self, module: Any, rows: int, context: int, threads: int = 0, weights: Weights | None = None) -> None:
         self.rows = rows
         self.context = context
+        self.longest_output = context - 1
         self.spare = rows
         self.vocabulary_size = int(module.config.get_text_config().vocab_size)
         self.dtype = str(module.dtype).removeprefix("torch.")
-        self.end_tokens = _end_tokens(module)
+        self.weights = weights or Weights()
+        self.end_tokens = end_tokens(module)
         self._module = module
         self._device = module.device
         self.device = str(self._device.type)
         self._threads = threads
         self._cache = SlotCache(rows, context)
         self._places = torch.arange(context, device=self._device)
+
+    @property
+    def module(self) -> Any:
+        """The model itself, for what changes its layers between two steps."""
+        return self._module
 
     def enter_thread(self) -> None:
         """Called once on the thread that will use the model: OpenMP counts threads for each calling thread."""
@@ -83,13 +98,8 @@ class CausalModel:
     @torch.inference_mode()
     def shrink(self, length: int) -> None:
         """Gives memory back after there was none: rows of at most `length` positions stay. What can't be, stays too."""
-        try:
+        with giving_back(self._device):
             self._cache.shrink(length)
-        except Exception as error:
-            if judge(error) is not Fault.MEMORY:
-                raise
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
 
     def _forward(self, tokens: Sequence[Any], positions: Tensor, mask: Tensor) -> Tensor:
         """`tokens` is a row of ids, or one id for each row; `mask` is true where a query may look."""
@@ -105,22 +115,58 @@ class CausalModel:
         return logits
 
 
-def load(model: ModelConfig, engine: EngineConfig, key: str = "model") -> tuple[CausalModel, Path]:
+def load(model: ModelConfig, engine: EngineConfig, key: str = "model") -> tuple[LoadedModel, Path]:
     """Loads what the configuration names in its section `key`; returns the directory too. Raises ConfigError."""
     gguf.quieten()
+    device = _device(model.device)
+    opening.check(model, key, device)
     where = checkpoint.locate(model, gguf.convert, key=key)
     with source.reading(key, where):
         config = AutoConfig.from_pretrained(where)
+        if config.is_encoder_decoder:
+            return _seq2seq(config, where, model, engine, key), where
         context = usable_context(config, model.max_context)
-        device = _device(model.device)
-        dtype = pick_dtype(model.dtype, device)
-        safe = None if model.allow_pickle else True
-        module: Any = AutoModelForCausalLM.from_pretrained(
-            where, dtype=dtype, attn_implementation="sdpa", use_safetensors=safe
-        )
-    parts = engine.tensor_parallel
-    module = sharding.shard(module, parts) if parts > 1 else packing.pack(module.to(device).eval())
-    return CausalModel(module, engine.max_batch, context, engine.threads or torch.get_num_threads()), where
+        module, weights = _open(model, engine, key, where, device, context)
+    return CausalModel(module, engine.max_batch, context, _threads(engine), weights), where
+
+
+def _open(
+    model: ModelConfig, engine: EngineConfig, key: str, where: Path, device: torch.device, context: int
+) -> tuple[Any, Weights]:
+    load = _loader(AutoModelForCausalLM, where, model)
+    if engine.tensor_parallel > 1:
+        return sharding.shard(load(), engine.tensor_parallel), Weights()
+    yardstick = Yardstick(partial(_likeliest, where, context), quality.same, context)
+    return opening.opened(model, key, Where(device, pick_dtype(model.dtype, device)), load, [where], yardstick)
+
+
+def _likeliest(where: Path, context: int, module: Any) -> Tensor:
+    """The likeliest next token at each place of our texts, [tokens]."""
+    tokenizer: Any = AutoTokenizer.from_pretrained(where)
+    ids = tokenizer("\n".join(quality.texts()), return_tensors="pt").input_ids[:, :context]
+    likeliest: Tensor = module(input_ids=ids.to(module.device)).logits[0].argmax(-1)
+    return likeliest
+
+
+def _seq2seq(config: PretrainedConfig, where: Path, model: ModelConfig, engine: EngineConfig, key: str) -> LoadedModel:
+    if model.quantisation != "none":
+        raise ConfigError(f"{key}.quantisation: encoder-decoders are served as they are")
+    if model.adapters is not None:
+        raise ConfigError(f"{key}.adapters: encoder-decoders have none")
+    places = seq2seq.bounded(config, model.max_context, engine, key)
+    module = _loader(AutoModelForSeq2SeqLM, where, model)().to(_device(model.device)).eval()
+    return seq2seq.wrap(module, engine.max_batch, places, _threads(engine), key)
+
+
+def _loader(kind: Any, where: Path, model: ModelConfig) -> Callable[..., Any]:
+    """What makes the module, in main memory."""
+    dtype = pick_dtype(model.dtype, _device(model.device))
+    safe = None if model.allow_pickle else True
+    return partial(kind.from_pretrained, where, dtype=dtype, attn_implementation="sdpa", use_safetensors=safe)
+
+
+def _threads(engine: EngineConfig) -> int:
+    return engine.threads or torch.get_num_threads()
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -138,7 +184,7 @@ def usable_context(config: PretrainedConfig, wanted: int) -> int:
     """
     text = config.get_text_config()
     kinds = set(getattr(text, "layer_types", None) or ("full_attention",))
-    if config.is_encoder_decoder or not kinds <= {"full_attention", "sliding_attention"}:
+    if not kinds <= {"full_attention", "sliding_attention"}:
         raise ConfigError("model.source: only causal models with full or sliding attention are served")
     bounds = [wanted, getattr(text, "max_position_embeddings", None) or wanted]
     if "sliding_attention" in kinds or (getattr(text, "use_sliding_window", False) is not False):
@@ -157,10 +203,3 @@ def _native_bfloat16(device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
-
-
-def _end_tokens(module: Any) -> frozenset[int]:
-    """The ids that end the model's turn."""
-    end = module.generation_config.eos_token_id if module.can_generate() else None
-    end = module.config.get_text_config().eos_token_id if end is None else end
-    return frozenset([end] if isinstance(end, int) else end or ())

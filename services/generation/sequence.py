@@ -83,13 +83,14 @@ class Sequence:
         self.group = group
         self.candidate = candidate
         matcher = None if job.grammar is None else job.grammar.matcher()
-        self.sampler = Sampler(job.sampling, candidate, job.prompt, job.logprobs, matcher)
+        present = job.prompt if job.penalise_prompt else ()
+        self.sampler = Sampler(job.sampling, candidate, present, job.logprobs, matcher)
         self.length = len(job.prompt)
         self.last = 0
         self._left = min(job.max_output_tokens, context - len(job.prompt))
         self._tokens = tokens
         self._end = end
-        self._text = Detokeniser(tokens)
+        self._text = Detokeniser(tokens, fresh=tokens.fresh and job.grammar is None)
         self._stops = StopScanner(job.stop)
 
     def take(self, choice: Choice) -> Delta:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshgate.v1 import models_pb2
+from services.generation.adapters import Adapters
 from services.generation.admission import Admission
 from services.generation.constraints import Grammars
 from services.generation.engine import Engine
@@ -33,6 +34,7 @@ class Served:
     life: Life
     grammars: Grammars | None
     """None of a model that has no token to end with: what it makes can't be constrained."""
+    adapters: Adapters | None = None
 
 
 Models = Place[Table[Served]]

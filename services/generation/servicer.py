@@ -15,7 +15,7 @@ from meshgate.v1 import generation_pb2_grpc
 from services.caller import caller_of, model_of
 from services.generation import constraints, validate, wire
 from services.generation.constraints import Grammar
-from services.generation.engine import Job
+from services.generation.engine import Adapter, Job
 from services.generation.limits import Limits
 from services.generation.outputs import Outputs
 from services.generation.served import Models, Served
@@ -110,9 +110,10 @@ async def _running(served: Served, call: _Call, *, wait: bool) -> AsyncIterator[
     async with entrance.places(tenant, call.candidates, wait=wait, remaining=call.remaining()):
         prompt = await call.prompt(served)
         grammar = await call.grammar(served)
+        adapter = await call.adapter(served)
         async with entrance.prompt(tenant, len(prompt), wait=wait, remaining=call.remaining()):
             outputs = Outputs(call.candidates, whole=not wait)
-            ticket = served.engine.submit(call.job(prompt, grammar), outputs)
+            ticket = served.engine.submit(call.job(prompt, grammar, adapter), outputs)
             try:
                 yield _Running(outputs, len(prompt))
             finally:
@@ -161,7 +162,18 @@ class _Call:
         except InvalidArgument as error:
             raise self.located(error) from None
 
-    def job(self, prompt: Sequence[int], grammar: Grammar | None) -> Job:
+    async def adapter(self, served: Served) -> Adapter | None:
+        """What changes the model. Raises NotFound for what is not the caller's, and what `Adapters.find` raises."""
+        if not self.request.adapter:
+            return None
+        if served.adapters is None:
+            raise Unimplemented("adapter: not available with this model", reason="FEATURE_UNAVAILABLE")
+        try:
+            return await served.adapters.find(self.tenant, self.request.adapter, self.remaining())
+        except InvalidArgument as error:
+            raise self.located(error) from None
+
+    def job(self, prompt: Sequence[int], grammar: Grammar | None, adapter: Adapter | None) -> Job:
         """The call as the engine takes it."""
         return Job(
             prompt=prompt,
@@ -169,6 +181,7 @@ class _Call:
             deadline=self._deadline,
             grammar=grammar,
             tenant=self.tenant,
+            adapter=adapter,
             **self._options,
         )
 
@@ -194,10 +207,10 @@ async def _tokens(request: validate.Request, served: Served) -> Sequence[int]:
 
 
 def _options(request: pb.GenerateRequest, limits: Limits) -> dict[str, Any]:
-    """What a Job takes besides its prompt. Raises InvalidArgument, NotFound or Unimplemented."""
+    """What a Job takes besides its prompt. Raises InvalidArgument or NotFound."""
     validate.check_model(request.model, limits)
     validate.check_input(request, limits)
-    validate.check_built(request)
+    validate.check_adapter(request)
     return {
         "max_output_tokens": validate.max_output_tokens(request, limits),
         "sampling": validate.sampling(request.sampling, limits),
@@ -205,4 +218,5 @@ def _options(request: pb.GenerateRequest, limits: Limits) -> dict[str, Any]:
         "stop": validate.stop(request),
         "logprobs": validate.logprobs(request),
         "priority": validate.priority(request),
+        "penalise_prompt": limits.source is None,
     }

@@ -29,7 +29,7 @@ from services.faults import judge
 from services.generation import sampling
 from services.generation.batch import Batch, Reading
 from services.generation.detokenise import TokenBytes
-from services.generation.engine import Delta, Finish, Priority
+from services.generation.engine import Adapter, Delta, Finish, Priority
 from services.generation.headroom import Headroom, no_memory
 from services.generation.line import Line
 from services.generation.sampling import Choice
@@ -53,6 +53,8 @@ class RowModel(Protocol):
     rows: int
     context: int
     spare: int
+    whole: bool
+    """Whether it reads prompts in one piece only."""
 
     def read(self, row: int, tokens: Row[int], start: int) -> Tensor: ...
 
@@ -63,6 +65,12 @@ class RowModel(Protocol):
     def wipe(self, row: int) -> None: ...
 
     def shrink(self, length: int) -> None: ...
+
+
+class Adapting(Protocol):
+    """What knows how adapters change the model: see services.generation.adapters."""
+
+    def rows(self, adapters: Row[Adapter | None]) -> None: ...
 
 
 class Stepper:
@@ -79,8 +87,12 @@ class Stepper:
         guest_rows: int = 0,
         reading: Pace | None = None,
         headroom: Headroom | None = None,
+        adapting: Adapting | None = None,
     ) -> None:
-        """`reading` learns how long prompts take, `headroom` how many rows there is memory for."""
+        """`reading` learns how long prompts take, `headroom` how many rows there is memory for. Without `adapting`,
+        jobs have no adapter.
+        """
+        self._adapting = adapting
         self._guest_rows = guest_rows
         self._headroom = headroom or Headroom(model.rows)
         self._pace = reading or Pace(prefill_tokens)
@@ -109,6 +121,8 @@ class Stepper:
         self._advance()
         self._admit()
         self._deliver()
+        if self.idle():
+            self._adapt(())  # so that the last adapter can be freed
 
     def fail(self, error: MeshError) -> None:
         """Ends everything with `error`."""
@@ -166,8 +180,14 @@ class Stepper:
             self._batch.leave(row)
 
     def _decode(self, running: Row[Sequence]) -> Row[Choice | Exception]:
+        self._adapt([each.group.job.adapter for each in running])
         logits = self._model.decode([each.last for each in running], [each.length for each in running])
         return sampling.choose(logits, [each.sampler for each in running])
+
+    def _adapt(self, adapters: Row[Adapter | None]) -> None:
+        """The next pass has a row for each of these."""
+        if self._adapting is not None:
+            self._adapting.rows(adapters)
 
     def _take(self, sequence: Sequence, choice: Choice | Exception) -> bool:
         """Gives a sequence its token. True when it has ended, be it by an error of its own."""
@@ -205,6 +225,7 @@ class Stepper:
 
     def _doubt(self, row: int, error: Exception) -> None:
         """Tries the model on a free row where there was trouble. Raises `error` where it has failed too often."""
+        self._adapt([None])
         try:
             self._model.read(row, _SOUND, 0)
         except Exception:
@@ -250,7 +271,8 @@ class Stepper:
 
     def _read(self, reading: Reading, allowance: int) -> int:
         prompt, start = reading.group.job.prompt, reading.position
-        piece = prompt[start : start + allowance]
+        piece = prompt[start:] if self._model.whole else prompt[start : start + allowance]
+        self._adapt([reading.group.job.adapter])
         began = self._clock()
         try:
             logits = self._model.read(reading.row, piece, start)

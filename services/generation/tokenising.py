@@ -1,4 +1,5 @@
-"""Tokenising off the event loop, on a few threads of its own, and no more of it at once than was said.
+"""Tokenising, or other work that blocks, off the event loop, on a few threads of its own, and no more of it at once
+than was said.
 
 A thread can't be cancelled: what a departed caller began is counted until it is done.
 """
@@ -22,11 +23,11 @@ OutputT = TypeVar("OutputT")
 class Tokenising:
     """Runs functions on its threads."""
 
-    def __init__(self, capacity: int) -> None:
-        """`capacity` is how many may wait or run."""
+    def __init__(self, capacity: int, name: str = "tokenising") -> None:
+        """`capacity` is how many may wait or run; `name` is that of the threads."""
         self._closed = False
         self._permits = Permits(capacity)
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tokenising")
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=name)
 
     async def run(self, function: Callable[[InputT], OutputT], value: InputT) -> OutputT:
         """function(value). Raises Unavailable: OVERLOADED when too much is in hand, DRAINING once closed."""

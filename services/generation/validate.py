@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from meshgate.errors import FieldViolation, InvalidArgument, NotFound, Unimplemented
+from meshgate.errors import FieldViolation, InvalidArgument, NotFound
 from meshgate.v1 import generation_pb2 as pb
 from meshgate.v1 import priority_pb2
 from services.generation import limits as bound
@@ -44,10 +44,9 @@ def check_input(request: Request, limits: Limits) -> None:
             raise InvalidArgument.of("input", "one of prompt, token_ids and conversation is required")
 
 
-def check_built(request: pb.GenerateRequest) -> None:
-    """Raises Unimplemented for what the contract has and this service has not yet."""
-    if request.adapter:
-        raise Unimplemented("adapter: not available in this deployment", reason="FEATURE_UNAVAILABLE")
+def check_adapter(request: pb.GenerateRequest) -> None:
+    """Raises InvalidArgument for too long a name. Whether it names anything, the disk says."""
+    _size("adapter", request.adapter, 0, bound.NAME_BYTES)
 
 
 def turns(conversation: pb.Conversation) -> list[dict[str, str]]:
@@ -120,8 +119,11 @@ def priority(request: pb.GenerateRequest) -> Priority:
 
 def check_prompt_length(tokens: int, limits: Limits, token_cap: int | None) -> None:
     """Raises InvalidArgument (INPUT_TOO_LONG) unless the context has room for a token of output, and when the input
-    alone takes more than the cap that was reserved for the call.
+    alone takes more than the cap that was reserved for the call, or than an encoder takes.
     """
+    if limits.source is not None and tokens > limits.source:
+        most = f"{tokens} tokens are too many: the input may have {limits.source}"
+        raise InvalidArgument.of("input", most, reason="INPUT_TOO_LONG")
     if tokens >= limits.context:
         most = f"{tokens} tokens are too many: input and output together have {limits.context}"
         raise InvalidArgument.of("input", most, reason="INPUT_TOO_LONG")

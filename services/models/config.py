@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from meshgate.runtime.config import Strict
+
+Quantisation = Literal["none", "int8", "nf4"]
 
 
 class SourceConfig(Strict):
@@ -26,6 +29,16 @@ class SourceConfig(Strict):
     """Whether weights may come as pytorch_model.bin, which is read as a pickle without code of its own, where there are
     no safetensors.
     """
+    quantisation: Quantisation = "none"
+    """How the weights of linear layers are kept: `int8`, or on GPUs `nf4`, both there through bitsandbytes."""
+    compile: bool = False
+    """Whether torch.compile makes an encoder faster, for a longer start."""
+
+    @model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if self.compile and self.quantisation != "none":
+            raise ValueError("compile: not together with quantisation")
+        return self
 
 
 def unique(models: Iterable[SourceConfig]) -> None:

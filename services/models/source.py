@@ -25,7 +25,7 @@ from services.models.config import SourceConfig
 
 _INDEX: Final = "model.safetensors.index.json"
 _WEIGHTS: Final = "model.safetensors"
-_TEXTS: Final = ("*.json", "*.txt", "*.model", "*.jinja", "*.safetensors")
+_TEXTS: Final = ("*.json", "*.txt", "*.model", "*.spm", "*.jinja", "*.safetensors")
 _PICKLES: Final = ("*.bin",)
 
 
@@ -49,6 +49,8 @@ def reading(key: str, directory: Path) -> Iterator[None]:
         raise ConfigError(f"{key}.source: {directory}: its configuration lacks {error}") from error
     except SafetensorError as error:
         raise ConfigError(f"{key}.source: {directory}: damaged weights: {error}") from error
+    except ImportError as error:
+        raise ConfigError(f"{key}.source: {directory}: a package is not installed: {_first_line(error)}") from error
     except UnpicklingError as error:
         raise ConfigError(f"{key}.source: {directory}: a pickle of more than numbers, or a damaged one") from error
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: weights of other shapes

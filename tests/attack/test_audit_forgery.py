@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 
 from gateway.audit import chain, segments, tail
+from gateway.audit import record as records
 from gateway.audit.chain import ORIGIN, Broken, Link
-from gateway.audit.checkpoint import FILE, Checkpoint
+from gateway.audit.checkpoint import FILE, Checkpoint, SignedCheckpoint
 from gateway.audit.ledger import Ledger
 from gateway.audit.record import canonical
 from gateway.audit.search import Query, search
 from gateway.audit.signing import PUBLIC_KEY, SigningKeys, load_public_key
-from gateway.audit.verify import verify_all
+from gateway.audit.verify import Report, verify_all
+from gateway.audit.witness import kept
 from tests import audit_log
 from tests.audit_log import LONG, Clock, FastDisk
 
@@ -67,6 +69,146 @@ def rechained(log: Path, change: Callable[[int, bytes], bytes | None]) -> Link:
     return last
 
 
+def spread(home: Path, count: int = 60, seconds: float = 1.0, **changes: Any) -> Path:
+    """The log of a gateway that was stopped after so many calls, so far from each other."""
+    clock = Clock()
+    made = audit_log.ledger(home, FastDisk(), clock=clock, **changes)
+    for number in range(count):
+        made.append([records.encode(audit_log.record(number, time=int(clock.now * 1e6)))])
+        clock.advance(seconds)
+        made.idle()
+    made.close()
+    return home / "audit"
+
+
+def renamed(seq: int, content: bytes) -> bytes:
+    """Another did it."""
+    return content.replace(b'"bob"', b'"eve"')
+
+
+def not_continued(log: Path) -> None:
+    """The gateway does not start, so that it signs nothing of this."""
+    before = {path: path.read_bytes() for path in log.iterdir()}
+    with pytest.raises(Broken):
+        audit_log.ledger(log.parent)
+    assert {path: path.read_bytes() for path in log.iterdir()} == before
+
+
+def test_a_log_made_anew_without_checkpoints(tmp_path: Path) -> None:
+    log = spread(tmp_path)
+    rechained(log, renamed)
+    (log / FILE).unlink()
+    assert verdict(log).seq == 0
+    (log / FILE).touch()
+    not_continued(log)
+
+
+@pytest.mark.parametrize(("count", "seconds"), [(60, 1.0), (1200, 0.0)])
+def test_a_log_made_anew_after_its_checkpoints_were_dropped(tmp_path: Path, count: int, seconds: float) -> None:
+    log = spread(tmp_path, count, seconds)
+    rechained(
+        log, lambda seq, content: renamed(seq, content) if 11 < seq <= count else None if seq > count else content
+    )
+    audit_log.uncover(log, 12)
+    first = json.loads((log / FILE).read_bytes().splitlines()[-1])["seq"] + 1
+    assert verdict(log).seq == first
+    assert "no checkpoint covers it" in verdict(log).why
+    not_continued(log)
+
+
+def test_a_record_that_hides_when_it_was(tmp_path: Path) -> None:
+    """To a reader of JSON it is of its time; to who looks at bytes it would all be of one."""
+    log = spread(tmp_path)
+    hidden = b'"z":{"time":1800000000000000},"\\u0074ime":'
+
+    def change(seq: int, content: bytes) -> bytes | None:
+        return content.replace(b'"time":', hidden) if 11 < seq < 61 else None if seq > 60 else content
+
+    rechained(log, change)
+    audit_log.uncover(log, 12)
+    assert verdict(log).seq <= 12
+    not_continued(log)
+
+
+def test_a_promise_is_signed(tmp_path: Path) -> None:
+    log = spread(tmp_path)
+    whole = (log / FILE).read_bytes().splitlines(keepends=True)
+    for name, value in (("next_us", 10**15), ("next_records", 10**9), (None, None)):
+        stated = json.loads(whole[1])
+        if name:
+            stated[name] = value
+        else:
+            del stated["next_us"], stated["next_records"]
+        (log / FILE).write_bytes(whole[0] + canonical(stated) + b"\n" + b"".join(whole[2:]))
+        assert "signature of its checkpoint is wrong" in verdict(log).why
+
+
+def test_a_goodbye_alone_is_uncovered(tmp_path: Path) -> None:
+    """What would pass for the work of a kill does not where the gateway took its leave."""
+    log = spread(tmp_path, 12, 0.0)
+    rechained(log, lambda seq, content: renamed(seq, content) if seq == 12 else content)
+    audit_log.uncover(log, 12)
+    assert verdict(log).seq == 11
+    not_continued(log)
+
+
+def test_a_sealed_segment_ends_covered(tmp_path: Path) -> None:
+    log = spread(tmp_path, 20, 0.0, segment_bytes=4096)
+    begun = json.loads(audit_log.segment(log, 2).read_bytes().splitlines()[0])["seq"]
+    audit_log.uncover(log, begun - 1)
+    assert verdict(log).seq < begun
+    not_continued(log)
+
+
+def test_a_log_that_begins_with_another_key(tmp_path: Path) -> None:
+    log = spread(tmp_path)
+    stranger = SigningKeys(tmp_path / "stranger", LONG)
+    own = SigningKeys(tmp_path / "keys", LONG).newest.key_id.encode()
+    last = rechained(log, lambda seq, content: content.replace(own, stranger.newest.key_id.encode()))
+    (log / FILE).write_bytes(Checkpoint(last, 1, "w").signed(stranger))
+    assert (verdict(log).seq, "begins with another key" in verdict(log).why) == (0, True)
+
+
+def kept_of(log: Path) -> list[SignedCheckpoint]:
+    return kept((log / FILE).read_text().splitlines())
+
+
+def against(log: Path, signed: list[SignedCheckpoint]) -> list[Report]:
+    return verify_all(log, load_public_key(log.parent / "keys" / PUBLIC_KEY), signed)
+
+
+def test_a_log_cut_with_its_checkpoints_lacks_those_kept_elsewhere(tmp_path: Path) -> None:
+    log = spread(tmp_path)
+    signed = kept_of(log)
+    assert [(report.broken, report.matched) for report in against(log, signed)] == [(None, len(signed))]
+    audit_log.segment(log).write_bytes(b"".join(lines(log)[:12]))
+    audit_log.uncover(log, 12)
+    assert audit_log.verified(log).broken is None  # nothing in it tells
+    (report,) = against(log, signed[-1:])
+    assert (report.broken and report.broken.seq) == 12
+
+
+def test_a_log_made_anew_by_the_holder_of_the_key_contradicts_those_kept_elsewhere(tmp_path: Path) -> None:
+    log, keys = spread(tmp_path), SigningKeys(tmp_path / "keys", LONG)
+    signed = kept_of(log)
+    last = rechained(log, renamed)
+    genesis = json.loads(lines(log)[0])
+    first = Checkpoint(Link(0, bytes.fromhex(genesis["hash"])), 1, genesis["record"]["writer"])
+    (log / FILE).write_bytes(first.signed(keys) + Checkpoint(last, 1, "w").signed(keys))
+    assert audit_log.verified(log).broken is None
+    (report,) = against(log, [signed[3]])
+    assert (report.broken and report.broken.seq) == signed[3].seq
+
+
+def test_a_log_put_in_anothers_place_is_told_by_those_kept_elsewhere(tmp_path: Path) -> None:
+    log = spread(tmp_path)
+    signed = kept_of(log)
+    shutil.rmtree(log)
+    spread(tmp_path)
+    one, gone = against(log, signed)
+    assert (one.broken, gone.broken and gone.broken.seq) == (None, 0)
+
+
 def endorsed_at(log: Path) -> int:
     return next(seq for seq, line in enumerate(lines(log)) if chain.EVENT_SIGNING_KEY in line)
 
@@ -107,7 +249,11 @@ def test_a_key_without_an_endorsement_signs_nothing(log: Path) -> None:
 def test_a_retired_key_signs_nothing_any_more(log: Path, tmp_path: Path) -> None:
     thief = old_key(tmp_path)
     count = len(lines(log))
-    last = rechained(log, lambda seq, content: content.replace(b'"bob"', b'"eve"') if seq > count - 4 else content)
+
+    def change(seq: int, content: bytes) -> bytes | None:
+        return None if seq == count - 1 else content.replace(b'"bob"', b'"eve"') if seq > count - 4 else content
+
+    last = rechained(log, change)  # and without a goodbye, which has to be covered
     signed = (log / FILE).read_bytes().splitlines(keepends=True)
     kept = [line for line in signed if json.loads(line)["seq"] <= count - 4]
     (log / FILE).write_bytes(b"".join(kept) + Checkpoint(last, 1, "w").signed(thief))

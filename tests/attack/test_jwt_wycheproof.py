@@ -1,7 +1,8 @@
 """The JWS vectors of C2SP's Wycheproof, where a copy of them is at hand: WYCHEPROOF names its root.
 
-They are not part of this repository; test_jwt_signatures.py makes the same families of forgeries anew. Vectors with
-algorithms that can't be configured here (HMAC, SHA-384 and SHA-512, other curves) must be refused, the good ones too.
+They are not part of this repository; test_jwt_signatures.py makes the same families of forgeries anew, and
+test_wycheproof.py runs the vectors of the signatures alone. Vectors with algorithms that can't be configured here
+(HMAC, SHA-384 and SHA-512, other curves) must be refused, the good ones too.
 """
 
 from __future__ import annotations

@@ -1,15 +1,23 @@
-"""Floods of callers who are not let in: cheap, quiet, and accounted for to the last one."""
+"""Floods of calls that are not let in: cheap, quiet, and accounted for to the last one."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
+from typer.testing import CliRunner
 
+from gateway import issuer
+from gateway.audit_commands import audit
 from meshgate.v1 import generation_pb2_grpc
 from tests.attack.bystander import HELLO, attacked, lines, metric, served, until
+from tests.integration import mesh as meshes
+from tests.integration.doubles import ScriptedApplication
 from tests.integration.mesh import Mesh
 
 CALLS = 1000
@@ -45,9 +53,37 @@ async def test_sums_that_wait_are_told_at_the_stop(tmp_path: Path) -> None:
     assert sum(record.get("count", 1) for record in refusals(mesh)) == 100
 
 
-async def test_a_caller_with_a_good_token_is_always_recorded_singly(tmp_path: Path) -> None:
-    async with attacked(tmp_path) as mesh, mesh.channel() as channel:
+def told(mesh: Mesh, *asked: str) -> list[dict[str, Any]]:
+    """What `meshgate audit search` finds."""
+    command = ["search", str(mesh.home / "audit"), "--json", "--limit", "0", *asked]
+    result = CliRunner().invoke(audit, command)
+    assert result.exit_code == 0
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def counted(records: list[dict[str, Any]]) -> int:
+    return sum(record.get("count", 1) for record in records if record["event"] in {"refused", "refusals"})
+
+
+@pytest.mark.parametrize(("scopes", "reason"), [(("embed",), "SCOPE_MISSING"), (issuer.SCOPES, "RATE_LIMITED")])
+async def test_a_flood_of_a_caller_with_a_good_token_is_in_few_records_that_are_found_under_its_name(
+    tmp_path: Path, scopes: tuple[str, ...], reason: str
+) -> None:
+    limits = {"tenants": {"acme": {"tenant": {"requests_per_second": 0.001, "burst": 1}}}}
+    services = {"generation": ScriptedApplication()}
+    async with meshes.mesh(tmp_path, services, limits=limits) as mesh, mesh.channel() as channel:
         stub: Any = generation_pb2_grpc.GenerationServiceStub(channel)
-        token = mesh.token(scopes=("embed",))
-        await asyncio.gather(*(stub.Generate(HELLO, metadata=mesh.auth(token)).code() for _ in range(100)))
-        assert len([record for record in refusals(mesh) if record.get("subject") == "alice"]) == 100
+        auth = mesh.auth(mesh.token(scopes=scopes))
+        begun = time.monotonic()
+        codes = await asyncio.gather(*(stub.Generate(HELLO, metadata=auth).code() for _ in range(CALLS)))
+        seconds = time.monotonic() - begun
+        await served(mesh)
+        refused = CALLS - codes.count(grpc.StatusCode.OK)
+        assert refused >= CALLS - 1
+        await until(lambda: counted(refusals(mesh)) == refused)
+        found = told(mesh, "--tenant", "acme", "--subject", "alice", "--reason", reason)
+        assert counted(found) == refused
+        assert len(found) <= (20 + 1) * (seconds + 2)
+        assert len(found) < CALLS / 4
+        assert counted(told(mesh, "--tenant", "acme", "--decision", "deny")) == refused
+        assert told(mesh, "--tenant", "bystanders", "--decision", "deny") == []

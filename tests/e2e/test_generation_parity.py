@@ -18,7 +18,6 @@ from services.generation.config import ModelConfig
 from services.generation.detokenise import TokenBytes
 from services.generation.engine import Job, Sampling
 from services.generation.model import CausalModel
-from services.generation.packing import pack
 from services.generation.sequence import Group
 from services.generation.stepper import Stepper
 from tests.generation_doubles import Heard
@@ -93,10 +92,9 @@ def test_twenty_prompts_at_once_equal_generate(
     directory: str, tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype, most: int
 ) -> None:
     module, asked = load(directory, dtype), prompts(tokenizer)
-    references = [generate(module, prompt, most) for prompt in asked]
     equal = 0
-    engines = continuous(pack(module), tokenizer, asked, most)
-    for prompt, made, expected in zip(asked, engines, references, strict=True):
+    for prompt, made in zip(asked, continuous(module, tokenizer, asked, most), strict=True):
+        expected = generate(module, prompt, most)
         place = next((i for i, pair in enumerate(zip(made, expected, strict=False)) if pair[0] != pair[1]), None)
         if place is None:
             assert made == expected

@@ -148,15 +148,21 @@ async def mesh(home: Path, applications: Mapping[str, Application], **changes: A
 
 async def ready(made: Mesh) -> None:
     """Returns once the gateway knows every service's health, as its callers would ask."""
-    async with made.channel() as channel, asyncio.timeout(_READY_SECONDS):
-        stub: Any = health_pb2_grpc.HealthStub(channel)
+    async with made.channel() as channel:
         for name in made.services:
-            request = health_pb2.HealthCheckRequest(service=SERVICES[name])
-            watch = stub.Watch(request, wait_for_ready=True)
-            async for reply in watch:
-                if reply.status == health_pb2.HealthCheckResponse.SERVING:
-                    break
-            watch.cancel()
+            await known(channel, name)
+
+
+async def known(channel: Any, name: str) -> None:
+    """Returns once the gateway behind `channel` says that this service serves."""
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    request = health_pb2.HealthCheckRequest(service=SERVICES[name])
+    async with asyncio.timeout(_READY_SECONDS):
+        watch = stub.Watch(request, wait_for_ready=True)
+        async for reply in watch:
+            if reply.status == health_pb2.HealthCheckResponse.SERVING:
+                break
+        watch.cancel()
 
 
 async def refused(call: Any) -> errors.MeshError:

@@ -72,6 +72,7 @@ async def test_places_are_shared_and_come_back(valkey: Valkey) -> None:
             with pytest.raises(errors.LimitExceeded) as caught:
                 await begin(worker)
             assert (caught.value.reason, caught.value.limit) == ("CONCURRENCY_LIMITED", "concurrent_calls")
+            assert caught.value.retry_after is None
         one.settle(*held[0])
 
         async def again() -> bool:
@@ -90,8 +91,37 @@ async def test_a_retry_after_what_it_says_succeeds(valkey: Valkey) -> None:
             await begin(limits)
             with pytest.raises(errors.LimitExceeded) as caught:
                 await begin(limits)
-            assert 0 < caught.value.retry_after <= 0.05
-            await asyncio.sleep(caught.value.retry_after)
+            after = caught.value.retry_after or 0
+            assert 0 < after <= 0.05
+            await asyncio.sleep(after)
+
+
+async def scripts_run(valkey: Valkey) -> int:
+    async with valkey.client() as client:
+        stats = await client.info("commandstats")
+    assert not {"cmdstat_eval", "cmdstat_script|load", "cmdstat_multi", "cmdstat_watch"} & set(stats)
+    return int(stats.get("cmdstat_evalsha", {"calls": 0})["calls"])
+
+
+async def test_a_decision_is_one_script_and_settlements_go_together(valkey: Valkey) -> None:
+    """Whatever it decides on: three owners' requests, tokens, calls and streams."""
+    every = {"requests_per_second": 1000, "burst": 1000, "tokens_per_minute": 1_000_000, "concurrent_calls": 1000}
+    async with valkey.limits({"total": every, "tenant": every, "principal": every}) as limits:
+        limits.settle(*await begin(limits))  # the scripts are there from now on
+
+        async def settled() -> bool:
+            return not [key for key in await left(valkey) if b":calls:" in key]
+
+        await until(settled)
+        async with valkey.client() as client:
+            await client.config_resetstat()
+        held = [await begin(limits, max_output_tokens=100) for _ in range(50)]
+        assert await scripts_run(valkey) == 50
+        for reservation, call in held:
+            call.output_tokens = 1
+            limits.settle(reservation, call)
+    assert 1 <= await scripts_run(valkey) - 50 <= 2
+    assert limits.counts == {}
 
 
 async def test_unused_tokens_come_back(valkey: Valkey) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from gateway import store
 from gateway.authentication import Authenticator, RevocationConfig, Revoked, revocations_of, revoking
-from gateway.authentication import revocations as module
+from gateway.authentication import stream as module
 from meshgate.errors import MeshError
 from tests import tokens
 from tests.tokens import ISSUER
@@ -47,6 +47,27 @@ class Store:
         client = self._server.client()
         for entry in entries:
             client.xadd(STREAM, entry)
+        client.close()
+
+    def add_many(self, entries: Iterable[dict[str, Any]]) -> None:
+        """The same for very many."""
+        client = self._server.client()
+        commands = client.pipeline(transaction=False)
+        for entry in entries:
+            commands.xadd(STREAM, entry)
+        commands.execute()
+        client.close()
+
+    def subjects(self) -> list[str]:
+        """Of whom entries are there, oldest first."""
+        client = self._server.client()
+        found = [fields[b"subject"].decode() for _, fields in client.xrange(STREAM)]
+        client.close()
+        return found
+
+    def forbid(self, command: str) -> None:
+        client = self._server.client()
+        client.execute_command("ACL", "SETUSER", "default", f"-{command}")
         client.close()
 
     def add_at(self, identity: str, entry: dict[str, Any]) -> None:
@@ -148,7 +169,7 @@ async def test_an_entry_that_makes_no_sense_is_told_and_keeps_out_none_after_it(
 
 
 async def test_a_wiped_store_restores_nobody(server: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_RESYNC_SECONDS", 0.1)
+    monkeypatch.setattr(module, "_REREAD_SECONDS", 0.1)
     async with running(server, tmp_path) as made:
         server.add(BOB)
         await until(made, "TOKEN_REVOKED")
@@ -193,11 +214,92 @@ async def test_a_store_that_is_down_at_the_start_lets_nobody_in(server: Store, t
 async def test_what_an_earlier_clock_wrote_is_found(
     server: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A store that took over may number its entries from before ours."""
-    monkeypatch.setattr(module, "_RESYNC_SECONDS", 0.2)
+    """A store that took over may number its entries from before ours, and go on from where ours was."""
+    monkeypatch.setattr(module, "_REREAD_SECONDS", 0.2)
     async with running(server, tmp_path) as made:
         server.add({"issuer": ISSUER, "jti": "x"})
         await until(made, "TOKEN_REVOKED", jti="x")
         server.wipe()
         server.add_at("1-1", BOB)
+        server.add({"issuer": ISSUER, "jti": "y"})
         await until(made, "TOKEN_REVOKED")
+
+
+async def test_a_stream_that_went_back_is_read_again_within_a_second(server: Store, tmp_path: Path) -> None:
+    async with running(server, tmp_path) as made:
+        server.add({"issuer": ISSUER, "jti": "x"})
+        await until(made, "TOKEN_REVOKED", jti="x")
+        server.wipe()
+        server.add_at("1-1", BOB)
+        assert await until(made, "TOKEN_REVOKED") < 1.0
+
+
+async def test_news_count_within_a_second_while_a_long_list_is_read_again(
+    server: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.add_many({"issuer": ISSUER, "jti": f"old-{number}"} for number in range(50_000))
+    monkeypatch.setattr(module, "_REREAD_SECONDS", 1.0)
+    begun, ended = asyncio.Event(), asyncio.Event()
+    slice_of = module._Again.slice
+
+    async def told(self: module._Again, *arguments: Any) -> bool:
+        begun.set()
+        if done := await slice_of(self, *arguments):
+            ended.set()
+        return done
+
+    monkeypatch.setattr(module._Again, "slice", told)
+    async with running(server, tmp_path) as made:
+        await asyncio.wait_for(begun.wait(), 50)
+        for subject in ("bob", "alice", "carol"):
+            assert outcome(made, sub=subject) == subject
+            server.add({"issuer": ISSUER, "subject": subject})
+            assert await until(made, "TOKEN_REVOKED", sub=subject) < 1.0
+        assert not ended.is_set()
+        assert outcome(made, sub="dave", jti="old-0") == "TOKEN_REVOKED"
+
+
+SPENT = {"issuer": ISSUER, "subject": "spent", "until": 1000}
+LIST = (
+    SPENT,
+    BOB,
+    {"issuer": ISSUER, "subject": "lately", "until": int(time.time()) - 60},
+    {**SPENT, "restored": 1},
+    SPENT,
+    {**SPENT, "subject": "last"},
+)
+
+
+async def test_what_is_long_spent_is_deleted_and_nothing_else(
+    server: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.add(*LIST)
+    monkeypatch.setattr(module, "_REREAD_SECONDS", 0.0)
+    async with running(server, tmp_path) as made:
+        async with asyncio.timeout(20):
+            while server.subjects() != ["bob", "lately", "spent", "last"]:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0.05)
+        assert outcome(made) == "TOKEN_REVOKED"
+        server.add({"issuer": ISSUER, "subject": "alice"})
+        assert await until(made, "TOKEN_REVOKED", sub="alice") < 1.0
+
+
+async def test_a_store_that_lets_us_only_read_is_read(
+    server: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.add(*LIST)
+    server.forbid("xdel")
+    monkeypatch.setattr(module, "_REREAD_SECONDS", 0.0)
+    tried = asyncio.Event()
+    delete = module._Again._delete
+
+    async def told(self: module._Again, names: set[bytes]) -> None:
+        await delete(self, names)
+        tried.set()
+
+    monkeypatch.setattr(module._Again, "_delete", told)
+    async with running(server, tmp_path) as made:
+        await asyncio.wait_for(tried.wait(), 20)
+        assert outcome(made) == "TOKEN_REVOKED"
+        assert made.sources()[-1].failures == 0
+    assert len(server.subjects()) == len(LIST)

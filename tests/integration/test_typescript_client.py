@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from meshgate import sealing
 from meshgate.runtime import metadata
 from tests.integration import mesh as meshes
 from tests.integration.doubles import ScriptedApplication
@@ -44,9 +46,11 @@ async def running(tmp_path: Path) -> AsyncIterator[tuple[Mesh, ScriptedApplicati
         yield mesh, application
 
 
-async def run(mesh: Mesh, folder: Path, recipient: str, **environment: str) -> tuple[int, str, str]:
+async def run(
+    mesh: Mesh, folder: Path, recipient: str, program: str = "call", **environment: str
+) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
-        *("node", "build/call.js", "a sealed prompt", recipient),
+        *("node", f"build/{program}.js", "a sealed prompt", recipient),
         cwd=folder,
         env={
             **os.environ,
@@ -72,6 +76,60 @@ async def test_a_sealed_call_with_the_hybrid_suite_is_answered(
     assert out.splitlines() == ["a sealed prompt", '{"suite":1,"usage":{"inputTokens":3,"outputTokens":5}}']
     assert application.metadata[metadata.TENANT] == "acme"
     assert mesh.records()[-1]["sealing_key_id"]
+
+
+@pytest.mark.parametrize("recipient", ["gateway", "service"])
+async def test_a_sealed_stream_comes_in_segments_to_its_last(
+    running: tuple[Mesh, ScriptedApplication], example: Path, recipient: str
+) -> None:
+    mesh, application = running
+    application.go_on.set()
+    status, out, err = await run(mesh, example, recipient, "stream")
+    assert (status, err) == (0, "")
+    assert out.splitlines() == [
+        *("a", "sealed", "prompt"),
+        '{"suite":1,"usage":{"inputTokens":3,"outputTokens":5}}',
+    ]
+    assert mesh.records()[-1]["sealing_key_id"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ("012", ""),
+        ("01", "the reply was cut off"),
+        ("", "the reply was cut off"),
+        ("102", "the reply does not open"),
+        ("002", "the reply does not open"),
+        ("02", "the reply does not open"),
+        ("0122", "the reply goes on after its end"),
+        ("01L", "the reply does not open"),
+    ],
+)
+async def test_segments_open_in_their_order_and_to_their_last(example: Path, sent: str, said: str) -> None:
+    """L is the second segment again, said to be the last."""
+    program = """
+        import { Replies } from "./build/sealing.js";
+        const [key, header, ...segments] = JSON.parse(process.argv[1]);
+        const replies = new Replies(Buffer.from(key, "hex"), Buffer.from(header, "hex"));
+        try {
+          for (const [ciphertext, last] of segments) replies.open({ ciphertext: Buffer.from(ciphertext, "hex"), last });
+          replies.close();
+        } catch (error) {
+          process.stdout.write(error.message);
+        }
+    """
+    key, header = bytes(32), b"header"
+    session = sealing.RecipientSession(key, header)
+    made = [session.seal_response(b"a"), session.seal_response(b""), session.seal_response(None, last=True)]
+    segments = {str(number): (each.ciphertext.hex(), each.last) for number, each in enumerate(made)}
+    segments["L"] = (segments["1"][0], True)
+    given = json.dumps([key.hex(), header.hex(), *(segments[each] for each in sent)])
+    process = await asyncio.create_subprocess_exec(
+        *("node", "--input-type=module", "-e", program, given), cwd=example, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert (process.returncode, out.decode()) == (0, said)
 
 
 async def test_a_pin_picks_the_key_and_so_the_suite(running: tuple[Mesh, ScriptedApplication], example: Path) -> None:

@@ -64,7 +64,7 @@ async def test_a_call_returns_the_reply_and_the_trailers() -> None:
         assert service.metadata["x-tenant"] == "acme"
         assert service.metadata["x-sub-bin"] == b"\x00\xff"
         assert service.remaining is not None
-        assert 5 < service.remaining <= 10
+        assert 5 < service.remaining <= 10.2  # gRPC rounds what it sends up
 
 
 async def test_an_empty_reply_is_a_reply() -> None:

@@ -9,7 +9,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -55,11 +55,13 @@ def shipped(home: Path, *, workers: int = 2, store: str | None = None, burst: in
     return path
 
 
-async def spawn(home: Path, config: Path, *arguments: str) -> asyncio.subprocess.Process:
+async def spawn(
+    home: Path, config: Path, *arguments: str, program: Sequence[str] = ("-m", "gateway")
+) -> asyncio.subprocess.Process:
     """A gateway whose log is `home`/gateway.log."""
     with (home / "gateway.log").open("ab") as log:
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gateway", "--config", str(config), *arguments),
+            *(sys.executable, *program, "--config", str(config), *arguments),
             stderr=log,
             env={**os.environ, "MESHGATE_HOME": str(home)},
         )

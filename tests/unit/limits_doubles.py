@@ -25,6 +25,9 @@ GENERATE = "/meshgate.v1.GenerationService/Generate"
 MODELS = (
     models_pb2.Model(name="small", max_input_tokens=256, max_output_tokens=200, max_candidates=16),
     models_pb2.Model(name="big", max_input_tokens=8192, max_output_tokens=4096, max_candidates=16),
+    models_pb2.Model(
+        name="translator", max_input_tokens=128 + 200, max_source_tokens=128, max_output_tokens=200, max_candidates=16
+    ),
     models_pb2.Model(name="encoder", max_input_tokens=64, max_batch=32),
 )
 

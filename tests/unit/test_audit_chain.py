@@ -15,6 +15,7 @@ from gateway.audit import chain
 from gateway.audit.chain import ORIGIN, Broken, Link
 from gateway.audit.checkpoint import FILE, Checkpoint
 from gateway.audit.signing import SigningKeys
+from gateway.audit.verify import verify
 from tests import audit_log
 
 Lines = list[bytes]
@@ -22,7 +23,7 @@ Lines = list[bytes]
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """Records 0 to 25, checkpoints at 10 and 20."""
+    """Records 0 to 25, checkpoints at 0, 10 and 20."""
     return audit_log.written(tmp_path)
 
 
@@ -39,8 +40,8 @@ def first_bad(log: Path) -> int | None:
 def test_what_was_written_is_intact(log: Path) -> None:
     report = audit_log.verified(log)
     assert report.broken is None
-    assert (report.records, report.segments, report.checkpoints) == (26, 1, 2)
-    assert (report.covered, report.uncovered) == (19, 6)
+    assert (report.records, report.segments, report.checkpoints) == (26, 1, 3)
+    assert (report.covered, report.uncovered, report.promised) == (20, 5, True)
 
 
 @pytest.mark.parametrize("at", [0, 1, 7, 25])
@@ -84,7 +85,7 @@ def test_a_line_that_is_no_record(log: Path, garbage: bytes) -> None:
     assert first_bad(log) == 5
 
 
-@pytest.mark.parametrize("left", [0, 1, 10, 19])
+@pytest.mark.parametrize("left", [0, 1, 10, 20])
 def test_a_log_cut_before_its_last_checkpoint(log: Path, left: int) -> None:
     tamper(log, lambda lines: lines[:left])
     assert first_bad(log) == left
@@ -100,15 +101,15 @@ def rewrite(lines: Lines, at: int) -> Lines:
     return forged
 
 
-@pytest.mark.parametrize(("at", "found"), [(5, 9), (9, 9), (10, 19), (19, 19)])
+@pytest.mark.parametrize(("at", "found"), [(5, 10), (10, 10), (11, 20), (20, 20)])
 def test_hashes_made_anew_meet_the_next_checkpoint(log: Path, at: int, found: int) -> None:
     tamper(log, lambda lines: rewrite(lines, at))
     assert first_bad(log) == found
 
 
 def test_a_checkpoint_that_is_edited(log: Path) -> None:
-    tamper(log, lambda lines: [lines[0].replace(b'"seq":9', b'"seq":8'), *lines[1:]], FILE)
-    assert first_bad(log) == 8
+    tamper(log, lambda lines: [lines[0], lines[1].replace(b'"seq":10', b'"seq":9'), lines[2]], FILE)
+    assert first_bad(log) == 9
 
 
 def test_a_checkpoint_that_is_nonsense(log: Path) -> None:
@@ -129,7 +130,16 @@ def test_verifying_with_the_wrong_key(log: Path, tmp_path: Path) -> None:
     os.replace(tmp_path / "keys" / "audit-key.pub.pem", tmp_path / "kept")  # noqa: PTH105
     SigningKeys(tmp_path / "stranger", audit_log.LONG)
     os.replace(tmp_path / "stranger" / "audit-key.pub.pem", tmp_path / "keys" / "audit-key.pub.pem")  # noqa: PTH105
-    assert first_bad(log) == 9
+    assert first_bad(log) == 0
+
+
+def test_the_wrong_key_is_found_where_no_checkpoint_is(log: Path, tmp_path: Path) -> None:
+    (log / FILE).unlink()
+    audit_log.segment(log).write_bytes(audit_log.segment(log).read_bytes().splitlines(keepends=True)[0])
+    assert first_bad(log) is None
+    report = verify(log, SigningKeys(tmp_path / "stranger", audit_log.LONG).newest.public)
+    assert report.broken is not None
+    assert (report.broken.seq, "another key" in report.broken.why) == (0, True)
 
 
 def test_every_bit_of_every_byte_counts(tmp_path: Path) -> None:

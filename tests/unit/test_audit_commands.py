@@ -124,6 +124,31 @@ def test_several_writers_are_verified_and_shown_together(home: Path) -> None:
     assert (code, "worker-0" in printed, "intact" in printed, "broken at record 1" in printed) == (1, True, True, True)
 
 
+def test_checkpoints_kept_elsewhere_are_looked_for(home: Path) -> None:
+    write(home, *[entry(str(number)) for number in range(30)])
+    signed = (home / "audit" / "checkpoints.jsonl").read_text().splitlines()
+    said = [json.dumps({"message": "audit checkpoint", "checkpoint": line}) for line in signed]
+    process_log = home / "gateway.log"
+    process_log.write_text("\n".join(["not JSON", '{"message":"serving"}', "[]", *said]))
+    code, printed = run("verify", "--checkpoint", str(process_log), "--checkpoint", signed[0], "--json")
+    assert (code, json.loads(printed)["writers"][0]["matched"]) == (0, len(signed) + 1)
+    audit_log.segment(home / "audit").write_bytes(
+        b"".join(audit_log.segment(home / "audit").read_bytes().splitlines(keepends=True)[:11])
+    )
+    audit_log.uncover(home / "audit", 11)
+    assert run("verify")[0] == 0
+    code, printed = run("verify", "--checkpoint", str(process_log))
+    assert (code, "broken at record 11: missing" in " ".join(printed.split())) == (1, True)
+    assert run("verify", "--checkpoint", signed[-1])[0] == 1
+
+
+def test_what_is_no_checkpoint_is_a_usage_error(home: Path) -> None:
+    write(home)
+    (home / "empty").write_text("nothing\n")
+    for given in (str(home / "empty"), str(home / "absent"), "{}", '{"signature":"00"}', '{"checkpoint":"[]"}'):
+        assert run("verify", "--checkpoint", given) == (2, ""), given
+
+
 @pytest.fixture
 def digested(home: Path) -> Path:
     """A log of one call with digests, and files of its messages."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.audit.chain import Broken
 from gateway.audit.digest import ContentMac, DigestKeys, find_key, key_id
 from gateway.audit.ledger import Ledger
 from gateway.audit.signing import PRIVATE_KEY, Endorsement, SigningKeys
@@ -144,7 +145,7 @@ def test_the_log_of_another_key_is_not_continued(tmp_path: Path) -> None:
     audit_log.abandon(opened(tmp_path))
     for path in (tmp_path / "keys").iterdir():
         path.unlink()
-    with pytest.raises(ValueError, match="another key"):
+    with pytest.raises(Broken, match="another key"):
         opened(tmp_path)
 
 

@@ -262,3 +262,13 @@ def matches(value: Any, schema: dict[str, Any]) -> bool:
     return set(value) == set(schema["properties"]) and all(
         matches(value[name], inner) for name, inner in schema["properties"].items()
     )
+
+
+def test_a_tokeniser_that_begins_with_a_space_does_not_keep_an_output_from_beginning_without() -> None:
+    """As SentencePiece's do."""
+    grammars = Grammars(TokenBytes(Letters()), frozenset((END,)), lambda text: list(f" {text}".encode()))
+    matcher = grammars.compile(constraint(choice=pb.Choice(options=["red"]))).matcher()
+    for letter in "red":
+        assert matcher.allowed().nonzero()[0].tolist() == [ord(letter)]
+        matcher.take(ord(letter))
+    assert matcher.complete

@@ -69,3 +69,10 @@ def test_ids_beyond_the_tokeniser_are_empty(tokenizer: PreTrainedTokenizerBase) 
 
 def test_sentencepiece_spaces_and_lone_bytes() -> None:
     assert feed(TokenBytes(SentencePiece()), [0, 1, 2, 3, 4, 5, 6]) == ["", " Hello", " ", "", "", "我", "!", ""]
+
+
+def test_a_fresh_text_begins_without_the_space_that_is_none_of_it() -> None:
+    tokens = TokenBytes(SentencePiece())
+    for ids, text in (([1, 1], "Hello Hello"), ([0, 2, 1], " Hello"), ([6, 1], "! Hello"), ([3, 4, 5, 2], "\u6211 ")):
+        detokeniser = Detokeniser(tokens, fresh=True)
+        assert "".join([*map(detokeniser.feed, ids), detokeniser.flush()]) == text

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, T5Config
+from transformers import AutoModelForCausalLM, LlamaConfig
 
-from meshgate.runtime.config import ConfigError
 from services.generation.detokenise import TokenBytes
 from services.generation.engine import Job, Priority, Sampling
 from services.generation.model import CausalModel, pick_dtype, usable_context
@@ -96,8 +95,3 @@ def test_bfloat16_is_picked_where_it_is_native_or_asked_for() -> None:
 def test_the_context_is_what_the_model_was_trained_for() -> None:
     assert usable_context(LlamaConfig(max_position_embeddings=128), 2048) == 128
     assert usable_context(LlamaConfig(max_position_embeddings=4096), 2048) == 2048
-
-
-def test_an_encoder_decoder_is_refused_at_start() -> None:
-    with pytest.raises(ConfigError, match=r"model\.source"):
-        usable_context(T5Config(), 128)

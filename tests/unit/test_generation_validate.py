@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meshgate.errors import InvalidArgument, NotFound, Unavailable, Unimplemented
+from meshgate.errors import InvalidArgument, NotFound, Unavailable
 from meshgate.runtime import metadata
 from meshgate.v1 import generation_pb2 as pb
 from services.generation import validate
@@ -24,7 +24,7 @@ def check(request: pb.GenerateRequest) -> None:
     """All checks, as the servicer does them."""
     validate.check_model(request.model, LIMITS)
     validate.check_input(request, LIMITS)
-    validate.check_built(request)
+    validate.check_adapter(request)
     validate.max_output_tokens(request, LIMITS)
     validate.sampling(request.sampling, LIMITS)
     validate.candidate_count(request, LIMITS)
@@ -58,6 +58,7 @@ def turns(*messages: dict[str, Any]) -> dict[str, Any]:
         (turns(USER, {"role": pb.ROLE_ASSISTANT, "content": "hi"}), "conversation.messages[1].role"),
         (turns({"role": pb.ROLE_USER, "content": ""}), "conversation.messages[0].content"),
         ({"model": "x" * 257}, "model"),
+        ({"adapter": "x" * 257}, "adapter"),
         ({"sampling": {"temperature": -0.1}}, "sampling.temperature"),
         ({"sampling": {"temperature": 2.1}}, "sampling.temperature"),
         ({"sampling": {"temperature": math.nan}}, "sampling.temperature"),
@@ -96,6 +97,7 @@ def test_out_of_range(fields: dict[str, Any], field: str) -> None:
         {"sampling": {"seed": 2**64 - 1}},
         {"max_output_tokens": 200, "candidate_count": 8, "logprobs": 20, "stop": ["x" * 256] * 16},
         {"model": "small"},
+        {"adapter": "x" * 256},
         {"constraint": {}},
     ],
 )
@@ -110,18 +112,6 @@ def test_defaults() -> None:
     assert validate.logprobs(asks()) is None
     assert validate.logprobs(asks(logprobs=0)) == 0
     assert validate.priority(asks()) is Priority.INTERACTIVE
-
-
-@pytest.mark.parametrize(
-    ("fields", "name"),
-    [
-        ({"adapter": "mine"}, "adapter"),
-    ],
-)
-def test_what_is_not_built_is_refused_by_name(fields: dict[str, Any], name: str) -> None:
-    with pytest.raises(Unimplemented, match=name) as refused:
-        check(asks(**fields))
-    assert refused.value.reason == "FEATURE_UNAVAILABLE"
 
 
 def test_an_unknown_model_is_not_found() -> None:

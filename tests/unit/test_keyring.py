@@ -46,6 +46,87 @@ def test_a_key_is_accepted_for_a_while_after_its_successor_is_published_and_then
     assert not {path.stem for path in tmp_path.iterdir()} & set(old)
 
 
+def test_a_key_is_gone_from_disk_the_day_after_its_time(tmp_path: Path) -> None:
+    """Its successors are published since day 20, so that nothing else is to be done on that day."""
+    clock = Clock()
+    keyring = Keyring(tmp_path, clock)
+    old = ids(keyring)
+    clock.now += 21 * DAY
+    new = ids(keyring)
+    clock.now += 9 * DAY
+    keyring.renew()
+    assert kept(tmp_path) == {*new}
+    assert [keyring.find(key) for key in old] == [None, None]
+
+
+def test_a_key_whose_time_passed_while_nothing_ran_is_gone_at_the_start(tmp_path: Path) -> None:
+    clock = Clock()
+    old = ids(Keyring(tmp_path, clock))
+    clock.now += 30 * DAY
+    new = ids(Keyring(tmp_path, clock))
+    assert kept(tmp_path) == {*new}
+    assert not {*old} & {*new}
+
+
+def test_the_timer_deletes_and_makes_keys_though_nobody_lists_any(tmp_path: Path) -> None:
+    clock = Clock()
+    keyring = Keyring(tmp_path, clock)
+    old = kept(tmp_path)
+    clock.now += 20 * DAY
+    keyring.tend()
+    new = kept(tmp_path) - old
+    assert len(new) == len(sealing.SUITES)
+    clock.now += 10 * DAY
+    keyring.tend()
+    assert kept(tmp_path) == new
+
+
+def test_the_timer_deletes_what_a_process_that_is_gone_had_made(tmp_path: Path) -> None:
+    clock = Clock()
+    staying = Keyring(tmp_path, clock)
+    other = tmp_path / "other"
+    ids(Keyring(other, clock))
+    clock.now += 20 * DAY
+    ids(staying)
+    for path in other.iterdir():
+        path.rename(tmp_path / path.name)  # nobody asks for these by their id, so that nobody has read them
+    clock.now += 10 * DAY
+    staying.tend()
+    assert {path.name for path in tmp_path.iterdir()} == {"other", *(f"{key}.json" for key in ids(staying))}
+
+
+def test_a_file_that_is_no_key_keeps_no_key_beyond_its_time(tmp_path: Path) -> None:
+    clock = Clock()
+    keyring = Keyring(tmp_path, clock)
+    old = kept(tmp_path)
+    (tmp_path / "x.json").write_text("{}")
+    clock.now += 30 * DAY
+    keyring.tend()
+    assert not kept(tmp_path) & old
+
+
+def test_one_that_starts_while_another_deletes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file may be gone between the listing and the reading."""
+    clock = Clock()
+    running = Keyring(tmp_path, clock)
+    clock.now += 30 * DAY
+    read = Path.read_bytes
+
+    def late(path: Path) -> bytes:
+        monkeypatch.undo()
+        running.tend()
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", late)
+    started = Keyring(tmp_path, clock)
+    assert all(started.find(key) for key in ids(running))
+
+
+def kept(directory: Path) -> set[str]:
+    """The ids of the keys on disk."""
+    return {path.stem for path in directory.glob("*.json")}
+
+
 def test_a_key_that_another_process_made_is_found(tmp_path: Path) -> None:
     clock = Clock()
     first, second = Keyring(tmp_path, clock), Keyring(tmp_path, clock)

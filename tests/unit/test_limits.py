@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.gcra import SECOND
-from gateway.limits.config import LimitsConfig
+from gateway.limits.config import DEFAULT, Levels, LimitsConfig
 from gateway.limits.memory import MemoryStore
 from meshgate.errors import LimitExceeded, Unavailable
+from meshgate.supervisor.layout import default_configs
 from tests.unit.limits_doubles import Clock, Stage, caller, generate
 
 
@@ -61,7 +63,7 @@ async def test_a_retry_after_what_it_says_succeeds() -> None:
     stage = Stage(config(rate(0.3, 1), rate(0.7, 1)))
     await stage.once()
     error = await stage.refused()
-    stage.clock.now += int(error.retry_after * SECOND)
+    stage.clock.now += int((error.retry_after or 0) * SECOND)
     await stage.once()
 
 
@@ -120,7 +122,7 @@ async def test_calls_at_once_have_places() -> None:
     first, second = await stage.begin(), await stage.begin()
     error = await stage.refused()
     assert (error.reason, error.limit) == ("CONCURRENCY_LIMITED", "concurrent_calls")
-    assert error.retry_after == 1.0
+    assert error.retry_after is None
     other = await stage.begin(caller("alice"))
     assert (await stage.refused(caller("carol"))).subject == "tenant:acme"
     stage.limits.settle(*first)
@@ -128,6 +130,34 @@ async def test_calls_at_once_have_places() -> None:
     await stage.begin()
     stage.limits.settle(*other)
     await stage.begin()
+
+
+async def test_a_place_that_is_wanting_is_told_first_because_no_time_is_true_for_it() -> None:
+    stage = Stage(config(rate(1, 1), {**rate(0.1, 1), "concurrent_calls": 1}))
+    held = await stage.begin()
+    error = await stage.refused()
+    assert (error.reason, error.retry_after) == ("CONCURRENCY_LIMITED", None)
+    stage.limits.settle(*held)
+    error = await stage.refused()
+    assert (error.reason, error.retry_after) == ("RATE_LIMITED", 10.0)
+
+
+async def test_places_are_bounded_where_nothing_is_said_of_them() -> None:
+    stage = Stage(config(rate(10_000, 10_000), rate(10_000, 10_000)))
+    held = [await stage.begin() for _ in range(500)]
+    error = await stage.refused()
+    assert (error.subject, error.limit) == ("principal:acme bob", "concurrent_calls")
+    held += [await stage.begin(caller("alice")) for _ in range(500)]
+    assert (await stage.refused(caller("carol"))).subject == "tenant:acme"
+    for each in held:
+        stage.limits.settle(*each)
+    assert isinstance(stage.store, MemoryStore)
+    assert not stage.store._taken
+
+
+def test_what_ships_says_what_holds_where_nothing_is_said() -> None:
+    shipped = tomllib.loads((default_configs() / "gateway.toml").read_text())["limits"]
+    assert Levels.model_validate(shipped) == DEFAULT
 
 
 async def test_a_call_that_found_no_place_is_charged_nothing() -> None:

@@ -109,6 +109,21 @@ def test_the_context_is_no_bound_to_what_is_possible(tokens: int, output: int, c
     assert tokens + candidates * min(output, 16, 256 - tokens) <= ask.least <= ask.cost
 
 
+@given(
+    tokens=st.integers(1, 128), output=st.integers(1, 200), candidates=st.integers(1, 16), excess=st.integers(0, 1000)
+)
+def test_an_output_takes_nothing_from_an_input_read_apart(
+    tokens: int, output: int, candidates: int, excess: int
+) -> None:
+    """`translator` has 128 for input and 200 for each output."""
+    request = generation_pb2.GenerateRequest(prompt="x" * (tokens + excess), max_output_tokens=output)
+    request.candidate_count = candidates
+    ask = asking().of(wanted(request), "translator")
+    assert tokens + candidates * output <= ask.cost <= 128 + candidates * output
+    assert tokens + candidates * min(output, 16) <= ask.least <= ask.cost
+    assert asking().of(sealed(GENERATE, 10), "translator").cost == 128 + 200
+
+
 def test_an_encoder_takes_no_more_than_its_length_of_each_text() -> None:
     assert asking().of(embed("x" * 10_000, "y"), "encoder").cost == 128
     assert asking().of(embed("x" * 10), "encoder").cost < 32

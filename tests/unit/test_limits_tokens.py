@@ -14,7 +14,7 @@ from gateway.gcra import SECOND
 from gateway.limits import Reservation
 from gateway.limits.config import LimitsConfig
 from gateway.limits.memory import MemoryStore
-from gateway.limits.plan import Plans
+from gateway.limits.plan import Places, Plans
 from gateway.limits.store import Grant, Refusal
 from meshgate import errors
 from meshgate.v1 import classification_pb2, embedding_pb2
@@ -84,7 +84,7 @@ async def test_what_was_overdrawn_is_owed() -> None:
     error = await budget.refused(asked=generate(prompt="x", max_output_tokens=1))
     assert error.reason == "TOKENS_EXHAUSTED"
     assert error.limit == "tokens_per_minute"
-    assert error.retry_after > 60
+    assert (error.retry_after or 0) > 60
 
 
 async def test_a_refusal_says_when_and_is_right() -> None:
@@ -92,7 +92,7 @@ async def test_a_refusal_says_when_and_is_right() -> None:
     await budget.once(asked=generate(max_output_tokens=200), used=600)
     asked = generate(prompt="x" * 50, max_output_tokens=100)
     error = await budget.refused(asked=asked)
-    budget.clock.now += int(error.retry_after * SECOND) - SECOND // 1000
+    budget.clock.now += int((error.retry_after or 0) * SECOND) - SECOND // 1000
     await budget.refused(asked=asked)
     budget.clock.now += SECOND // 1000
     reservation, _ = await budget.begin(asked=asked)
@@ -178,7 +178,7 @@ async def test_a_stream_waits_no_longer_than_its_deadline(monkeypatch: pytest.Mo
     with pytest.raises(errors.LimitExceeded) as caught:
         for _ in range(5):
             await reservation.more(call, first.first)
-    assert caught.value.retry_after > 10
+    assert (caught.value.retry_after or 0) > 10
 
 
 async def test_labels_are_charged_with_every_message() -> None:
@@ -243,9 +243,12 @@ async def test_no_bucket_ever_admits_more_than_rate_times_time_plus_burst(steps:
 
 
 def assert_true_wait(store: MemoryStore, clock: Clock, refusal: Refusal, least: int) -> None:
-    """The bucket that is named has room after the wait, and not before."""
+    """The bucket that is named has room after the wait, and not before; a place that is named is taken."""
     limit = getattr(refusal.by, "limit", None)
-    if limit is None:
+    if limit is None or refusal.wait is None:
+        assert isinstance(refusal.by, Places)
+        assert refusal.wait is None
+        assert store._taken[refusal.by.key] == refusal.by.most
         return
     units = 1 if refusal.by.name == "requests_per_second" else least
     tat = store._tats[refusal.by.key]

@@ -134,3 +134,11 @@ def test_a_hub_id_is_not_fetched_unasked(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_path_that_is_not_there_is_no_hub_id(tmp_path: Path) -> None:
     assert refusal(tmp_path / "absent").endswith("no such directory")
     assert refusal("./absent").endswith("no such directory")
+
+
+def test_a_package_that_is_not_there_is_one_line(directory: Path) -> None:
+    with pytest.raises(ConfigError) as error, source.reading("model", directory):
+        raise ImportError("\nSome tokeniser needs some library.\nInstall it.")
+    assert (
+        str(error.value) == f"model.source: {directory}: a package is not installed: Some tokeniser needs some library."
+    )

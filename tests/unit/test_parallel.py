@@ -18,7 +18,7 @@ ARGUMENTS = st.lists(st.one_of(st.integers(0, 2**40), st.lists(st.integers(0, 2*
 class Model:
     """Notes its steps; fails at the one it is told to."""
 
-    rows, context, spare = 4, 64, 4
+    rows, context, spare, whole = 4, 64, 4, False
 
     def __init__(self, fail_at: int = -1) -> None:
         self.steps: list[tuple[Any, ...]] = []

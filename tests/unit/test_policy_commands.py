@@ -160,6 +160,26 @@ def test_a_model_and_a_seal_that_the_tenant_needs(home: Path) -> None:
     assert explained(mint(home), "--config", path, "--sealed", "--model", "two")[1]["reason"] == "MODEL_NOT_ALLOWED"
 
 
+@pytest.mark.parametrize(
+    ("tenant", "code", "passed", "detail"),
+    [
+        ("models = []", 1, False, "this tenant may use no model"),
+        ('models = []\ndefaults = {generation = "one"}', 1, False, "this tenant may use no model"),
+        ('models = ["one"]', 0, None, "depends on the service's default: name a model"),
+        ('models = ["one"]\ndefaults = {generation = "one"}', 0, True, "one"),
+        ('models = ["one"]\ndefaults = {generation = "alias"}', 0, None, "depends on what model alias is"),
+        ('models = ["one"]\ndefaults = {embedding = "one"}', 0, None, "depends on the service's default: name a model"),
+        ('models = ["*"]', 0, True, "any"),
+    ],
+)
+def test_a_call_that_names_no_model(home: Path, tenant: str, code: int, passed: bool | None, detail: str) -> None:
+    path = str(config(home, more=f"[policy.tenants.acme]\n{tenant}"))
+    exit_code, told = explained(mint(home), "--config", path)
+    model = step(told, "model")
+    assert (exit_code, model["passed"], model["detail"]) == (code, passed, detail)
+    assert told["reason"] == ("MODEL_NOT_ALLOWED" if code else None)
+
+
 def test_a_bound_token_needs_its_certificate(home: Path) -> None:
     certs.ensure(home, ["gateway"])
     pem = home / "certs" / "gateway.pem"

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from gateway.authentication import Authenticator, RevocationConfig, revocations_of
 from gateway.authentication import revocation as lists
-from gateway.authentication.revocation import Revocable, RevocationList, Revoked
+from gateway.authentication.revocation import Reading, Revocable, RevocationList, Revoked
 from gateway.authentication.revocations import Revocations
 from gateway.authentication.source import SourceError
 from meshgate.errors import MeshError, Unavailable
@@ -282,6 +282,50 @@ def test_of_several_entries_the_strictest_since_the_last_restored_holds(entries:
             for subject in "ab":
                 covered = known.covers(Revocable(issuer, None, subject, issued_at))
                 assert covered is _model(entries, issuer, subject, issued_at)
+
+
+@given(_ENTRIES, _ENTRIES, st.lists(st.booleans()))
+def test_a_list_that_is_read_again_while_it_grows_never_says_anything_else(
+    old: list[Revoked], new: list[Revoked], grows: list[bool]
+) -> None:
+    """Whatever the order in which it is read, told and added to."""
+    known, reading, stream, read = RevocationList(), Reading(), list(old), 0
+    known.add(old)
+    ended = told = False
+    while new or not told:
+        if new and (not grows or grows.pop()):
+            stream.append(new.pop(0))
+            known.add(stream[-1:])
+            reading.note(stream[-1:])
+        elif not ended and read < len(stream):
+            reading.note([stream[read]])
+            read += 1
+        else:
+            ended = True
+            told = reading.tell(known, 1)
+        assert _same(known, stream)
+
+
+def test_what_another_list_said_goes_where_it_was_restored_and_stays_where_nothing_is_said() -> None:
+    known, reading = RevocationList(), Reading()
+    known.add([Revoked(issuer="i", subject=name) for name in "abc"])
+    said = [
+        Revoked(issuer="i", subject="a", restored=True),
+        Revoked(issuer="i", subject="a", issued_before=2),
+        Revoked(issuer="i", subject="b", restored=True),
+    ]
+    reading.note(said)
+    assert reading.tell(known, 10)
+    assert _same(known, [*said, Revoked(issuer="i", subject="c")])
+    assert known.covers(Revocable("i", None, "c", 9))
+
+
+def _same(known: RevocationList, entries: list[Revoked]) -> bool:
+    names = [(issuer, subject, issued_at) for issuer in "ij" for subject in "ab" for issued_at in range(4)]
+    return all(
+        known.covers(Revocable(issuer, None, subject, issued_at)) is _model(entries, issuer, subject, issued_at)
+        for issuer, subject, issued_at in names
+    )
 
 
 def _model(entries: list[Revoked], issuer: str, subject: str, issued_at: int) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import grpc
 import pytest
 from google.rpc import error_details_pb2
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from meshgate import errors
 from meshgate.runtime import status
@@ -15,6 +17,7 @@ EVERY_KIND = [
     errors.PermissionDenied("no", reason="SCOPE_MISSING"),
     errors.NotFound("no such model", reason="MODEL_NOT_FOUND"),
     errors.LimitExceeded("too fast", retry_after=1.5, subject="tenant:acme", limit="requests_per_second"),
+    errors.LimitExceeded("too many at once", reason="CONCURRENCY_LIMITED", limit="concurrent_calls"),
     errors.Unavailable("busy", reason="OVERLOADED", retry_after=0.25),
     errors.DeadlineExceeded("late"),
     errors.Cancelled("gone"),
@@ -38,6 +41,26 @@ def test_every_status_has_error_info_of_our_domain(error: errors.MeshError) -> N
     info = error_details_pb2.ErrorInfo()
     assert first.Unpack(info)
     assert (info.domain, info.reason, info.metadata["request_id"]) == ("meshgate", error.reason, "request-1")
+
+
+def retry_of(error: errors.MeshError) -> int | None:
+    """The nanoseconds of a RetryInfo, if there is one."""
+    info = error_details_pb2.RetryInfo()
+    found = [detail for detail in status.to_proto(error, "r").details if detail.Unpack(info)]
+    return info.retry_delay.ToNanoseconds() if found else None
+
+
+@given(st.integers(0, 7 * 86_400_000))
+@example(1001)
+def test_a_retry_is_never_told_too_early(milliseconds: int) -> None:
+    told = retry_of(errors.LimitExceeded("too fast", retry_after=milliseconds / 1000))
+    assert told in (milliseconds * 10**6, milliseconds * 10**6 + 1)
+    overload = status.trailing_metadata(errors.Unavailable("busy", retry_after=milliseconds / 1000), "r")
+    assert int(dict(overload)["grpc-retry-pushback-ms"]) in (milliseconds, milliseconds + 1)
+
+
+def test_where_no_time_is_true_none_is_told() -> None:
+    assert retry_of(errors.LimitExceeded("too many at once")) is None
 
 
 def test_only_overload_asks_grpc_to_retry() -> None:

@@ -32,6 +32,14 @@ def test_one_worker_needs_none(tmp_path: Path) -> None:
     assert config.load(SHIPPED, GatewayConfig).workers == 1
 
 
+def test_several_replicas_need_a_store(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"limits.replicas: more than one need a \[store\]"):
+        load(tmp_path, "1", "\n[limits]\nreplicas = 2\n")
+    store = '\n[store]\nurl = "redis://127.0.0.1:6379"\n'
+    assert load(tmp_path, "1", f"\n[limits]\nreplicas = 2\n{store}").limits.replicas == 2
+    assert load(tmp_path, "1", "\n[limits]\nreplicas = 1\n").store is None
+
+
 @pytest.mark.parametrize("workers", ["0", "65", "-1", '"many"'])
 def test_how_many_has_a_range(tmp_path: Path, workers: str) -> None:
     with pytest.raises(ConfigError, match=r"workers: Input should be"):

@@ -93,7 +93,6 @@ class Store:
             raise LimitExceeded(
                 f"a tenant may have {self._classifiers} classifiers",
                 reason="TOO_MANY_CLASSIFIERS",
-                retry_after=60.0,
                 subject="tenant",
                 limit="classifiers",
             )

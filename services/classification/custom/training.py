@@ -195,7 +195,6 @@ def _busy() -> LimitExceeded:
     return LimitExceeded(
         "the tenant already trains a classifier",
         reason="CONCURRENCY_LIMITED",
-        retry_after=1.0,
         subject="tenant",
         limit="trainings",
     )

@@ -153,15 +153,24 @@ class _Wrapped:
         self.bos_token_id = None
         self.tokens = [tokens.of(token) for token in range(len(tokens))]
         self.special_token_ids = sorted(tokens.special)
+        self.spell: Callable[[str], Sequence[int]] = encode
+        """Tokens of a text, longest first."""
         self._encode = encode
 
     def __call__(self, text: str) -> list[int]:
-        return list(self._encode(text))
+        """A tokeniser that puts a space before every text (SentencePiece) would have output forced that nothing allows:
+        its tokens count only where they are the text.
+        """
+        found = list(self._encode(text))
+        written = b"".join(self.tokens[token] for token in found)
+        return found if written == text.encode() else list(self.spell(text))
 
 
 def _vocabulary(tokens: TokenBytes, ends: frozenset[int], encode: Callable[[str], Sequence[int]]) -> LLTokenizer:
     from llguidance import LLTokenizer, TokenizerWrapper
 
     ordered = sorted(ends)
-    wrapped = TokenizerWrapper(_Wrapped(tokens, ordered[0], encode))
-    return LLTokenizer(wrapped, n_vocab=len(tokens), eos_token=ordered)
+    wrapped = _Wrapped(tokens, ordered[0], encode)
+    made = LLTokenizer(TokenizerWrapper(wrapped), n_vocab=len(tokens), eos_token=ordered)
+    wrapped.spell = made.greedy_tokenize
+    return made

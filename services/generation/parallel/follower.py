@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from services.generation.parallel import command
 
 if TYPE_CHECKING:
-    from services.generation.model import CausalModel
+    from services.generation.loaded import LoadedModel
 
 
 class Line(Protocol):
@@ -16,7 +16,7 @@ class Line(Protocol):
     def listen(self) -> list[int]: ...
 
 
-def follow(model: CausalModel, line: Line) -> None:
+def follow(model: LoadedModel, line: Line) -> None:
     """Returns when the leader stops. Raises RuntimeError when it is gone, and whatever the model raises."""
     model.enter_thread()
     while True:

@@ -11,7 +11,7 @@ from services.generation.parallel import command
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from services.generation.model import CausalModel
+    from services.generation.loaded import LoadedModel
 
 
 class Line(Protocol):
@@ -23,11 +23,12 @@ class Line(Protocol):
 class Leader:
     """A model for the step loop, as CausalModel is. For one thread."""
 
-    def __init__(self, model: CausalModel, line: Line, on_lost: Callable[[], object]) -> None:
+    def __init__(self, model: LoadedModel, line: Line, on_lost: Callable[[], object]) -> None:
         """`on_lost` is called once, on the thread that steps, when the ranks are no longer of one mind."""
         self.rows = model.rows
         self.context = model.context
         self.spare = model.spare
+        self.whole = model.whole
         self._model = model
         self._line = line
         self._on_lost = on_lost

@@ -1,0 +1,84 @@
+"""The generation service's step loop, without the server around it: the same model, cache and stepper."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import meshgate.runtime.tls13  # noqa: F401 - before grpc
+import services.openmp  # noqa: F401 - before torch
+
+# isort: split
+from bench.services import worker
+from meshgate.errors import MeshError
+from services.generation import launch
+from services.generation.config import EngineConfig, ModelConfig
+from services.generation.detokenise import TokenBytes
+from services.generation.engine import Delta, Job, Sampling
+from services.generation.loaded import LoadedModel
+from services.generation.sequence import Group
+from services.generation.stepper import Stepper
+
+_PREFILL = EngineConfig.model_validate({}).prefill_tokens
+
+
+def main() -> None:
+    """Serves orders."""
+    parser = argparse.ArgumentParser()
+    for name in ("--model", "--device", "--dtype"):
+        parser.add_argument(name, required=True)
+    flags = parser.parse_args()
+    settings = ModelConfig.model_validate({"source": flags.model, "device": flags.device, "dtype": flags.dtype})
+    loaded: dict[int, tuple[LoadedModel, Any]] = {}
+
+    def work(order: worker.Order) -> worker.Done:
+        if order.callers not in loaded:
+            loaded.clear()
+            loaded[order.callers] = launch.load(settings, EngineConfig(max_batch=order.callers), "model")
+        return _work(*loaded[order.callers], order)
+
+    worker.serve("steps", work)
+
+
+def _work(model: LoadedModel, tokenizer: Any, order: worker.Order) -> worker.Done:
+    tokens = TokenBytes(tokenizer, model.vocabulary_size)
+    stepper = Stepper(model, tokens, frozenset(), _PREFILL)  # no token ends an answer
+    done, turns = worker.Done(), worker.Turns(order)
+
+    def ask(caller: int) -> None:
+        prompt = turns.next(caller)
+        if prompt is not None:
+            job = Job(tokenizer.encode(prompt), order.tokens, Sampling(temperature=0.0))
+            stepper.add(Group(job, _Caller(caller, done, ask), time.monotonic()))
+
+    for caller in range(order.callers):
+        ask(caller)
+    while not stepper.idle():
+        stepper.step()
+    return done
+
+
+class _Caller:
+    """Hears of its job, and asks again when it is done."""
+
+    def __init__(self, number: int, done: worker.Done, ask: Any) -> None:
+        self._number = number
+        self._done = done
+        self._ask = ask
+        self._began = time.perf_counter()
+
+    def deltas(self, deltas: Sequence[Delta]) -> None:
+        for delta in deltas:
+            self._done.messages += len(delta.token_ids)
+            if delta.finish is not None:
+                self._done.latencies.append(time.perf_counter() - self._began)
+                self._ask(self._number)
+
+    def failed(self, error: MeshError) -> None:
+        raise error
+
+
+if __name__ == "__main__":
+    main()

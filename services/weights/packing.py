@@ -1,0 +1,43 @@
+"""bfloat16 weights laid out beforehand as oneDNN multiplies them.
+
+torch hands oneDNN the weights of a linear layer as they lie, and they are laid out anew in every call. With few rows
+that takes about as long as multiplying (docs/models.md). What comes out is the same, but for rounding.
+
+This leans on operators of torch that are not public (Inductor's own, for weights that it has frozen); torch is pinned,
+and a test holds them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class PackedLinear(nn.Module):
+    """A linear layer of bfloat16 on the CPU."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.bias = linear.bias
+        # Not a buffer: an opaque tensor can be neither moved nor saved.
+        self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[..., in] to [..., out]."""
+        made: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self._packed, self.bias, "none", [], "")
+        return made
+
+
+def pack(module: Any) -> None:
+    """Packs the linear layers of a module that is where it will run, one after the other, so that no more than one is
+    there twice. Only a weight that an embedding shares is there twice from then on.
+    """
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Linear and child.weight.dtype is torch.bfloat16 and child.weight.device.type == "cpu":
+                setattr(parent, name, PackedLinear(child))
