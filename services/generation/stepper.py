@@ -251,7 +251,7 @@ class Stepper:
         while (group := self._line.next(self._may_begin)) is not None:
             source = None if group.logits is None else self._batch.source(group)
             if source is None:
-                self._batch.open(group, short=len(group.job.prompt) <= allowance)
+                self._batch.open(group, short=self._model.whole or len(group.job.prompt) <= allowance)
             else:
                 self._seat(group, source)
 
