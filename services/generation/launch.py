@@ -22,7 +22,9 @@ from services.generation.detokenise import TokenBytes
 from services.generation.headroom import Headroom
 from services.generation.limits import Limits
 from services.generation.loaded import LoadedModel
+from services.generation.model import CausalModel
 from services.generation.parallel import Leader, Ranks
+from services.generation.prefixes import BLOCK, Prefixes
 from services.generation.prompt import PromptReader
 from services.generation.served import Life, Served
 from services.generation.stepper import Stepper
@@ -81,6 +83,7 @@ class Launch:
             reading=pace,
             headroom=headroom,
             adapting=adapting,
+            prefixes=self._prefixes(causal),
         )
         engine = ContinuousEngine(stepper, on_death=self._failed, enter_thread=causal.enter_thread)
         grammars = _grammars(tokens, causal, tokenizer)
@@ -112,6 +115,13 @@ class Launch:
         for beside in self._running.values():
             beside.close()
         self._running.clear()
+
+    def _prefixes(self, causal: LoadedModel) -> Prefixes | None:
+        """Encoder-decoders keep none: what their encoder makes of a beginning depends on what follows it."""
+        if not isinstance(causal, CausalModel):
+            return None
+        blocks = self._engine.prefix_cache_bytes // causal.block_bytes(BLOCK)
+        return Prefixes(self._leader or causal, blocks) if blocks else None
 
     def _served(
         self,

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from services.generation.detokenise import TokenBytes
 from services.generation.engine import Job, Priority, Sampling
 from services.generation.model import CausalModel, pick_dtype, usable_context
+from services.generation.prefixes import BLOCK, Prefixes
 from services.generation.sequence import Group
 from services.generation.stepper import Stepper
 from tests.generation_doubles import Heard, Letters
@@ -69,6 +70,24 @@ def test_prompts_in_reading_at_once_equal_generate(module: Any) -> None:
     heard = run(module, jobs, 5, 16)
     for one, job in zip(heard, jobs, strict=True):
         assert one.tokens == dict.fromkeys(range(job.candidates), reference(module, list(job.prompt), 20))
+
+
+def test_a_shared_beginning_changes_no_output(module: Any) -> None:
+    beginning, *rest = prompts(6)
+    while len(beginning) < 2 * BLOCK + 5:
+        beginning += beginning
+    asked = [beginning[: 2 * BLOCK + 5] + each for each in rest]
+    model = CausalModel(module, 3, CONTEXT)
+    model.warm_up()
+    stepper = Stepper(model, TokenBytes(Letters(), VOCABULARY), model.end_tokens, 16, prefixes=Prefixes(model, 1_000))
+    for place, prompt in enumerate(asked):
+        heard = Heard()
+        group = Group(Job(prompt, 20, GREEDY, tenant="a"), heard, 0.0)
+        stepper.add(group)
+        while not stepper.idle():
+            stepper.step()
+        assert heard.tokens[0] == reference(module, prompt, 20)
+        assert group.cached == (2 * BLOCK if place else 0)
 
 
 def test_candidates_share_a_prompt_and_not_their_output(module: Any) -> None:
