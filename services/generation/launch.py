@@ -26,6 +26,7 @@ from services.generation.model import CausalModel
 from services.generation.parallel import Leader, Ranks
 from services.generation.prefixes import BLOCK, Prefixes
 from services.generation.prompt import PromptReader
+from services.generation.rehearsal import rehearse
 from services.generation.served import Life, Served
 from services.generation.stepper import Stepper
 from services.generation.tokenising import Tokenising
@@ -101,6 +102,7 @@ class Launch:
         )
         self._running[engine] = _Beside(served.tokenising, entrance, loadable)
         engine.start()
+        rehearse(engine, self._engine.max_batch, self._engine.hang_seconds)
         weakref.finalize(served.life, self._over, engine).atexit = False
         return served
 

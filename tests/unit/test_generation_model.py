@@ -90,6 +90,22 @@ def test_a_shared_beginning_changes_no_output(module: Any) -> None:
         assert group.cached == (2 * BLOCK if place else 0)
 
 
+def test_calls_of_all_kinds_in_one_batch_say_what_each_says_alone(module: Any) -> None:
+    rules = [
+        Sampling(seed=1),
+        Sampling(seed=1, temperature=0.5),
+        Sampling(seed=2, top_p=0.7),
+        Sampling(seed=3, top_k=20, min_p=0.02),
+        Sampling(seed=4, repetition_penalty=1.3),
+        GREEDY,
+        Sampling(temperature=0.0, repetition_penalty=1.3),
+        Sampling(seed=5, temperature=0.8, top_p=0.9, repetition_penalty=1.1),
+    ]
+    jobs = [Job(prompt, 30, each) for prompt, each in zip(prompts(len(rules)), rules, strict=True)]
+    together = run(module, jobs, len(jobs), 64)
+    assert [one.tokens[0] for one in together] == [run(module, [job], 1, 64)[0].tokens[0] for job in jobs]
+
+
 def test_candidates_share_a_prompt_and_not_their_output(module: Any) -> None:
     (prompt,) = prompts(1)
     (alone,) = run(module, [Job(prompt, 30, Sampling(seed=12))], 4, 64)
