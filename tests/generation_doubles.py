@@ -12,6 +12,7 @@ from meshgate.errors import MeshError
 from services.generation.detokenise import TokenBytes
 from services.generation.engine import Delta, Finish, Job, Sampling
 from services.generation.headroom import Headroom
+from services.generation.prefixes import Prefixes
 from services.generation.sequence import Group
 from services.generation.stepper import Stepper
 
@@ -60,6 +61,7 @@ class CountingModel:
         self.most_places = 10**9
         """Positions that there is memory for, of all rows that a decode runs over, or of a prompt that is read."""
         self.shrunk: list[int] = []
+        self.kept: dict[int, list[int]] = {}
         self.copies: list[tuple[int, int, int]] = []
         self.stride = 1
         """What comes after token n: n + stride."""
@@ -94,6 +96,17 @@ class CountingModel:
     def wipe(self, row: int) -> None:
         self.wiped.append(row)
         self.content[row] = []
+
+    def keep(self, slot: int, row: int, start: int, count: int) -> None:
+        self.kept[slot] = self.content[row][start : start + count]
+        assert len(self.kept[slot]) == count
+
+    def recall(self, slot: int, row: int, start: int) -> None:
+        self.content[row] = [*self.content[row][:start], *self.kept[slot]]
+        assert len(self.content[row]) == start + len(self.kept[slot])
+
+    def forget(self) -> None:
+        self.kept.clear()
 
     def shrink(self, length: int) -> None:
         self.shrunk.append(length)
@@ -157,6 +170,7 @@ class Bench:
         end: int = END,
         guest_rows: int = 0,
         headroom: Headroom | None = None,
+        prefix_blocks: int = 0,
     ) -> None:
         self.clock = Clock()
         self.model = CountingModel(rows, context)
@@ -169,6 +183,7 @@ class Bench:
             self.clock,
             guest_rows=guest_rows,
             headroom=headroom,
+            prefixes=Prefixes(self.model, prefix_blocks) if prefix_blocks else None,
         )
 
     def add(self, job: Job) -> tuple[Group, Heard]:

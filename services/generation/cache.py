@@ -37,6 +37,12 @@ class SlotCache(Cache):
         self._length = 0
         self._places: Tensor | None = None
         self._lines: dict[tuple[int, int], Tensor] = {}
+        self._apart: dict[int, list[Tensor]] = {}
+
+    @property
+    def position_bytes(self) -> int:
+        """What one position of a row takes, in the layers that have written."""
+        return sum(layer.shape[1] * layer.shape[3] * layer.element_size() for layer in (*self._keys, *self._values))
 
     def read_into(self, row: int, start: int, count: int) -> None:
         """The next forward pass writes `count` positions of one row, from `start`."""
@@ -58,9 +64,7 @@ class SlotCache(Cache):
             keys, values = self._allocate(key_states, capacity), self._allocate(value_states, capacity)
             self._keys.append(keys)
             self._values.append(values)
-        for layers in (self._keys, self._values):
-            if layers[layer_idx].shape[2] < self._length:
-                layers[layer_idx] = self._grown(layers[layer_idx])
+        self._reach(layer_idx, self._length)
         return self._write(self._keys[layer_idx], key_states), self._write(self._values[layer_idx], value_states)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
@@ -76,6 +80,24 @@ class SlotCache(Cache):
         """Zeroes a row. Masked places weigh nothing, but nothing times a NaN is a NaN."""
         for tensor in (*self._keys, *self._values):
             tensor[row].zero_()
+
+    def keep(self, slot: int, row: int, start: int, count: int) -> None:
+        """Copies `count` positions of a row, from `start`, to a place apart from the rows, for `recall`."""
+        taken = [tensor[row, :, start : start + count] for tensor in (*self._keys, *self._values)]
+        self._apart[slot] = [each.clone(memory_format=torch.contiguous_format) for each in taken]
+
+    def recall(self, slot: int, row: int, start: int) -> None:
+        """Copies what was kept to a row, from `start`."""
+        kept = self._apart[slot]
+        end = start + kept[0].shape[1]
+        for layer in range(len(self._keys)):
+            self._reach(layer, end)
+        for tensor, each in zip((*self._keys, *self._values), kept, strict=True):
+            tensor[row, :, start:end].copy_(each)
+
+    def forget(self) -> None:
+        """Drops all that was kept."""
+        self._apart.clear()
 
     def shrink(self, length: int) -> None:
         """Gives back the memory of all positions after the first `length`, as far as doubling lets it. Raises what the
@@ -110,10 +132,14 @@ class SlotCache(Cache):
         # Zeros and not whatever is there: a NaN in a masked place would still be a NaN in the sum.
         return like.new_zeros(self.rows + 1, like.shape[1], capacity, like.shape[3])
 
-    def _grown(self, layer: Tensor) -> Tensor:
-        larger = self._allocate(layer, self._capacity(self._length))
-        larger[:, :, : layer.shape[2]].copy_(layer)
-        return larger
+    def _reach(self, index: int, length: int) -> None:
+        """Makes a layer's rows long enough for so many positions."""
+        for layers in (self._keys, self._values):
+            layer = layers[index]
+            if layer.shape[2] < length:
+                larger = self._allocate(layer, self._capacity(length))
+                larger[:, :, : layer.shape[2]].copy_(layer)
+                layers[index] = larger
 
     def _capacity(self, length: int) -> int:
         """Places a row for so many positions: by doubling, so that little is copied often."""

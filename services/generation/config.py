@@ -70,6 +70,8 @@ class EngineConfig(Strict):
     """The most prompt tokens read between two steps: more reads prompts faster, less keeps streams smooth."""
     hang_seconds: float = Field(120.0, gt=0, le=3600)
     """A step that takes longer ends the process: the model hangs."""
+    prefix_cache_bytes: int = Field(134_217_728, ge=0, le=1_099_511_627_776)
+    """Of a model and device, for the beginnings that prompts of one tenant share; 0 keeps none."""
     threads: int = Field(0, ge=0, le=1024)
     """CPU threads of the model; 0 is one a core."""
     tensor_parallel: int = Field(1, ge=1, le=64)

@@ -153,6 +153,10 @@ class Listener(Protocol):
 class Ticket(Protocol):
     """A submitted job."""
 
+    @property
+    def cached(self) -> int:
+        """Tokens of the prompt that were known from another of the tenant's; said once something was made."""
+
     def cancel(self) -> None:
         """Ends the job within a step. Thread-safe, may be called twice, and never blocks."""
 

@@ -22,8 +22,11 @@ from services.generation.detokenise import TokenBytes
 from services.generation.headroom import Headroom
 from services.generation.limits import Limits
 from services.generation.loaded import LoadedModel
+from services.generation.model import CausalModel
 from services.generation.parallel import Leader, Ranks
+from services.generation.prefixes import BLOCK, Prefixes
 from services.generation.prompt import PromptReader
+from services.generation.rehearsal import rehearse
 from services.generation.served import Life, Served
 from services.generation.stepper import Stepper
 from services.generation.tokenising import Tokenising
@@ -81,6 +84,7 @@ class Launch:
             reading=pace,
             headroom=headroom,
             adapting=adapting,
+            prefixes=self._prefixes(causal),
         )
         engine = ContinuousEngine(stepper, on_death=self._failed, enter_thread=causal.enter_thread)
         grammars = _grammars(tokens, causal, tokenizer)
@@ -98,6 +102,7 @@ class Launch:
         )
         self._running[engine] = _Beside(served.tokenising, entrance, loadable)
         engine.start()
+        rehearse(engine, self._engine.max_batch, self._engine.hang_seconds)
         weakref.finalize(served.life, self._over, engine).atexit = False
         return served
 
@@ -112,6 +117,13 @@ class Launch:
         for beside in self._running.values():
             beside.close()
         self._running.clear()
+
+    def _prefixes(self, causal: LoadedModel) -> Prefixes | None:
+        """Encoder-decoders keep none: what their encoder makes of a beginning depends on what follows it."""
+        if not isinstance(causal, CausalModel):
+            return None
+        blocks = self._engine.prefix_cache_bytes // causal.block_bytes(BLOCK)
+        return Prefixes(self._leader or causal, blocks) if blocks else None
 
     def _served(
         self,

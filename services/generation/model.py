@@ -95,6 +95,24 @@ class CausalModel:
         """Forgets a row whose content is broken."""
         self._cache.wipe(row)
 
+    def block_bytes(self, count: int) -> int:
+        """What `count` positions take that are kept, once the model is warm."""
+        return count * self._cache.position_bytes
+
+    @torch.inference_mode()
+    def keep(self, slot: int, row: int, start: int, count: int) -> None:
+        """Keeps `count` positions of a row, from `start`, for `recall`."""
+        self._cache.keep(slot, row, start, count)
+
+    @torch.inference_mode()
+    def recall(self, slot: int, row: int, start: int) -> None:
+        """Puts what was kept into a row, from `start`."""
+        self._cache.recall(slot, row, start)
+
+    def forget(self) -> None:
+        """Drops all that was kept."""
+        self._cache.forget()
+
     @torch.inference_mode()
     def shrink(self, length: int) -> None:
         """Gives memory back after there was none: rows of at most `length` positions stay. What can't be, stays too."""

@@ -37,6 +37,8 @@ class Group:
         """Candidates that have had a row, or ended without one. The others wait."""
         self.logits: Tensor | None = None
         """The scores after the prompt, float32 [vocabulary], where it was read and some of its candidates wait."""
+        self.cached = 0
+        """Tokens of the prompt that were kept from another and not read again."""
         self.failed = False
         self._budget = None if job.token_cap is None else job.token_cap - len(job.prompt)
         self._cancelled = False

@@ -15,7 +15,7 @@ from meshgate.v1 import generation_pb2_grpc
 from services.caller import caller_of, model_of
 from services.generation import constraints, validate, wire
 from services.generation.constraints import Grammar
-from services.generation.engine import Adapter, Job
+from services.generation.engine import Adapter, Job, Ticket
 from services.generation.limits import Limits
 from services.generation.outputs import Outputs
 from services.generation.served import Models, Served
@@ -90,10 +90,15 @@ class _Running:
 
     outputs: Outputs
     input_tokens: int
+    ticket: Ticket
 
     def usage(self) -> pb.GenerationUsage:
         """What it took so far."""
-        return pb.GenerationUsage(input_tokens=self.input_tokens, output_tokens=self.outputs.output_tokens)
+        return pb.GenerationUsage(
+            input_tokens=self.input_tokens,
+            cached_input_tokens=self.ticket.cached,
+            output_tokens=self.outputs.output_tokens,
+        )
 
     def report(self, call: _Call, context: Context) -> None:
         """Puts the usage of an ended call into its trailers. Raises DeadlineExceeded when it made nothing in time."""
@@ -115,7 +120,7 @@ async def _running(served: Served, call: _Call, *, wait: bool) -> AsyncIterator[
             outputs = Outputs(call.candidates, whole=not wait)
             ticket = served.engine.submit(call.job(prompt, grammar, adapter), outputs)
             try:
-                yield _Running(outputs, len(prompt))
+                yield _Running(outputs, len(prompt), ticket)
             finally:
                 ticket.cancel()
 

@@ -10,6 +10,8 @@ Whose turn it is, see line.py. The last free rows, `guest_rows` of them, are for
 no other. So neither a tenant that fills the batch with long answers nor batch traffic makes another's single call wait
 until an answer is over.
 
+What a tenant's prompts begin with alike is read once and kept: see prefixes.py.
+
 Where the device has no memory for a step, one call ends and makes room for the others: see headroom.py. Where it has
 none for a prompt, that call alone ends.
 """
@@ -18,8 +20,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Row
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from meshgate.errors import Internal, MeshError
@@ -32,6 +35,7 @@ from services.generation.detokenise import TokenBytes
 from services.generation.engine import Adapter, Delta, Finish, Priority
 from services.generation.headroom import Headroom, no_memory
 from services.generation.line import Line
+from services.generation.prefixes import Prefixes
 from services.generation.sampling import Choice
 from services.generation.sequence import Group, Sequence
 from services.generation.turns import Turns, may_read
@@ -88,11 +92,13 @@ class Stepper:
         reading: Pace | None = None,
         headroom: Headroom | None = None,
         adapting: Adapting | None = None,
+        prefixes: Prefixes | None = None,
     ) -> None:
         """`reading` learns how long prompts take, `headroom` how many rows there is memory for. Without `adapting`,
-        jobs have no adapter.
+        jobs have no adapter, and without `prefixes` every prompt is read whole.
         """
         self._adapting = adapting
+        self._prefixes = prefixes
         self._guest_rows = guest_rows
         self._headroom = headroom or Headroom(model.rows)
         self._pace = reading or Pace(prefill_tokens)
@@ -213,7 +219,7 @@ class Stepper:
             if running[row].group is group:
                 self._batch.leave(row)
         self._headroom.ran_out(len(running))
-        self._model.shrink(self._batch.longest())
+        self._give_back()
         _log.warning("no memory for a step: a call was ended", extra={"rows": self._headroom.rows})
         if not self._batch:
             self._doubt(0, error)
@@ -222,6 +228,11 @@ class Stepper:
         """Batch calls first, then those of the tenant that has the most rows, then the newest."""
         rows = sum(sequence.group.job.tenant == group.job.tenant for sequence in self._batch.running)
         return group.job.priority is Priority.BATCH, rows, group.serial
+
+    def _give_back(self) -> None:
+        if self._prefixes is not None:
+            self._prefixes.clear()
+        self._model.shrink(self._batch.longest())
 
     def _doubt(self, row: int, error: Exception) -> None:
         """Tries the model on a free row where there was trouble. Raises `error` where it has failed too often."""
@@ -251,9 +262,37 @@ class Stepper:
         while (group := self._line.next(self._may_begin)) is not None:
             source = None if group.logits is None else self._batch.source(group)
             if source is None:
-                self._batch.open(group, short=self._model.whole or len(group.job.prompt) <= allowance)
+                short = self._model.whole or len(group.job.prompt) <= allowance
+                self._recall(self._batch.open(group, short=short))
             else:
                 self._seat(group, source)
+
+    def _recall(self, reading: Reading) -> None:
+        """Begins a prompt with what is kept of it, which costs its tenant nothing."""
+        if self._prefixes is None:
+            return
+        job = reading.group.job
+        with self._sparing(self._prefixes):
+            reading.position = self._prefixes.recall(job, reading.row)
+            self._line.charge(job.tenant, -reading.position)
+            if not reading.group.placed:
+                reading.group.cached = reading.position
+
+    def _keep(self, group: Group, row: int) -> None:
+        if self._prefixes is not None and not group.failed:
+            with self._sparing(self._prefixes):
+                self._prefixes.keep(group.job, row)
+
+    @contextmanager
+    def _sparing(self, prefixes: Prefixes) -> Iterator[None]:
+        """What is kept is given up where there is no memory to use it, and nobody's call fails."""
+        try:
+            yield
+        except Exception as error:
+            if judge(error) is not Fault.MEMORY:
+                raise
+            _log.warning("no memory for shared prefixes: they are dropped")
+            prefixes.clear()
 
     def _may_begin(self, group: Group) -> bool:
         return self._fits(group) and (group.logits is not None or may_read(group.job, self._batch.readings))
@@ -295,7 +334,7 @@ class Stepper:
         self._batch.readings.remove(reading)
         self._fail_group(reading.group, error)
         if fault is Fault.MEMORY:
-            self._model.shrink(self._batch.longest())
+            self._give_back()
         if fault is not Fault.MEMORY or not self._batch:
             self._doubt(reading.row, error)
 
@@ -308,6 +347,7 @@ class Stepper:
             self._batch.readings.remove(reading)
             reading.group.logits = reading.logits
             self._seat(reading.group, reading.row)
+            self._keep(reading.group, reading.row)
 
     def _seat(self, group: Group, source: int) -> None:
         """Runs a candidate, for which there is a row, and those after it as far as they fit. Their prompt is in the

@@ -91,3 +91,23 @@ def test_a_step_writes_each_row_at_its_own_place() -> None:
         for row, place in enumerate((0, 5, 2)):
             assert torch.equal(keys[row, :, place], states[row, :, 0])
         assert int(keys.count_nonzero()) == states.numel()
+
+
+def test_what_is_kept_comes_back_in_another_row_whatever_became_of_the_first() -> None:
+    cache = SlotCache(rows=2, context=1000)
+    states = torch.randn(1, HEADS, 300, SIZE)
+    read(cache, 0, 0, states)
+    for slot, start in enumerate((0, 100, 200)):
+        cache.keep(slot, 0, start, 100)
+    read(cache, 0, 0, torch.zeros_like(states))
+    cache.shrink(0)
+    for slot, start in enumerate((0, 100, 200)):
+        cache.recall(slot, 1, start)
+    last = torch.randn(1, HEADS, 1, SIZE)
+    for keys, values in read(cache, 1, 300, last):
+        assert torch.equal(keys, torch.cat([states, last], 2))
+        assert torch.equal(values, -keys)
+    assert cache.position_bytes == 2 * LAYERS * HEADS * SIZE * 4
+    cache.forget()
+    with pytest.raises(KeyError):
+        cache.recall(0, 1, 0)

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from services.generation.detokenise import TokenBytes
 from services.generation.engine import Job, Priority, Sampling
 from services.generation.model import CausalModel, pick_dtype, usable_context
+from services.generation.prefixes import BLOCK, Prefixes
 from services.generation.sequence import Group
 from services.generation.stepper import Stepper
 from tests.generation_doubles import Heard, Letters
@@ -69,6 +70,40 @@ def test_prompts_in_reading_at_once_equal_generate(module: Any) -> None:
     heard = run(module, jobs, 5, 16)
     for one, job in zip(heard, jobs, strict=True):
         assert one.tokens == dict.fromkeys(range(job.candidates), reference(module, list(job.prompt), 20))
+
+
+def test_a_shared_beginning_changes_no_output(module: Any) -> None:
+    beginning, *rest = prompts(6)
+    while len(beginning) < 2 * BLOCK + 5:
+        beginning += beginning
+    asked = [beginning[: 2 * BLOCK + 5] + each for each in rest]
+    model = CausalModel(module, 3, CONTEXT)
+    model.warm_up()
+    stepper = Stepper(model, TokenBytes(Letters(), VOCABULARY), model.end_tokens, 16, prefixes=Prefixes(model, 1_000))
+    for place, prompt in enumerate(asked):
+        heard = Heard()
+        group = Group(Job(prompt, 20, GREEDY, tenant="a"), heard, 0.0)
+        stepper.add(group)
+        while not stepper.idle():
+            stepper.step()
+        assert heard.tokens[0] == reference(module, prompt, 20)
+        assert group.cached == (2 * BLOCK if place else 0)
+
+
+def test_calls_of_all_kinds_in_one_batch_say_what_each_says_alone(module: Any) -> None:
+    rules = [
+        Sampling(seed=1),
+        Sampling(seed=1, temperature=0.5),
+        Sampling(seed=2, top_p=0.7),
+        Sampling(seed=3, top_k=20, min_p=0.02),
+        Sampling(seed=4, repetition_penalty=1.3),
+        GREEDY,
+        Sampling(temperature=0.0, repetition_penalty=1.3),
+        Sampling(seed=5, temperature=0.8, top_p=0.9, repetition_penalty=1.1),
+    ]
+    jobs = [Job(prompt, 30, each) for prompt, each in zip(prompts(len(rules)), rules, strict=True)]
+    together = run(module, jobs, len(jobs), 64)
+    assert [one.tokens[0] for one in together] == [run(module, [job], 1, 64)[0].tokens[0] for job in jobs]
 
 
 def test_candidates_share_a_prompt_and_not_their_output(module: Any) -> None:

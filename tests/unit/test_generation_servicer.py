@@ -24,6 +24,7 @@ from services.generation.tokenising import Tokenising
 from services.models.listing import ModelServicer
 from services.models.place import Table
 from tests.tinymodels.llama import CONTEXT, build_tiny_llama
+from tests.unit.context import FakeContext
 
 CHINESE = "我喜欢编程。"
 
@@ -64,6 +65,10 @@ class _Counted:
     def __init__(self, watched: Watched, ticket: Ticket) -> None:
         self._watched = watched
         self._ticket = ticket
+
+    @property
+    def cached(self) -> int:
+        return self._ticket.cached
 
     def cancel(self) -> None:
         self._watched.cancelled += 1
@@ -121,6 +126,17 @@ async def test_candidates_differ_when_nothing_says_how_to_sample(service: Genera
     made = sum(len(candidate.token_ids) for candidate in reply.candidates)
     assert (reply.usage.output_tokens, reply.usage.input_tokens > 0, reply.model) == (made, True, "tiny")
     assert metadata.usage_of(context.trailers) == (reply.usage.input_tokens, made)
+
+
+async def test_what_a_tenant_asked_before_is_not_read_again_and_is_said(service: GenerationServicer) -> None:
+    async def cached(tenant: str) -> int:
+        context: Any = FakeContext((metadata.TENANT, tenant))
+        request = ask(prompt=None, token_ids={"ids": [5 + place % 40 for place in range(70)]})
+        usage = (await service.Generate(request, context)).usage
+        assert usage.input_tokens == 70
+        return usage.cached_input_tokens
+
+    assert [await cached(tenant) for tenant in ("a", "a", "b", "", "")] == [0, 64, 0, 0, 0]
 
 
 async def test_a_stream_is_the_whole_in_pieces(service: GenerationServicer) -> None:

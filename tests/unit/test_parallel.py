@@ -83,6 +83,9 @@ def test_followers_run_the_leaders_steps_in_order_and_end_with_it() -> None:
     leader.decode([8], [3])
     leader.wipe(4)
     leader.shrink(9)
+    leader.keep(5, 1, 32, 32)
+    leader.recall(5, 2, 32)
+    leader.forget()
     leader.stop()
     following: Any = other
     follow(following, line)
@@ -93,6 +96,9 @@ def test_followers_run_the_leaders_steps_in_order_and_end_with_it() -> None:
         ("decode", [8], [3]),
         ("wipe", 4),
         ("shrink", 9),
+        ("keep", 5, 1, 32, 32),
+        ("recall", 5, 2, 32),
+        ("forget",),
     ]
     assert lost == []
 

@@ -56,6 +56,18 @@ class Leader:
         """Likewise."""
         self._step("shrink", length)
 
+    def keep(self, slot: int, row: int, start: int, count: int) -> None:
+        """Likewise."""
+        self._step("keep", slot, row, start, count)
+
+    def recall(self, slot: int, row: int, start: int) -> None:
+        """Likewise."""
+        self._step("recall", slot, row, start)
+
+    def forget(self) -> None:
+        """Likewise."""
+        self._step("forget")
+
     def stop(self) -> None:
         """Lets the other ranks end, once nothing steps any more."""
         if not self._lost:

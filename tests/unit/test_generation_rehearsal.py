@@ -1,0 +1,54 @@
+"""The first call of a model: on the engine's thread, of as many rows as one tenant may have, and over before others."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+from torch import Tensor
+
+from services.generation import model
+from services.generation.app import build
+from services.generation.config import GenerationConfig
+from services.generation.rehearsal import rehearse
+from tests.generation_doubles import Bench
+from tests.tinymodels.llama import build_tiny_llama
+from tests.unit.test_generation_continuous import SECONDS, Engine
+
+
+async def test_a_model_that_is_served_has_stepped_on_its_own_thread(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stepped: list[tuple[str, int]] = []
+    decode = model.CausalModel.decode
+
+    def watched(self: model.CausalModel, tokens: Sequence[int], lengths: Sequence[int]) -> Tensor:
+        stepped.append((threading.current_thread().name, len(tokens)))
+        return decode(self, tokens, lengths)
+
+    monkeypatch.setattr(model.CausalModel, "decode", watched)
+    tls = {"certificate": "none.pem", "key": "none.pem", "ca": "none.pem"}
+    source = {"source": str(build_tiny_llama(tmp_path_factory.mktemp("tiny"))), "name": "tiny"}
+    settings = {"server": {"tls": tls}, "model": source, "engine": {"max_batch": 4, "threads": 1}}
+    app = build(GenerationConfig.model_validate(settings))
+    await app.start()
+    await app.stop(0)
+    assert ("generation", 3) in stepped, "all rows but the guests'"
+
+
+@pytest.mark.parametrize("fault", [None, ValueError("unreadable")])
+async def test_it_is_over_when_its_last_candidate_is_or_when_it_fails(fault: Exception | None) -> None:
+    bench = Bench(rows=3)
+    bench.model.read_fault = fault
+    engine = Engine(bench)
+    engine.start()
+    rehearse(engine, 3, SECONDS)
+    assert bench.stepper.idle()
+    assert len(bench.model.batches) == (0 if fault else 2)
+    await engine.stop(SECONDS)
+
+
+async def test_one_that_never_ends_is_not_waited_for_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+    rehearse(Engine(Bench()), 3, 0.01)  # which was never started
+    assert "did not end" in caplog.text
