@@ -36,8 +36,8 @@ FAQ = {
 
 def intent(channel: grpc.Channel, said: str) -> str:
     """Which of the intents it is, told by their descriptions alone."""
-    labels = cls.CandidateLabels(labels=[cls.CandidateLabel(name=n, description=d) for n, d in INTENTS.items()])
-    request = cls.ClassifyRequest(inputs=[cls.ClassificationInput(text=said)], candidate_labels=labels)
+    request = cls.ClassifyRequest(model="zero-shot", inputs=[cls.ClassificationInput(text=said)])
+    request.candidate_labels.labels.extend(cls.CandidateLabel(name=n, description=d) for n, d in INTENTS.items())
     return ClassificationServiceStub(channel).Classify(request, timeout=60).results[0].labels[0].label
 
 

@@ -87,6 +87,11 @@ class Call:
         self.stages[stage] = (now - self._mark) // 1000
         self._mark = now
 
+    @property
+    def late(self) -> bool:
+        """Whether the caller's deadline has passed. gRPC cancels the call then, as if the caller had left."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
     def remaining(self, reserve: float = 0.0) -> float | None:
         """Seconds until the caller's deadline less `reserve`, or None. Raises DeadlineExceeded when none are left."""
         if self.deadline is None:

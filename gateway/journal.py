@@ -48,11 +48,12 @@ class Journal:
 
     async def failed(self, call: Call, error: BaseException) -> None:
         """Commits the last record of a call that `error` ended. Raises Unavailable as `ended` does, in its place."""
-        ended = outcome.of(error)
+        found = outcome.of(error)
+        ended = outcome.DEADLINE_EXCEEDED if found is outcome.CANCELLED and call.late else found
         if not call.admitted and not self._flood.singly(_who(call), ended.reason):
             self._done(call, ended)
             self._sum_up()
-        elif ended in _UNWAITED or (call.principal is None and not call.inside):
+        elif found in _UNWAITED or (call.principal is None and not call.inside):
             # Nobody is left to wait, or nobody who was let in, or it is told already that records can't be written.
             self._log.leave(_last(call, ended))
             self._done(call, ended)

@@ -262,7 +262,8 @@ class Stepper:
         while (group := self._line.next(self._may_begin)) is not None:
             source = None if group.logits is None else self._batch.source(group)
             if source is None:
-                self._recall(self._batch.open(group, short=len(group.job.prompt) <= allowance))
+                short = self._model.whole or len(group.job.prompt) <= allowance
+                self._recall(self._batch.open(group, short=short))
             else:
                 self._seat(group, source)
 

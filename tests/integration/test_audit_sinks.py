@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -201,6 +202,34 @@ async def test_a_required_collector_that_rejects_or_is_away_fails_closed(
         await refused(log)
     async with opened(tmp_path / "2", {**otlp, "target": "127.0.0.1:1"}) as log:
         await refused(log)
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of what takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+async def test_a_collector_that_never_answers_holds_up_no_call_unless_it_is_required(
+    tmp_path: Path, silent: str
+) -> None:
+    otlp = {"kind": "otlp", "target": silent, "insecure": True, "timeout_seconds": 0.3, "queue_records": 20}
+    async with opened(tmp_path / "1", FILE, otlp) as log, asyncio.timeout(20):
+        for number in range(60):
+            await log.commit(record(number))
+        file, collector = log.lanes
+        assert (file.healthy, file.waiting, file.lost) == (True, 0, 0)
+        assert (collector.waiting, collector.lost) == (20, 40)
+        await until(lambda: not collector.healthy)
+        assert log.healthy
+    assert [found["request_id"] for found in on_disk(tmp_path / "1") if "request_id" in found] == [
+        f"{number:032x}" for number in range(60)
+    ]
+    async with opened(tmp_path / "2", FILE, {**otlp, "required": True}) as log, asyncio.timeout(20):
+        await refused(log)
+        assert log.lanes[0].healthy
+    assert [found["event"] for found in on_disk(tmp_path / "2")] == ["genesis", "ended", "closed"]
 
 
 _PRINTER = """

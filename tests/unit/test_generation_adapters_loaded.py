@@ -42,6 +42,13 @@ class Slow(Fitting):
         return super().fit(files)
 
 
+async def _freed(adapter: weakref.ref[LoRA]) -> None:
+    """The thread that loaded it may hold it a moment longer than whoever asked for it."""
+    async with asyncio.timeout(5):
+        while adapter() is not None:  # noqa: ASYNC110 - that nobody holds it any more is no event
+            await asyncio.sleep(0.01)
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     for place, name in enumerate(("acme/a", "acme/b", "acme/c", "other/a")):
@@ -101,9 +108,10 @@ async def test_the_oldest_make_room_and_are_read_again(shelves: Shelves) -> None
     second = weakref.ref(await adapters.find("acme", "b", None))
     assert await adapters.find("acme", "a", None) is first()  # b is the older one now
     await adapters.find("acme", "c", None)
-    assert (first() is not None, second()) == (True, None)
+    await _freed(second)
+    assert first() is not None
     assert await adapters.find("acme", "b", None)
-    assert first() is None
+    await _freed(first)
 
 
 async def test_what_is_in_use_takes_its_room_until_it_no_longer_is(shelves: Shelves, fitting: Slow) -> None:
@@ -123,7 +131,8 @@ async def test_a_tenant_has_so_many_and_gives_up_its_own(shelves: Shelves) -> No
     shared = [await adapters.find("other", name, None) for name in ("ours", "everyones")]
     a = weakref.ref(await adapters.find("acme", "a", None))
     b = await adapters.find("acme", "b", None)
-    assert (a(), others() is not None, len(shared)) == (None, True, 2)
+    await _freed(a)
+    assert (others() is not None, len(shared)) == (True, 2)
     with pytest.raises(Unavailable):
         await adapters.find("acme", "a", None)
     del b
@@ -141,7 +150,7 @@ async def test_a_replaced_one_is_read_again(shelves: Shelves, root: Path) -> Non
     old = weakref.ref(await adapters.find("acme", "a", None))
     write_config(root / "own" / "acme" / "a", lora_alpha=80)
     new = await adapters.find("acme", "a", None)
-    assert old() is None
+    await _freed(old)
     assert torch.equal(new.pairs[LAYERS[0]].b, (await _plain(root)).pairs[LAYERS[0]].b * 10)
 
 
@@ -158,7 +167,7 @@ async def test_a_deleted_one_is_gone(shelves: Shelves, root: Path, gone: str) ->
     shutil.rmtree(root / gone)
     with pytest.raises(NotFound):
         await adapters.find("acme", "a", None)
-    assert old() is None
+    await _freed(old)
 
 
 async def test_a_slow_one_keeps_no_other_tenant_waiting(shelves: Shelves, root: Path, fitting: Slow) -> None:

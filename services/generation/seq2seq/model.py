@@ -100,6 +100,8 @@ class Seq2SeqModel:
     @torch.inference_mode()
     def copy(self, source: int, target: int, length: int) -> None:
         """Copies `length` positions of a row over another: its input, and what was made of it up to there."""
+        if not length:
+            return  # nothing has been read into it yet
         read = self._inputs[target] = self._inputs[source]
         self._cache.copy(source, target, read, self._made(length, read))
 

@@ -1,0 +1,210 @@
+"""What the gateway records of a call, field by field, and what it waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from gateway.audit import AuditLog, AuditRecord, ContentMac, ContentMacs
+from gateway.call import Call
+from gateway.flood import Flood, FloodConfig
+from gateway.journal import Journal
+from gateway.principal import Principal
+from gateway.telemetry import GatewayMetricsConfig, Telemetry
+from meshgate.errors import MeshError, PermissionDenied, Unauthenticated, Unavailable
+
+MOMENT = 1_800_000_000_000_000
+STREAM = "/meshgate.v1.SealedService/CallStream"
+GENERATE = "/meshgate.v1.GenerationService/GenerateStream"
+
+
+class Log:
+    """Keeps records, by how they were given."""
+
+    def __init__(self) -> None:
+        self.crowd = SimpleNamespace(expected=0)
+        self.committed: list[AuditRecord] = []
+        self.left: list[AuditRecord] = []
+        self.begun: list[AuditRecord] = []
+
+    async def commit(self, record: AuditRecord) -> None:
+        self.committed.append(record)
+
+    def leave(self, record: AuditRecord) -> None:
+        self.left.append(record)
+
+    def begin(self, record: AuditRecord) -> list[AuditRecord]:
+        self.begun.append(record)
+        return [record]
+
+    async def written(self, begun: list[AuditRecord]) -> None:
+        await self.commit(*begun)
+
+    def content_macs(self) -> ContentMacs:
+        return ContentMacs(ContentMac(bytes(32), "request"), ContentMac(bytes(32), "reply"), "0f" * 8)
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+@pytest.fixture
+def journal(log: Log, monkeypatch: pytest.MonkeyPatch) -> Journal:
+    monkeypatch.setattr(time, "time_ns", lambda: MOMENT * 1000)
+    return Journal(cast(AuditLog, log), Flood(FloodConfig(), lambda: 0), Telemetry(GatewayMetricsConfig()))
+
+
+def call(**changes: Any) -> Call:
+    """One of which everything is known."""
+    principal = Principal("acme", "bob", frozenset(), "aa" * 8, 0, "https://issuer.test")
+    known: dict[str, Any] = {
+        "method": STREAM,
+        "peer": "ipv4:192.0.2.1:9",
+        "authorization": None,
+        "deadline": None,
+        "request_id": "11" * 16,
+        "inside": True,
+        "principal": principal,
+        "target": GENERATE,
+        "model": "small",
+        "sealing_key_id": "k1",
+        "limits": "local",
+        "tokens_reserved": 7,
+        "bytes_in": 3,
+    }
+    return Call(**{**known, **changes})
+
+
+BEGINNING: dict[str, Any] = {
+    "time": MOMENT,
+    "request_id": "11" * 16,
+    "event": "admitted",
+    "decision": "allow",
+    "tenant": "acme",
+    "subject": "bob",
+    "token_id": "aa" * 8,
+    "issuer": "https://issuer.test",
+    "peer": "ipv4:192.0.2.1:9",
+    "method": STREAM,
+    "target": GENERATE,
+    "model": "small",
+    "sealing_key_id": "k1",
+    "limits": "local",
+    "bytes_in": 3,
+    "tokens_reserved": 7,
+}
+
+
+async def served(journal: Journal, of: Call, error: MeshError | None = None) -> None:
+    """A call that is let through, works and ends."""
+    journal.began(of)
+    journal.admitted(of, streams=False)
+    assert of.macs is not None
+    of.macs.request.update(b"asked")
+    of.macs.reply.update(b"answered")
+    of.bytes_out, of.input_tokens, of.output_tokens = 5, 11, 13
+    of.stages["forward"] = 17
+    if error is None:
+        await journal.ended(of)
+    else:
+        await journal.failed(of, error)
+
+
+def hmac(direction: Any, message: bytes) -> str:
+    mac = ContentMac(bytes(32), direction)
+    mac.update(message)
+    return mac.hexdigest()
+
+
+async def test_the_records_of_a_call_that_is_served(journal: Journal, log: Log) -> None:
+    await served(journal, call())
+    (admitted,), (ended,) = log.left, log.committed
+    assert admitted == AuditRecord(**BEGINNING)
+    assert ended.stages_us.keys() == {"forward", "end"}
+    assert ended.stages_us["forward"] == 17
+    ending = {
+        **BEGINNING,
+        "event": "ended",
+        "status": "OK",
+        "stages_us": ended.stages_us,
+        "bytes_out": 5,
+        "input_tokens": 11,
+        "output_tokens": 13,
+        "request_hmac": hmac("request", b"asked"),
+        "reply_hmac": hmac("reply", b"answered"),
+        "hmac_key_id": "0f" * 8,
+    }
+    assert ended == AuditRecord(**ending)
+    assert set(AuditRecord._fields) - ending.keys() == {"reason"}  # or this test lacks a field
+
+
+async def test_the_record_of_one_that_fails_says_why(journal: Journal, log: Log) -> None:
+    await served(journal, call(), Unavailable("gone", reason="BACKEND_UNAVAILABLE"))
+    (ended,) = log.committed
+    found = (ended.event, ended.decision, ended.reason, ended.status, ended.request_hmac)
+    assert found == ("ended", "allow", "BACKEND_UNAVAILABLE", "UNAVAILABLE", hmac("request", b"asked"))
+
+
+async def test_the_record_of_one_that_is_refused(journal: Journal, log: Log) -> None:
+    asked = call(tokens_reserved=0)
+    journal.began(asked)
+    await journal.failed(asked, PermissionDenied("no", reason="MODEL_NOT_ALLOWED"))
+    (refused,) = log.committed
+    expected = {
+        **BEGINNING,
+        "event": "refused",
+        "decision": "deny",
+        "reason": "MODEL_NOT_ALLOWED",
+        "tokens_reserved": 0,
+    }
+    assert refused == AuditRecord(**expected, status="PERMISSION_DENIED", stages_us=refused.stages_us)
+    assert refused.stages_us.keys() == {"end"}
+
+
+async def test_the_record_of_a_stranger(journal: Journal, log: Log) -> None:
+    asked = Call(method=GENERATE, peer="ipv4:192.0.2.1:9", authorization=None, deadline=None, request_id="11" * 16)
+    journal.began(asked)
+    await journal.failed(asked, Unauthenticated("who", reason="TOKEN_MISSING"))
+    (refused,) = log.left
+    assert refused == AuditRecord(
+        time=MOMENT,
+        request_id="11" * 16,
+        event="refused",
+        decision="deny",
+        reason="TOKEN_MISSING",
+        status="UNAUTHENTICATED",
+        peer="ipv4:192.0.2.1:9",
+        method=GENERATE,
+        stages_us=refused.stages_us,
+    )
+
+
+async def test_where_replies_stream_the_beginning_is_waited_for(journal: Journal, log: Log) -> None:
+    recorded: Callable[[], Awaitable[None]] | None = journal.admitted(call(), streams=True)
+    assert (log.begun, log.left, log.committed) == ([AuditRecord(**BEGINNING)], [], [])
+    assert recorded is not None
+    await recorded()
+    assert log.committed == log.begun
+    assert journal.admitted(call(), streams=False) is None
+
+
+async def test_who_was_told_that_nothing_can_be_recorded_does_not_wait_again(journal: Journal, log: Log) -> None:
+    await served(journal, call(), Unavailable("no", reason="AUDIT_UNAVAILABLE"))
+    assert log.committed == []
+    assert [(record.event, record.reason) for record in log.left] == [("admitted", ""), ("ended", "AUDIT_UNAVAILABLE")]
+
+
+@pytest.mark.parametrize(("deadline", "status"), [(None, "CANCELLED"), (1e9, "CANCELLED"), (0.0, "DEADLINE_EXCEEDED")])
+async def test_a_call_cancelled_at_its_deadline_is_late(
+    journal: Journal, log: Log, deadline: float | None, status: str
+) -> None:
+    asked = call(deadline=deadline)
+    journal.began(asked)
+    await journal.failed(asked, asyncio.CancelledError())
+    assert (log.committed, [(record.status, record.reason) for record in log.left]) == ([], [(status, status)])
