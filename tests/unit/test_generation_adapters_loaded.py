@@ -205,9 +205,10 @@ async def test_a_bad_one_is_told_to_all_who_wait_and_tried_again(shelves: Shelve
     write_config(root / "own" / "acme" / "a", use_dora=True)
     told = await asyncio.gather(*(adapters.find("acme", "a", None) for _ in range(3)), return_exceptions=True)
     assert all(isinstance(each, InvalidArgument) for each in told)
+    before = fitting.read  # who looked only after the first was told read it once more
     write_config(root / "own" / "acme" / "a")
     assert await adapters.find("acme", "a", None)
-    assert fitting.read == 2
+    assert fitting.read == before + 1
 
 
 async def test_once_closed_it_says_that_the_server_stops(shelves: Shelves) -> None:
