@@ -10,7 +10,7 @@ are either looked up and not multiplied, or what they get wrong nothing evens ou
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import torch
 from torch import Tensor, nn
@@ -29,13 +29,17 @@ class Int8Linear(nn.Module):
     weight: Tensor
     scale: Tensor
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None) -> None:
         super().__init__()
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.bias = linear.bias
-        weight, scale = rounded(linear.weight.detach())
+        self.out_features, self.in_features = weight.shape
+        self.bias = bias
         self.register_buffer("weight", weight)
         self.register_buffer("scale", scale)
+
+    @classmethod
+    def of(cls, linear: nn.Linear) -> Self:
+        """A layer in eight bits."""
+        return cls(*rounded(linear.weight.detach()), linear.bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., in] to [..., out]."""
@@ -69,6 +73,6 @@ def quantise(backbone: Any) -> int:
     for parent in list(backbone.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
-                setattr(parent, name, Int8Linear(child))
+                setattr(parent, name, Int8Linear.of(child))
                 found += 1
     return found

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from meshgate.runtime.config import ConfigError
 from services.models.config import SourceConfig
-from services.weights import compiling, graphics, int8, packing
+from services.weights import compiling, graphics, int8, packing, unpadded
 from services.weights.quality import Figure, Yardstick
 
 _log = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ def opened(
     if settings.compile:
         compiling.compiled(module)
     else:
+        unpadded.unpad(module)
         packing.pack(module)
     return module, weights
 

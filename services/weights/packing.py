@@ -30,14 +30,29 @@ class PackedLinear(nn.Module):
         made: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self._packed, self.bias, "none", [], "")
         return made
 
+    def added(self, inputs: Tensor, other: Tensor) -> Tensor:
+        """[..., in] to [..., out], and `other` of that shape is added before it is rounded."""
+        made: Tensor = torch.ops.mkldnn._linear_pointwise.binary(inputs, other, self._packed, self.bias, "add")
+        return made
+
+    def gelu(self, inputs: Tensor) -> Tensor:
+        """[..., in] to [..., out], through the exact GELU before it is rounded."""
+        made: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self._packed, self.bias, "gelu", [], "none")
+        return made
+
+
+def packable(linear: Any) -> bool:
+    """Whether it is a layer that can be packed, on a CPU that multiplies bfloat16."""
+    if type(linear) is not nn.Linear or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    return linear.weight.dtype is torch.bfloat16 and linear.weight.device.type == "cpu"
+
 
 def pack(module: Any) -> None:
     """Packs the linear layers of a module that is where it will run, one after the other, so that no more than one is
     there twice. Only a weight that an embedding shares is there twice from then on.
     """
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        return
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Linear and child.weight.dtype is torch.bfloat16 and child.weight.device.type == "cpu":
+            if packable(child):
                 setattr(parent, name, PackedLinear(child))

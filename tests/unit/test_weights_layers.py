@@ -63,7 +63,7 @@ def test_only_bfloat16_is_packed() -> None:
 @pytest.mark.parametrize("bias", [True, False])
 def test_few_rows_and_many_multiply_the_same_weights(dtype: torch.dtype, bias: bool) -> None:
     layer, inputs = linear(dtype, bias=bias), torch.randn(64, 96).to(dtype)
-    eight = Int8Linear(layer)
+    eight = Int8Linear.of(layer)
     many = eight(inputs)
     few = torch.cat([eight(inputs[start : start + 4]) for start in range(0, 64, 4)])
     assert apart(few, many) < (5e-3 if dtype is torch.bfloat16 else 1e-5)
@@ -72,7 +72,7 @@ def test_few_rows_and_many_multiply_the_same_weights(dtype: torch.dtype, bias: b
 
 def test_weights_are_a_quarter_of_float32_and_no_row_moves_by_more_than_half_a_step() -> None:
     layer = linear(torch.float32)
-    eight = Int8Linear(layer)
+    eight = Int8Linear.of(layer)
     assert eight.weight.nbytes * 4 == layer.weight.nbytes
     back = eight.weight.float() * eight.scale[:, None]
     assert bool(((back - layer.weight).abs() <= eight.scale[:, None] * 0.501).all())
@@ -81,7 +81,7 @@ def test_weights_are_a_quarter_of_float32_and_no_row_moves_by_more_than_half_a_s
 def test_an_output_without_weights_stays_nothing() -> None:
     layer = linear(torch.float32, bias=False)
     layer.weight[3] = 0
-    assert Int8Linear(layer)(torch.randn(2, 96))[:, 3].tolist() == [0, 0]
+    assert Int8Linear.of(layer)(torch.randn(2, 96))[:, 3].tolist() == [0, 0]
 
 
 def test_the_backbone_is_quantised_and_neither_the_head_nor_the_embedding_that_shares_its_weight(
