@@ -13,10 +13,11 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PretrainedConfig
 
 from meshgate.runtime.config import ConfigError
-from services.generation import checkpoint, gguf, seq2seq
+from services.generation import checkpoint, gguf, llama, seq2seq
 from services.generation.cache import SlotCache
 from services.generation.config import EngineConfig, ModelConfig
 from services.generation.ending import end_tokens
+from services.generation.llama import LlamaPass
 from services.generation.loaded import LoadedModel
 from services.generation.memory import giving_back
 from services.generation.parallel import sharding
@@ -49,6 +50,7 @@ class CausalModel:
         self._threads = threads
         self._cache = SlotCache(rows, context)
         self._places = torch.arange(context, device=self._device)
+        self._llama = LlamaPass(module) if llama.fits(module) else None
 
     @property
     def module(self) -> Any:
@@ -121,8 +123,11 @@ class CausalModel:
 
     def _forward(self, tokens: Sequence[Any], positions: Tensor, mask: Tensor) -> Tensor:
         """`tokens` is a row of ids, or one id for each row; `mask` is true where a query may look."""
+        ids = torch.tensor(tokens, device=self._device).view(positions.shape)
+        if self._llama is not None and not self._llama.changed:
+            return self._llama.logits(ids, positions, mask, self._cache)
         output = self._module(
-            input_ids=torch.tensor(tokens, device=self._device).view(positions.shape),
+            input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=self._cache,

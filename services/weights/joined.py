@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from torch.nn import functional
 
 from services.weights.int8 import Int8Linear
 from services.weights.packing import PackedLinear, packable
+
+_FORMS: Final = (nn.Linear, Int8Linear)
 
 
 class Product(nn.Module):
@@ -37,13 +39,65 @@ class Product(nn.Module):
 
 def product(linear: Any) -> PackedLinear | Product:
     """The fastest form of a layer."""
+    if isinstance(linear, PackedLinear):
+        return linear
     return PackedLinear(linear) if packable(linear) else Product(linear)
+
+
+class Whole:
+    """Layers that are one, for a module that calls them one after the other with the same input. For one thread."""
+
+    def __init__(self, linears: Sequence[Any]) -> None:
+        self.product = product(join(linears))
+        self._inputs: Tensor | None = None
+        self._made: Tensor | None = None
+
+    def part(self, inputs: Tensor, outputs: slice) -> Tensor:
+        """Some of the outputs for `inputs`, [..., in]."""
+        if self._made is None or self._inputs is not inputs:
+            self._made, self._inputs = self.product(inputs), inputs
+        return self._made[..., outputs]
+
+
+class Part(nn.Module):
+    """One of the layers that are one."""
+
+    def __init__(self, whole: Whole, inputs: int, outputs: slice) -> None:
+        super().__init__()
+        self.in_features, self.out_features = inputs, outputs.stop - outputs.start
+        self.whole = whole
+        self._outputs = outputs
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """[..., in] to [..., out]."""
+        return self.whole.part(inputs, self._outputs)
+
+
+_TOGETHER: Final = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""What transformers calls layers that are given the same input."""
+
+
+def join_siblings(module: Any) -> None:
+    """Joins the layers within a module on the CPU that are given the same input, one set of them after the other."""
+    for parent in list(module.modules()):
+        for names in _TOGETHER:
+            linears = [getattr(parent, name, None) for name in names]
+            if all(type(each) in _FORMS for each in linears) and joinable(linears):
+                _part(parent, names, linears)
+
+
+def _part(parent: Any, names: Sequence[str], linears: list[Any]) -> None:
+    whole, start = Whole(linears), 0
+    for name, linear in zip(names, linears, strict=True):
+        end = start + linear.out_features
+        setattr(parent, name, Part(whole, linear.in_features, slice(start, end)))
+        start = end
 
 
 def joinable(linears: Sequence[Any]) -> bool:
     """Whether they are of one form, and all of them or none have a bias."""
-    kinds = {(type(each), each.in_features, each.bias is None) for each in linears}
-    return len(kinds) == 1 and type(linears[0]) in (nn.Linear, Int8Linear)
+    kinds = {(type(each), each.in_features, each.bias is None, each.weight.device.type) for each in linears}
+    return len(kinds) == 1 and type(linears[0]) in _FORMS and linears[0].weight.device.type == "cpu"
 
 
 def join(linears: Sequence[Any]) -> nn.Linear | Int8Linear:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from meshgate.runtime.config import ConfigError
 from services.models.config import SourceConfig
-from services.weights import compiling, graphics, int8, packing, unpadded
+from services.weights import compiling, graphics, int8, joined, packing, unpadded
 from services.weights.quality import Figure, Yardstick
 
 _log = logging.getLogger(__name__)
@@ -68,6 +68,7 @@ def opened(
         compiling.compiled(module)
     else:
         unpadded.unpad(module)
+        joined.join_siblings(module)
         packing.pack(module)
     return module, weights
 

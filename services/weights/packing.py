@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from services.weights import int4
+from services.weights.int4 import Short
+
 
 class PackedLinear(nn.Module):
     """A linear layer of bfloat16 on the CPU."""
@@ -24,14 +27,19 @@ class PackedLinear(nn.Module):
         self.bias = linear.bias
         # Not a buffer: an opaque tensor can be neither moved nor saved.
         self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
+        self._short = int4.shortened(linear.weight.detach())
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., in] to [..., out]."""
+        if self._short is not None and inputs.numel() <= int4.FEW_ROWS * self.in_features:
+            return self._few(self._short, inputs)
         made: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self._packed, self.bias, "none", [], "")
         return made
 
     def added(self, inputs: Tensor, other: Tensor) -> Tensor:
         """[..., in] to [..., out], and `other` of that shape is added before it is rounded."""
+        if self._short is not None and inputs.numel() <= int4.FEW_ROWS * self.in_features:
+            return self._few(self._short, inputs).add_(other)
         made: Tensor = torch.ops.mkldnn._linear_pointwise.binary(inputs, other, self._packed, self.bias, "add")
         return made
 
@@ -39,6 +47,11 @@ class PackedLinear(nn.Module):
         """[..., in] to [..., out], through the exact GELU before it is rounded."""
         made: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self._packed, self.bias, "gelu", [], "none")
         return made
+
+    def _few(self, short: Short, inputs: Tensor) -> Tensor:
+        made = short.multiply(inputs.reshape(-1, self.in_features))
+        made = made if self.bias is None else made.add_(self.bias)
+        return made.view(*inputs.shape[:-1], self.out_features)
 
 
 def packable(linear: Any) -> bool:

@@ -1,0 +1,94 @@
+"""Layers with the same input are one, and each of them still says its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from services.weights import joined
+from services.weights.int8 import Int8Linear
+from services.weights.joined import Part
+
+
+class Attention(nn.Module):
+    """What a model calls them."""
+
+    def __init__(self, *, biases: tuple[bool, bool, bool] = (True, True, True), dtype: Any = torch.float32) -> None:
+        super().__init__()
+        self.q_proj = nn.Linear(64, 48, biases[0])
+        self.k_proj = nn.Linear(64, 16, biases[1])
+        self.v_proj = nn.Linear(64, 16, biases[2])
+        self.to(dtype)
+
+    def forward(self, states: Tensor) -> list[Tensor]:
+        return [self.q_proj(states), self.k_proj(states), self.v_proj(states)]
+
+
+@pytest.fixture(autouse=True)
+def frozen() -> Any:
+    torch.manual_seed(5)
+    with torch.inference_mode():
+        yield
+
+
+def same(made: list[Tensor], wanted: list[Tensor], close: float = 1e-5) -> None:
+    for each, other in zip(made, wanted, strict=True):
+        torch.testing.assert_close(each, other, atol=close, rtol=close)
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_parts_say_what_the_layers_said(dtype: Any, close: float, bias: bool) -> None:
+    module = Attention(biases=(bias, bias, bias), dtype=dtype)
+    batches = [torch.randn(*shape, 64).to(dtype) for shape in ((1,), (3, 5), (40,))]
+    before = [module(states) for states in batches]
+    joined.join_siblings(module)
+    assert all(isinstance(each, Part) for each in (module.q_proj, module.k_proj, module.v_proj))
+    for states, wanted in zip(batches, before, strict=True):
+        same(module(states), wanted, close)
+
+
+def test_sizes_are_those_of_the_layers() -> None:
+    module: Any = Attention()
+    joined.join_siblings(module)
+    sizes = [(each.in_features, each.out_features) for each in (module.q_proj, module.k_proj, module.v_proj)]
+    assert sizes == [(64, 48), (64, 16), (64, 16)]
+    assert {name for name, _ in module.named_modules()} == {"", "q_proj", "k_proj", "v_proj"}, "no further layers"
+
+
+def test_a_part_is_asked_of_its_own_input_whatever_was_before() -> None:
+    module = Attention()
+    one, other = torch.randn(2, 64), torch.randn(2, 64)
+    wanted = [module.q_proj(one), module.v_proj(other), module.k_proj(one)]
+    joined.join_siblings(module)
+    same([module.q_proj(one), module.v_proj(other), module.k_proj(one)], wanted)
+
+
+def test_what_is_added_to_a_part_reaches_no_other() -> None:
+    module, states = Attention(), torch.randn(4, 64)
+    wanted = module(states)
+    joined.join_siblings(module)
+    module.q_proj(states).add_(100)
+    same([module.k_proj(states), module.v_proj(states)], wanted[1:])
+
+
+def test_eight_bits_are_joined_as_they_are() -> None:
+    module: Any = Attention()
+    for name in ("q_proj", "k_proj", "v_proj"):
+        setattr(module, name, Int8Linear.of(getattr(module, name)))
+    states = torch.randn(3, 64)
+    wanted = module(states)
+    joined.join_siblings(module)
+    assert module.k_proj.whole.product.linear.weight.dtype is torch.int8
+    same(module(states), wanted)
+
+
+def test_what_is_not_alike_is_left_alone() -> None:
+    uneven, other = Attention(biases=(True, False, True)), Attention()
+    other.v_proj = nn.Linear(32, 16)
+    for module in (uneven, other):
+        joined.join_siblings(module)
+        assert type(module.q_proj) is nn.Linear
