@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from meshgate import stamp
+from meshgate.stamp import Stamp
+
 _log = logging.getLogger(__name__)
 
 _FRESH_NS: Final = 50_000_000
@@ -84,19 +87,18 @@ class SourceFile:
     def __init__(self, path: Path, max_bytes: int) -> None:
         self._path = path
         self._max_bytes = max_bytes
-        self._seen: tuple[int, int, int] | None = None
+        self._seen: Stamp | None = None
 
     def changed(self) -> bytes | None:
         """The content where it is new, else None. Raises SourceError, and the next look reads again."""
         seen, self._seen = self._seen, None
         try:
-            stat = self._path.stat()
-            mark = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-            content = None if mark == seen else self._content()
+            found = stamp.of(self._path)
+            content = None if found == seen else self._content()
         except OSError as error:
             raise SourceError(error.strerror or "not readable") from None
-        if abs(time.time_ns() - stat.st_mtime_ns) > _FRESH_NS:
-            self._seen = mark
+        if abs(time.time_ns() - found.modified_ns) > _FRESH_NS:
+            self._seen = found
         return content
 
     def forget(self) -> None:

@@ -1,4 +1,4 @@
-"""`meshgate embed`, `meshgate classify` and `meshgate models`."""
+"""`meshgate embed` and `meshgate models`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from meshgate.cli import output
+from meshgate.cli import lines, output
 from meshgate.cli.connection import Connection
 from meshgate.cli.failures import UsageError
-from meshgate.cli.options import AsJson, Model, Sealed, whole
-
-Texts = Annotated[list[str] | None, typer.Argument(help="One or more texts.", show_default=False)]
-File = Annotated[Path | None, typer.Option(help="A file with a text on each line.", show_default=False)]
+from meshgate.cli.options import AsJson, File, Model, Sealed, Texts, whole
 
 _SHOWN = 4
 
@@ -50,7 +47,7 @@ def embed(
     from meshgate.v1 import embedding_pb2 as pb
     from meshgate.v1 import embedding_pb2_grpc
 
-    inputs = _inputs(texts, file)
+    inputs = lines.inputs(texts, file)
     options = pb.EmbedOptions(
         dimensions=dimensions,
         prompt_name=prompt_name,
@@ -70,43 +67,6 @@ def embed(
         start = ", ".join(f"{value:.4f}" for value in values[:_SHOWN])
         rows.append((output.short(text), len(values), f"{norm:.4f}", embedding.tokens, f"{start}, ..."))
     output.table(("text", "numbers", "norm", "tokens", "vector"), rows)
-
-
-def classify(
-    ctx: typer.Context,
-    texts: Texts = None,
-    file: File = None,
-    labels: Annotated[str, typer.Option(help="Labels to choose among, a,b,c.", show_default=False)] = "",
-    multi_label: Annotated[bool, typer.Option("--multi-label", help="A text may have several labels.")] = False,
-    model: Model = "",
-    sealed: Sealed = False,
-    as_json: AsJson = False,
-) -> None:
-    """Say what texts are: their sentiment, or which of your own labels fits."""
-    from meshgate.v1 import classification_pb2 as pb
-    from meshgate.v1 import classification_pb2_grpc
-
-    inputs = _inputs(texts, file)
-    request = pb.ClassifyRequest(
-        model=model,
-        inputs=[pb.ClassificationInput(text=text) for text in inputs],
-        options=pb.ClassifyOptions(multi_label=multi_label or None),
-    )
-    if labels:
-        names = (name.strip() for name in labels.split(","))
-        request.candidate_labels.labels.extend(pb.CandidateLabel(name=name) for name in names)
-    connection: Connection = ctx.obj
-    with connection.channel(sealed=sealed) as channel:
-        stub: Any = classification_pb2_grpc.ClassificationServiceStub(channel)
-        reply = stub.Classify(request, timeout=connection.deadline)
-    if as_json:
-        output.json(reply)
-        return
-    rows = []
-    for text, result in zip(inputs, reply.results, strict=True):
-        scores = ", ".join(f"{each.label} {each.score:.3f}" for each in result.labels)
-        rows.append((output.short(text), result.labels[0].label if result.labels else "", scores))
-    output.table(("text", "label", "scores"), rows)
 
 
 def models(ctx: typer.Context, as_json: AsJson = False) -> None:
@@ -160,11 +120,3 @@ def _at_once(model: Any) -> str:
     if model.HasField("max_candidates"):
         return f"{model.max_candidates} candidates"
     return f"{model.max_batch} inputs" if model.HasField("max_batch") else ""
-
-
-def _inputs(texts: list[str] | None, file: Path | None) -> list[str]:
-    lines = file.read_text(encoding="utf-8").splitlines() if file is not None else []
-    inputs = [*(texts or []), *(line for line in lines if line.strip())]
-    if not inputs:
-        raise UsageError("a text, or --file with one, is required")
-    return inputs

@@ -1,4 +1,4 @@
-"""A file with a text on each line, read in constant memory."""
+"""Files with a text on each line: at once for a call, in constant memory for a job."""
 
 from __future__ import annotations
 
@@ -27,6 +27,25 @@ class Chunk(NamedTuple):
     texts: list[str]
     end: int
     """Where in the file the next one begins."""
+
+
+def inputs(texts: list[str] | None, file: Path | None) -> list[str]:
+    """Texts of the command line and those of a file, whose blank lines are left out. Raises UsageError where there is
+    none, UnicodeError and OSError.
+    """
+    read = file.read_text(encoding="utf-8").splitlines() if file is not None else []
+    found = [*(texts or []), *(line for line in read if line.strip())]
+    if not found:
+        raise UsageError("a text, or --file with one, is required")
+    return found
+
+
+def numbered(path: Path) -> list[str]:
+    """All lines of a file, where it matters which is which. Raises UsageError, with the line's number, for a line that
+    can't be a text, and OSError.
+    """
+    most = survey(path).lines
+    return [text for chunk in chunks(path, 0, most) for text in chunk.texts]
 
 
 def survey(path: Path) -> Survey:

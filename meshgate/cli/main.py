@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from meshgate.cli import chat, encode, generate, serve
+from meshgate.cli import chat, classify, encode, generate, serve
 from meshgate.cli.classifier import classifier
 from meshgate.cli.connection import Connection
 from meshgate.cli.plugins import Commands
@@ -41,7 +41,7 @@ for command in (
     generate.generate,
     chat.chat,
     encode.embed,
-    encode.classify,
+    classify.classify,
     encode.models,
     serve.certs,
     serve.up,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from meshgate.cli.failures import UsageError
 
+Texts = Annotated[list[str] | None, typer.Argument(help="One or more texts.", show_default=False)]
+File = Annotated[Path | None, typer.Option(help="A file with a text on each line.", show_default=False)]
 Sealed = Annotated[bool, typer.Option("--sealed", help="Encrypt the call to the gateway (HPKE).")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the response as protobuf JSON.")]
 Model = Annotated[str, typer.Option(help="Name or alias. Default: the service's own.", show_default=False)]

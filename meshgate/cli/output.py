@@ -15,11 +15,14 @@ _SHOWN = 40
 _WIDE = 10_000
 
 
-def json(message: Message, *, line: bool = False) -> None:
-    """The message as protobuf JSON, and nothing else; on one line in streams."""
+def json(message: Message, *, line: bool = False, zeros: bool = False) -> None:
+    """The message as protobuf JSON, and nothing else; on one line in streams. With `zeros` it says 0 where protobuf
+    JSON leaves a field out, such as the place of what begins a text.
+    """
     from google.protobuf.json_format import MessageToJson
 
-    typer.echo(MessageToJson(message, ensure_ascii=False, indent=None if line else 2))
+    indent = None if line else 2
+    typer.echo(MessageToJson(message, ensure_ascii=False, indent=indent, always_print_fields_with_no_presence=zeros))
 
 
 def text(line: str = "", *, newline: bool = True) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from meshgate import errors
+from meshgate import errors, stamp
 
 _SPARE_SECONDS: Final = 60.0
 _SPARE_SHARE: Final = 0.1
@@ -86,7 +86,7 @@ class _Cache:
         self._clock = clock
         self._token: Token | None = None
         self._path: Path | None = None
-        self._stamp: tuple[int, ...] = ()
+        self._stamp: stamp.Stamp | None = None
         self._make: Callable[[], str | Awaitable[str]] | None = None
         if callable(origin):
             self._make = origin
@@ -111,11 +111,10 @@ class _Cache:
     def _read(self, path: Path) -> Token:
         """The token in a file, read again whenever the file changed."""
         try:
-            found = path.stat()
-            stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
-            if self._token is None or stamp != self._stamp:
+            found = stamp.of(path)
+            if self._token is None or found != self._stamp:
                 self._token = parse(path.read_text(encoding="ascii"), self._clock())
-                self._stamp = stamp
+                self._stamp = found
         except (OSError, ValueError, errors.Unauthenticated) as error:
             return self._old(error)  # a file that is being replaced may be missing or empty for a moment
         return self._token

@@ -11,6 +11,7 @@ import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from meshgate import stamp
 from meshgate.runtime import tls13
 from meshgate.runtime.config import ConfigError, Strict
 
@@ -31,12 +32,12 @@ class Identity:
 
     def __init__(self, config: TlsConfig) -> None:
         self._config = config
-        self._stamp: tuple[int, ...] = ()
+        self._stamps: tuple[stamp.Stamp, ...] = ()
 
     def changed(self) -> bool:
         """Whether a file changed since the last call. True at the first."""
-        stamp = tuple(path.stat().st_mtime_ns for path in self._paths())
-        changed, self._stamp = stamp != self._stamp, stamp
+        stamps = tuple(map(stamp.of, self._paths()))
+        changed, self._stamps = stamps != self._stamps, stamps
         return changed
 
     def read(self) -> tuple[bytes, bytes, bytes]:

@@ -1,8 +1,8 @@
 """How many rows may run at once, where the device has no memory for all of them.
 
 A cache grows with what is said, so a batch that fits today's short texts may not fit tomorrow's long ones. Where memory
-ends, one call makes room for the others (see Stepper), and no more rows run from then on than are left; for every
-RECOVERY steps that went well, one more may.
+ends, one call makes room for the others (stepping/shedding.py), and no more rows run from then on than are left; for
+every RECOVERY steps that went well, one more may.
 """
 
 from __future__ import annotations

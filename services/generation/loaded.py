@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from services.generation.stepper import RowModel
+from services.generation.stepping.state import RowModel
 from services.weights.opening import Weights
 
 

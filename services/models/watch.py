@@ -14,8 +14,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, Generic
 
+from meshgate import stamp
 from meshgate.runtime import config
 from meshgate.runtime.config import ConfigError, ConfigT
+from meshgate.stamp import Stamp
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ class Watch(Generic[ConfigT]):
         self._kind = kind
         self._take = take
         self._seconds = seconds
-        self._mark = self._look()
+        self._seen = self._look()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -53,10 +55,10 @@ class Watch(Generic[ConfigT]):
 
     async def look(self) -> None:
         """Takes over what is new in the file, if anything is. A file that is no good is read again once it changes."""
-        mark = self._look()
-        if mark is None or mark == self._mark:
+        found = self._look()
+        if found is None or found == self._seen:
             return
-        self._mark = mark
+        self._seen = found
         try:
             await self._take(await asyncio.to_thread(config.load, self._path, self._kind))
         except ConfigError as error:
@@ -71,9 +73,8 @@ class Watch(Generic[ConfigT]):
             except Exception:  # the border of the task: what serves goes on
                 _log.exception("the configuration could not be taken over")
 
-    def _look(self) -> tuple[int, int, int] | None:
+    def _look(self) -> Stamp | None:
         try:
-            found = self._path.stat()
+            return stamp.of(self._path)
         except OSError:
             return None  # being replaced
-        return found.st_mtime_ns, found.st_size, found.st_ino

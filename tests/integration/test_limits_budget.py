@@ -19,7 +19,8 @@ from meshgate.v1 import generation_pb2_grpc
 from services.generation.app import App, build
 from services.generation.config import GenerationConfig
 from services.generation.sequence import Group
-from services.generation.stepper import Stepper
+from services.generation.stepping.admitting import Admitting
+from services.generation.stepping.candidates import Candidates
 from tests.integration import mesh as meshes
 from tests.integration.limits_store import Valkey
 from tests.integration.mesh import Mesh
@@ -65,18 +66,18 @@ class Engine:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._output = 0
         self._inputs: dict[Group, int] = {}
-        take, read = Stepper._take, Stepper._read
+        take, read = Candidates.take, Admitting._read
 
-        def taken(stepper: Stepper, sequence: Any, choice: Any) -> bool:
+        def taken(candidates: Candidates, sequence: Any, choice: Any) -> bool:
             self._output += 1
-            return take(stepper, sequence, choice)
+            return take(candidates, sequence, choice)
 
-        def was_read(stepper: Stepper, reading: Any, allowance: int) -> int:
+        def was_read(admitting: Admitting, reading: Any, allowance: int) -> int:
             self._inputs[reading.group] = len(reading.group.job.prompt)
-            return read(stepper, reading, allowance)
+            return read(admitting, reading, allowance)
 
-        monkeypatch.setattr(Stepper, "_take", taken)
-        monkeypatch.setattr(Stepper, "_read", was_read)
+        monkeypatch.setattr(Candidates, "take", taken)
+        monkeypatch.setattr(Admitting, "_read", was_read)
 
     @property
     def made(self) -> int:

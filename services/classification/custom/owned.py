@@ -11,9 +11,10 @@ from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from meshgate.errors import MeshError, NotFound
+from meshgate.stamp import Stamp
 from services.classification.custom.heads import Head, Matrix
 from services.classification.custom.records import Manifest
-from services.classification.custom.store import Stamp, Store
+from services.classification.custom.store import Store
 
 _KEPT: Final = 256
 """Heads in memory."""

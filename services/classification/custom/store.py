@@ -24,7 +24,9 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from meshgate import stamp
 from meshgate.errors import Internal, LimitExceeded, NotFound, Unavailable
+from meshgate.stamp import Stamp
 from services.classification.custom.heads import Head
 from services.classification.custom.records import Manifest, Version
 
@@ -32,9 +34,6 @@ NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 """A classifier's name: never a path, never hidden, the same on file systems that ignore case."""
 MANIFEST: Final = "manifest.json"
 _LOCK: Final = ".lock"
-
-Stamp = tuple[int, int, int]
-"""Changes whenever a manifest is put in place."""
 
 
 class Store:
@@ -51,10 +50,9 @@ class Store:
         if not NAME.fullmatch(name):
             return None
         try:
-            found = (self._of(tenant) / name / MANIFEST).stat()
+            return stamp.of(self._of(tenant) / name / MANIFEST)
         except OSError:
             return None
-        return found.st_mtime_ns, found.st_ino, found.st_size
 
     def names(self, tenant: str) -> list[str]:
         """A tenant's classifiers, sorted."""

@@ -1,0 +1,24 @@
+"""Whether a file is another than it was, told by one system call and without reading it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Stamp(NamedTuple):
+    """What differs between a file and whatever takes its place: by a rename (another inode) or by writing into it."""
+
+    modified_ns: int
+    """Nanoseconds since 1970. File systems keep it in steps of some milliseconds: what was written a moment ago may be
+    written again within one.
+    """
+    size: int
+    """Bytes."""
+    inode: int
+
+
+def of(path: Path) -> Stamp:
+    """The stamp of a file, or of what a link leads to. Raises OSError, also where the file is just being replaced."""
+    found = path.stat()
+    return Stamp(found.st_mtime_ns, found.st_size, found.st_ino)
