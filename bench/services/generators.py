@@ -14,8 +14,6 @@ from bench.services.place import Absent, Place, cores
 
 TOKENS: Final = 64
 """Of each answer."""
-_ROWS: Final = 33
-"""Of a batch that holds 32 callers and the guests' row."""
 _START_SECONDS: Final = 600.0
 
 
@@ -31,10 +29,8 @@ class Model(NamedTuple):
 
 def contenders(model: Model) -> Mapping[str, Start]:
     """In the order of the tables."""
-    wide = f"Meshgate, max_batch = {_ROWS}"
     return {
-        "meshgate": partial(_meshgate, model, "meshgate", "Meshgate, as shipped", {}),
-        "meshgate-wide": partial(_meshgate, model, "meshgate-wide", wide, {"engine.max_batch": str(_ROWS)}),
+        "meshgate": partial(_meshgate, model),
         "transformers": partial(_transformers, model),
         "generate": partial(_worker, model, "generate", "model.generate, no server"),
         "llama": partial(_llama, model, "llama", "llama.cpp, the shipped GGUF, no server", bfloat16=False),
@@ -50,14 +46,14 @@ def engines(model: Model) -> Mapping[str, Start]:
     }
 
 
-async def _meshgate(model: Model, name: str, title: str, changes: Mapping[str, str], place: Place) -> Contender:
-    run = {"model.source": f'"{model.directory}"', "model.device": f'"{place.device}"', **changes}
-    port, service = mesh.start_service(place, "generation", name, run)
+async def _meshgate(model: Model, place: Place) -> Contender:
+    run = {"model.source": f'"{model.directory}"', "model.device": f'"{place.device}"'}
+    port, service = mesh.start_service(place, "generation", "meshgate", run)
     await mesh.serving(place, "generation", port, service)
-    door, gateway = mesh.start_gateway(place, f"gateway-{name}", {"generation": port})
+    door, gateway = mesh.start_gateway(place, "gateway-meshgate", {"generation": port})
     client = callers.Generation(door, TOKENS)
     await mesh.answering(client.call, gateway)
-    return Contender(name, title, (gateway, service), Streamed(client))
+    return Contender("meshgate", "Meshgate, the whole secure path", (gateway, service), Streamed(client))
 
 
 async def _transformers(model: Model, place: Place) -> Contender:

@@ -58,7 +58,7 @@ class ModelConfig(SourceConfig):
 class EngineConfig(Strict):
     """How many sequences share a model. Each model has an engine of its own."""
 
-    max_batch: int = Field(16, ge=1, le=1024)
+    max_batch: int = Field(32, ge=1, le=1024)
     """Sequences (candidates) advanced together. The cache takes memory for max_batch + 1 contexts as they fill."""
     max_queue: int = Field(64, ge=0, le=100_000)
     """Sequences that may wait beyond those that run. One tenant alone gets three quarters of both together."""

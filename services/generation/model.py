@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PretrainedConfig
 
 from meshgate.runtime.config import ConfigError
+from services.crew import Crew
 from services.generation import checkpoint, gguf, llama, seq2seq
 from services.generation.cache import SlotCache
 from services.generation.config import EngineConfig, ModelConfig
@@ -48,6 +49,7 @@ class CausalModel:
         self._device = module.device
         self.device = str(self._device.type)
         self._threads = threads
+        self._crew = Crew(threads if self.device == "cpu" else 0)
         self._cache = SlotCache(rows, context)
         self._places = torch.arange(context, device=self._device)
         self._llama = LlamaPass(module) if llama.fits(module) else None
@@ -77,7 +79,8 @@ class CausalModel:
         self._cache.read_into(row, start, len(tokens))
         positions = self._places[start:end]
         mask = self._places[:end] <= positions[:, None]
-        return self._forward(tokens, positions[None], mask[None, None])[0]
+        with self._crew.reading(len(tokens)):
+            return self._forward(tokens, positions[None], mask[None, None])[0]
 
     @torch.inference_mode()
     def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> Tensor:
@@ -85,7 +88,8 @@ class CausalModel:
         positions = torch.tensor(lengths, device=self._device)
         self._cache.advance(positions)
         mask = self._places[: max(lengths) + 1] <= positions[:, None]
-        return self._forward([[token] for token in tokens], positions[:, None], mask[:, None, None])
+        with self._crew.decoding(len(tokens)):
+            return self._forward([[token] for token in tokens], positions[:, None], mask[:, None, None])
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, length: int) -> None:

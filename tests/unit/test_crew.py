@@ -1,0 +1,96 @@
+"""Steps run with the number of threads that is fastest now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from services.crew import Crew
+
+
+class Machine:
+    """Steps take what `seconds` says of a number of threads."""
+
+    def __init__(self, threads: int, seconds: Callable[[int], float]) -> None:
+        self.seconds = seconds
+        self.now = 0.0
+        self.used: list[int] = []
+        self.crew = Crew(threads, self.used.append, lambda: self.now)
+
+    def steps(self, count: int, rows: int = 1) -> Counter[int]:
+        """How many of that many steps had which number of threads."""
+        before = len(self.used)
+        for _ in range(count):
+            with self.crew.decoding(rows):
+                self.now += self.seconds(self.used[-1])
+        return Counter(self.used[before:])
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_where_there_is_no_choice_none_is_made(threads: int) -> None:
+    machine = Machine(threads, lambda _: 1.0)
+    for _ in range(50):
+        with machine.crew.decoding(1), machine.crew.reading(7):
+            pass
+    assert machine.used == []
+
+
+def test_it_begins_with_all_and_stays_with_what_is_fastest() -> None:
+    machine = Machine(2, lambda threads: 1.0 / threads)
+    assert machine.steps(1) == {2: 1}
+    assert machine.steps(1000)[2] > 985
+    alone = Machine(2, lambda threads: float(threads))
+    assert alone.steps(1000)[1] > 985
+
+
+def test_what_is_much_slower_is_tried_ever_less_often_and_what_is_near_again_and_again() -> None:
+    machine = Machine(2, lambda threads: 20.0 if threads == 2 else 1.0)
+    machine.steps(10)
+    assert machine.steps(1000)[2] <= 7
+    assert machine.steps(1000)[2] <= 2
+    near = Machine(2, lambda threads: 1.1 if threads == 2 else 1.0)
+    assert near.steps(1000)[2] == pytest.approx(1000 / 16, abs=3)
+
+
+def test_it_changes_with_the_machine_at_once_where_that_became_slow() -> None:
+    machine = Machine(2, lambda threads: 1.0 / threads)
+    machine.steps(100)
+    machine.seconds = lambda threads: 5.0 if threads == 2 else 1.0
+    assert machine.steps(10)[2] <= 3
+    assert machine.steps(100)[1] >= 96
+    machine.seconds = lambda threads: 1.0 / threads
+    machine.steps(1100)
+    assert machine.steps(100)[2] >= 93
+
+
+def test_of_many_threads_the_best_number_is_found() -> None:
+    machine = Machine(48, lambda threads: abs(threads - 8) + 1.0)
+    assert machine.steps(200)[8] > 120
+    assert set(machine.used) <= {1, 2, 4, 8, 16, 32, 48}
+    assert machine.steps(1000)[8] > 980
+
+
+def test_sizes_are_apart_and_like_ones_are_not() -> None:
+    machine = Machine(2, lambda threads: 1.0 / threads)
+    machine.steps(50, rows=16)
+    machine.seconds = lambda threads: float(threads)
+    machine.steps(50, rows=1)
+    assert machine.steps(1, rows=1) == {1: 1}
+    assert machine.steps(1, rows=17) == {2: 1}, "as 16"
+
+
+def test_prompts_are_counted_by_the_token_and_a_step_that_fails_says_nothing() -> None:
+    now, used = [0.0], list[int]()
+    crew = Crew(2, used.append, lambda: now[0])
+    for tokens in [64, 80, 95] * 50:
+        with crew.reading(tokens):
+            now[0] += tokens / used[-1]
+    assert Counter(used)[2] > 140
+    with pytest.raises(ValueError, match="no"), crew.reading(64):
+        now[0] += 1e6
+        raise ValueError("no")
+    with crew.reading(64):
+        pass
+    assert used[-1] == 2
