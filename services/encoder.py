@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModel
 
+from services.crew import Crew
 from services.models.config import SourceConfig
 from services.tokens import Cut, Tokeniser, Tokens
 from services.weights import opening, quality
@@ -38,13 +39,15 @@ class Encoder:
         self._device = next(module.parameters()).device
         self.device = self._device.type
         self._pad_id = pad_id
+        self._crew = Crew(torch.get_num_threads() if self.device == "cpu" else 0)
         self._typed = getattr(module.config, "type_vocab_size", 0) > 1
 
     @torch.inference_mode()
     def pooled(self, batch: Sequence[Tokens], pooling: Sequence[Pooling]) -> Tensor:
         """Vectors float32 [batch, dimensions] on the CPU, row i pooled as pooling[i] says."""
         inputs = padded(batch, self._pad_id, self._device, typed=self._typed)
-        states = self._module(**inputs).last_hidden_state.float()
+        with self._crew.reading(inputs["input_ids"].numel()):
+            states = self._module(**inputs).last_hidden_state.float()
         return _pool(states, inputs["attention_mask"], pooling).cpu()
 
 

@@ -7,12 +7,17 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 from bench import process
 
 
 class Absent(Exception):
     """It can't be measured here; the text says why."""
+
+
+_SPINS: Final = "2000"
+"""As services/openmp.py has it, which changes the environment of who imports it."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,11 @@ class Place:
         return {**os.environ, "OMP_NUM_THREADS": str(cores()), **offline, **changes}
 
     def shared(self, **changes: str) -> dict[str, str]:
-        """Likewise for a server, which shares the cores with who calls it: its threads sleep while they wait for each
-        other, as those of the services do. Others' spin, as is OpenMP's way, unless OMP_WAIT_POLICY says otherwise.
+        """Likewise for a server, which shares the cores with who calls it: its threads soon sleep where they wait for
+        each other, as those of the services do. Others' spin, as is OpenMP's way, unless OMP_WAIT_POLICY says
+        otherwise.
         """
-        return self.environment(OMP_WAIT_POLICY="PASSIVE", **changes)
+        return self.environment(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT=_SPINS, **changes)
 
 
 def cores() -> int:

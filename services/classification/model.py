@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from services.crew import Crew
 from services.encoder import Encoder, Pooling, padded
 from services.tokens import Tokeniser, Tokens
 from services.weights.opening import Weights
@@ -57,6 +58,7 @@ class Classifier:
         self._module = module
         self._device = parameter.device
         self._pad_id = pad_id
+        self._crew = Crew(torch.get_num_threads() if self._device.type == "cpu" else 0)
 
     @torch.inference_mode()
     def rows(self, batch: Sequence[Tokens]) -> list[Scores]:
@@ -65,7 +67,9 @@ class Classifier:
 
     def logits(self, batch: Sequence[Tokens]) -> Scores:
         """All that the module says of a batch, float32 [inputs, ...]."""
-        output = self._module(**padded(batch, self._pad_id, self._device, typed=self.card.typed))
+        inputs = padded(batch, self._pad_id, self._device, typed=self.card.typed)
+        with self._crew.reading(inputs["input_ids"].numel()):
+            output = self._module(**inputs)
         logits: Tensor = output if isinstance(output, Tensor) else output.logits
         return logits.float().cpu().numpy()
 
