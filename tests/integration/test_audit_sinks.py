@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -125,15 +124,14 @@ async def test_a_record_is_the_same_in_every_sink(
 
 
 async def test_a_store_that_hangs_holds_up_no_call_unless_it_is_required(tmp_path: Path, store: Store) -> None:
-    sink = {"kind": "redis", "url": store.url, "timeout_seconds": 0.2, "queue_records": 20}
+    sink = {"kind": "redis", "url": store.url, "timeout_seconds": 2, "queue_records": 20}
     async with opened(tmp_path, FILE, sink, timeout_seconds=5.0) as log:
         lane = log.lanes[1]
         await log.commit(record(0))
         store.hang()
-        began = time.monotonic()
-        for number in range(1, 60):
-            await log.commit(record(number))
-        assert time.monotonic() - began < 5
+        async with asyncio.timeout(30):  # those that find no room in the queue are 39; each held up would take 2 s
+            for number in range(1, 60):
+                await log.commit(record(number))
         assert log.healthy
         assert lane.waiting == 20
         assert lane.lost in {39, 40}  # the first may have got through before
@@ -149,13 +147,12 @@ async def test_a_store_that_hangs_holds_up_no_call_unless_it_is_required(tmp_pat
 
 
 async def test_a_required_store_that_hangs_fails_closed_and_recovers(tmp_path: Path, store: Store) -> None:
-    sink = {"kind": "redis", "url": store.url, "timeout_seconds": 0.3, "required": True}
+    sink = {"kind": "redis", "url": store.url, "timeout_seconds": 2, "required": True}
     async with opened(tmp_path, FILE, sink) as log:
         await log.commit(record(0))
         store.hang()
-        began = time.monotonic()
-        await refused(log)
-        assert time.monotonic() - began < 2
+        async with asyncio.timeout(20):  # and not for as long as it hangs
+            await refused(log)
         assert not log.healthy
         await until(lambda: bool(log.lanes[1].lost))
         store.resume()
@@ -196,7 +193,7 @@ async def test_a_required_collector_that_rejects_or_is_away_fails_closed(
     tmp_path: Path, collector: tuple[Collector, str]
 ) -> None:
     taken, target = collector
-    otlp = {"kind": "otlp", "target": target, "insecure": True, "required": True, "timeout_seconds": 2}
+    otlp = {"kind": "otlp", "target": target, "insecure": True, "required": True, "timeout_seconds": 10}
     async with opened(tmp_path / "1", otlp) as log:
         await log.commit(record())
         taken.rejects = 1

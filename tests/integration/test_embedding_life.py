@@ -54,7 +54,7 @@ async def test_a_model_that_hangs_ends_the_process_and_fails_its_callers_at_once
         drain_seconds=60,
     )
     model = ModelConfig(source=str(build_tiny_bert(tmp_path / "bert")), dtype="float32", device="cpu")
-    app = App(EmbeddingConfig(server=server, model=model, engine=EngineConfig(hang_seconds=0.3)))
+    app = App(EmbeddingConfig(server=server, model=model, engine=EngineConfig(hang_seconds=2)))
     running = asyncio.create_task(serve(server, app))
     credentials = tls.channel_credentials(meshes.identity(tmp_path, "gateway"))
     async with asyncio.timeout(30), grpc.aio.secure_channel(server.listen, credentials) as channel:
