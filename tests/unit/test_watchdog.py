@@ -47,7 +47,7 @@ async def test_a_hanging_loop_is_told_with_where_it_hangs() -> None:
         said.append(where)
         released.set()
 
-    watchdog = Watchdog(0.05, end)
+    watchdog = Watchdog(0.5, end)
     watchdog.start()
     assert released.wait(PATIENCE), "the loop hung, and nobody said so"
     watchdog.stop()
