@@ -1,6 +1,12 @@
-"""What every test stands on: TLS 1.3 alone, set before anything imports grpc."""
+"""What every test stands on: TLS 1.3 alone, set before anything imports grpc, and no example with a deadline."""
 
 from __future__ import annotations
 
+from hypothesis import HealthCheck, settings
+
 import meshgate.runtime.tls13  # noqa: F401
 import services.openmp  # noqa: F401 - tests share their cores
+
+# How long an example takes, or making it, is a matter of what else the machine does.
+settings.register_profile("meshgate", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("meshgate")

@@ -32,7 +32,7 @@ async def ended(reader: asyncio.StreamReader) -> None:
 
 
 async def test_connections_that_say_nothing_are_closed(tmp_path: Path) -> None:
-    async with attacked(tmp_path, handshake_seconds=0.3) as mesh:
+    async with attacked(tmp_path, handshake_seconds=1) as mesh:
         opened = [await silent(mesh) for _ in range(200)]
         await served(mesh)
         async with asyncio.timeout(SECONDS):
@@ -75,7 +75,7 @@ async def test_a_connection_without_calls_is_closed_and_one_with_a_call_is_not(t
 
 async def test_a_connection_is_closed_at_its_age_though_calls_go_on(tmp_path: Path) -> None:
     """It is told first, so that a caller who means well loses nothing; who stays is cut when the drain is over."""
-    async with attacked(tmp_path, max_connection_age_seconds=1, drain_seconds=3) as mesh, mesh.channel() as channel:
+    async with attacked(tmp_path, max_connection_age_seconds=1, drain_seconds=6) as mesh, mesh.channel() as channel:
         headers = block(call(EMBED_STREAM, **dict(mesh.auth())))
         stream = await talking(mesh, channel)
         async with connected(mesh) as peer, asyncio.timeout(SECONDS):

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.attack.bystander import GENERATE, SECONDS, attacked, reasons, served, until
 from tests.attack.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, block, call, connected, frame
 
-SHORT = 0.3
+SHORT = 1.0
 
 
 async def test_a_lone_message_that_never_comes(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ ENHANCE_YOUR_CALM = 11
 
 @pytest.fixture
 async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
-    async with attacked(tmp_path, handshake_seconds=0.3, max_streams_per_connection=20) as made:
+    async with attacked(tmp_path, handshake_seconds=1, max_streams_per_connection=20) as made:
         yield made
 
 

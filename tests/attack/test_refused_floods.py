@@ -23,6 +23,11 @@ from tests.integration.mesh import Mesh
 CALLS = 1000
 
 
+def few(seconds: float) -> float:
+    """The most records of a flood that took so long: twenty a second singly, and their sum."""
+    return (20 + 1) * (seconds + 2)
+
+
 def refusals(mesh: Mesh) -> list[dict[str, Any]]:
     """Records of refusals, single ones and sums."""
     return [record for record in lines(mesh) if record.get("event") in {"refused", "refusals"}]
@@ -31,12 +36,14 @@ def refusals(mesh: Mesh) -> list[dict[str, Any]]:
 async def test_every_refusal_of_a_flood_is_in_few_records(tmp_path: Path) -> None:
     async with attacked(tmp_path) as mesh, mesh.channel() as channel:
         stub: Any = generation_pb2_grpc.GenerationServiceStub(channel)
+        begun = time.monotonic()
         codes = await asyncio.gather(*(stub.Generate(HELLO).code() for _ in range(CALLS)))
+        seconds = time.monotonic() - begun
         await served(mesh)
         assert set(codes) == {grpc.StatusCode.UNAUTHENTICATED}
         await until(lambda: sum(record.get("count", 1) for record in refusals(mesh)) == CALLS)
         found = refusals(mesh)
-        assert len(found) < CALLS / 4
+        assert len(found) <= few(seconds)
         summed = [record for record in found if "count" in record]
         assert {(record["peer"], record["reason"]) for record in summed} == {("127.0.0.1", "TOKEN_MISSING")}
         assert sum(metric(mesh, "meshgate_gateway_summed_refusals_total").values()) == sum(
@@ -83,7 +90,6 @@ async def test_a_flood_of_a_caller_with_a_good_token_is_in_few_records_that_are_
         await until(lambda: counted(refusals(mesh)) == refused)
         found = told(mesh, "--tenant", "acme", "--subject", "alice", "--reason", reason)
         assert counted(found) == refused
-        assert len(found) <= (20 + 1) * (seconds + 2)
-        assert len(found) < CALLS / 4
+        assert len(found) <= few(seconds)
         assert counted(told(mesh, "--tenant", "acme", "--decision", "deny")) == refused
         assert told(mesh, "--tenant", "bystanders", "--decision", "deny") == []

@@ -16,7 +16,7 @@ from tests.attack.bystander import SECONDS, attacked, metric, served, until
 from tests.integration.doubles import Generation, ScriptedApplication
 from tests.integration.mesh import Mesh, refused
 
-SHORT = 0.3
+SHORT = 1.0
 
 
 class Torrent(ScriptedApplication):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from tests.ports import free_ports
 
 _READY_SECONDS = 300
 _STOP_SECONDS = 60
@@ -81,18 +82,6 @@ def running(text: str) -> list[int]:
             if text in path.read_bytes().replace(b"\0", b" ").decode(errors="replace"):
                 found.append(int(path.parent.name))
     return found
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free just now, all different."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 @pytest.fixture(scope="session")

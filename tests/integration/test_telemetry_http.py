@@ -72,6 +72,7 @@ async def test_connections_that_say_nothing_are_few_and_short(
     ends = [asyncio.create_task(reader.read()) for reader, _ in silent]
     async with asyncio.timeout(10):
         await asyncio.gather(*ends, return_exceptions=True)  # all are ended, those beyond the bound at once
+    monkeypatch.undo()
     assert (await ask(exposition, b"GET /metrics HTTP/1.1\r\n\r\n"))[0] == "200 OK"
     for _, writer in silent:
         writer.close()

@@ -44,7 +44,7 @@ class Slow(Fitting):
 
 async def _freed(adapter: weakref.ref[LoRA]) -> None:
     """The thread that loaded it may hold it a moment longer than whoever asked for it."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while adapter() is not None:  # noqa: ASYNC110 - that nobody holds it any more is no event
             await asyncio.sleep(0.01)
 

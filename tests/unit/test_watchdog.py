@@ -9,7 +9,34 @@ import threading
 
 from meshgate.runtime.watchdog import HUNG, Watchdog
 
-PATIENCE = 10.0
+PATIENCE = 60.0
+
+
+class Turns(threading.Event):
+    """Has a watchdog look when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._looks = threading.Semaphore(0)
+        self._waits = threading.Semaphore(0)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._waits.release()
+        self._looks.acquire()
+        return self.is_set()
+
+    def set(self) -> None:
+        super().set()
+        self._looks.release()
+
+    async def look(self) -> None:
+        """Returns when it has looked."""
+        self._looks.release()
+        assert await asyncio.to_thread(self._waits.acquire, timeout=PATIENCE)
+
+    async def begun(self) -> None:
+        """Returns when it waits for its first look."""
+        assert await asyncio.to_thread(self._waits.acquire, timeout=PATIENCE)
 
 
 async def test_a_hanging_loop_is_told_with_where_it_hangs() -> None:
@@ -20,7 +47,7 @@ async def test_a_hanging_loop_is_told_with_where_it_hangs() -> None:
         said.append(where)
         released.set()
 
-    watchdog = Watchdog(0.05, end)
+    watchdog = Watchdog(0.5, end)
     watchdog.start()
     assert released.wait(PATIENCE), "the loop hung, and nobody said so"
     watchdog.stop()
@@ -29,9 +56,15 @@ async def test_a_hanging_loop_is_told_with_where_it_hangs() -> None:
 
 async def test_a_loop_that_turns_is_left_alone() -> None:
     said: list[str] = []
-    watchdog = Watchdog(1.0, said.append)
+    watchdog = Watchdog(0.05, said.append)
+    watchdog._stopped = turns = Turns()
     watchdog.start()
-    await asyncio.sleep(1.6)  # three looks
+    await turns.begun()
+    async with asyncio.timeout(PATIENCE):
+        for _ in range(3):
+            while not watchdog._beaten:  # noqa: ASYNC110 - it is the loop's turning that is waited for
+                await asyncio.sleep(0.001)
+            await turns.look()
     watchdog.stop()
     assert said == []
     assert not watchdog._thread.is_alive()
