@@ -9,13 +9,17 @@ and a test holds them.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from services.weights import int4
 from services.weights.int4 import Short
+
+_EXACT: Final = 32
+"""As many rows as a step of generation may have: the programs for those are soon made."""
+_STEP: Final = 16
 
 
 class PackedLinear(nn.Module):
@@ -33,13 +37,18 @@ class PackedLinear(nn.Module):
         """[..., in] to [..., out]."""
         if self._short is not None and inputs.numel() <= int4.FEW_ROWS * self.in_features:
             return self._few(self._short, inputs)
-        made: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self._packed, self.bias, "none", [], "")
-        return made
+        count = inputs.numel() // self.in_features
+        wide = inputs if fitted(count) == count else _filled(inputs.reshape(count, -1))
+        made: Tensor = torch.ops.mkldnn._linear_pointwise(wide, self._packed, self.bias, "none", [], "")
+        return made if wide is inputs else made[:count].view(*inputs.shape[:-1], self.out_features)
 
     def added(self, inputs: Tensor, other: Tensor) -> Tensor:
         """[..., in] to [..., out], and `other` of that shape is added before it is rounded."""
         if self._short is not None and inputs.numel() <= int4.FEW_ROWS * self.in_features:
             return self._few(self._short, inputs).add_(other)
+        count = inputs.numel() // self.in_features
+        if fitted(count) != count:
+            return self.forward(inputs).add_(other)
         made: Tensor = torch.ops.mkldnn._linear_pointwise.binary(inputs, other, self._packed, self.bias, "add")
         return made
 
@@ -52,6 +61,25 @@ class PackedLinear(nn.Module):
         made = short.multiply(inputs.reshape(-1, self.in_features))
         made = made if self.bias is None else made.add_(self.bias)
         return made.view(*inputs.shape[:-1], self.out_features)
+
+
+def fitted(rows: int) -> int:
+    """So many rows or somewhat more: at most an eighth, or fifteen.
+
+    oneDNN makes a program for every number of rows that it meets, which takes longer than to multiply a batch of them,
+    and keeps a thousand of those, nearly a megabyte each. So not every number is multiplied.
+    """
+    if rows <= _EXACT:
+        return rows
+    step = max(_STEP, 1 << (rows.bit_length() - 4))
+    return -(-rows // step) * step
+
+
+def _filled(rows: Tensor) -> Tensor:
+    """Rows and as many others, of whatever content, as there have to be."""
+    made = rows.new_empty(fitted(len(rows)), rows.shape[1])
+    made[: len(rows)] = rows
+    return made
 
 
 def packable(linear: Any) -> bool:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from services.weights.joined import join, joinable, product
+from services.weights.packing import fitted
 
 _LAYERS: Final = frozenset({"BertLayer", "RobertaLayer", "XLMRobertaLayer", "CamembertLayer", "ElectraLayer"})
 
@@ -23,13 +24,11 @@ _LAYERS: Final = frozenset({"BertLayer", "RobertaLayer", "XLMRobertaLayer", "Cam
 class Layout(NamedTuple):
     """Where the tokens of a batch [rows, length] lie when there is no padding between them."""
 
-    rows: int
-    length: int
     places: Tensor
-    """Of each token in the batch, as if that were one row."""
+    """Of each token in the batch, as if that were one row. The last may be there several times: see packing.fitted."""
     tokens: Tensor
-    """The reverse: for each place of the batch its token, or the first where there is padding."""
-    mask: Tensor
+    """The reverse: for each place of the batch its token, or another one where there is padding."""
+    mask: Tensor | None
     """[rows, 1, 1, length], added to scores: nothing, or minus infinity."""
 
 
@@ -50,18 +49,12 @@ class UnpaddedEncoder(nn.Module):
         """[rows, length, dimensions] of the embeddings, and the mask that transformers makes: bool or added to scores,
         [rows, 1, any, length]; None where there is no padding.
         """
-        layout = None if attention_mask is None else _layout(attention_mask, hidden_states.dtype)
-        shape = hidden_states.shape
-        states = hidden_states.flatten(0, 1)
-        if layout is None:
-            for layer in self.layers:
-                states = layer(states, shape, None)
-        else:
-            states = states.index_select(0, layout.places)
-            for layer in self.layers:
-                states = layer(states, shape, layout)
-            states = states.new_zeros(layout.rows * layout.length, shape[2]).index_copy_(0, layout.places, states)
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states.view(shape))
+        layout, shape = _layout(attention_mask, hidden_states), hidden_states.shape
+        states = hidden_states.flatten(0, 1).index_select(0, layout.places)
+        for layer in self.layers:
+            states = layer(states, shape, layout)
+        padded = states.new_zeros(shape[0] * shape[1], shape[2]).index_copy_(0, layout.places, states)
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=padded.view(shape))
 
 
 class _Layer(nn.Module):
@@ -76,30 +69,36 @@ class _Layer(nn.Module):
         self.attended = out.LayerNorm
         self.ended = layer.output.LayerNorm
 
-    def forward(self, states: Tensor, shape: torch.Size, layout: Layout | None) -> Tensor:
+    def forward(self, states: Tensor, shape: torch.Size, layout: Layout) -> Tensor:
         """Tokens [tokens, dimensions] of a batch of `shape`."""
         states = self.attended(self.output.added(self._attend(self.inputs(states), shape, layout), states))
         made: Tensor = self.ended(self.narrow.added(self.wide.gelu(states), states))
         return made
 
-    def _attend(self, inputs: Tensor, shape: torch.Size, layout: Layout | None) -> Tensor:
+    def _attend(self, inputs: Tensor, shape: torch.Size, layout: Layout) -> Tensor:
         """Queries, keys and values of each token, [tokens, 3 x dimensions], to [tokens, dimensions]."""
-        if layout is not None:
-            inputs = inputs.index_select(0, layout.tokens)
+        inputs = inputs.index_select(0, layout.tokens)
         queries, keys, values = inputs.view(shape[0], shape[1], 3, self._heads, -1).permute(2, 0, 3, 1, 4)
-        mask = None if layout is None else layout.mask
-        made = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-        made = made.transpose(1, 2).reshape(shape[0] * shape[1], -1)
-        return made if layout is None else made.index_select(0, layout.places)
+        made = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=layout.mask)
+        return made.transpose(1, 2).reshape(shape[0] * shape[1], -1).index_select(0, layout.places)
 
 
-def _layout(mask: Tensor, dtype: torch.dtype) -> Layout:
+def _layout(mask: Tensor | None, states: Tensor) -> Layout:
+    """Of embeddings [rows, length, dimensions]."""
+    rows, length = states.shape[:2]
+    if mask is None:
+        places = torch.arange(rows * length)
+        return Layout(_filled(places), places, None)
     live = mask[:, 0, 0] if mask.dtype is torch.bool else mask[:, 0, 0] == 0
-    rows, length = live.shape
     places = live.flatten().nonzero()[:, 0]
     tokens = (live.flatten().cumsum(0) - 1).clamp_(min=0)
-    added = torch.zeros(rows, 1, 1, length, dtype=dtype).masked_fill_(~live[:, None, None], float("-inf"))
-    return Layout(rows, length, places, tokens, added)
+    added = torch.zeros(rows, 1, 1, length, dtype=states.dtype).masked_fill_(~live[:, None, None], float("-inf"))
+    return Layout(_filled(places), tokens, added)
+
+
+def _filled(places: Tensor) -> Tensor:
+    more = fitted(len(places)) - len(places)
+    return torch.cat([places, places[-1:].expand(more)]) if more else places
 
 
 def unpad(module: Any) -> bool:

@@ -96,3 +96,23 @@ def test_the_backbone_is_quantised_and_neither_the_head_nor_the_embedding_that_s
     assert module.lm_head.weight is module.model.embed_tokens.weight
     assert 1e-4 < apart(module(input_ids=ids).logits, before) < 0.05
     assert int8.quantise(module.base_model) == 0
+
+
+@pytest.mark.skipif(not native(), reason="this CPU multiplies no bfloat16")
+@pytest.mark.parametrize("rows", [33, 47, 48, 100, 300, 1000])
+def test_numbers_of_rows_that_are_not_multiplied_have_their_results_all_the_same(rows: int) -> None:
+    layer, inputs, other = linear(torch.bfloat16), torch.randn(rows, 96).bfloat16(), torch.randn(rows, 40).bfloat16()
+    packed = PackedLinear(layer)
+    made = packed(inputs)
+    assert made.shape == (rows, 40)
+    assert apart(made, layer(inputs)) < 1e-2
+    assert apart(packed.added(inputs, other), layer(inputs).float() + other.float()) < 1e-2
+    assert apart(packed(inputs.view(1, rows, 96)), layer(inputs)[None]) < 1e-2
+
+
+def test_so_many_numbers_of_rows_are_multiplied() -> None:
+    fits = [packing.fitted(rows) for rows in range(1, 8193)]
+    assert all(rows <= fit <= rows + max(15, rows // 8) for rows, fit in enumerate(fits, 1))
+    assert len(set(fits)) < 100
+    assert fits[:32] == list(range(1, 33)), "steps of generation"
+    assert all(packing.fitted(fit) == fit for fit in fits)
