@@ -109,8 +109,8 @@ class Launch:
     async def stop(self, grace: float) -> None:
         """Lets what runs finish for at most `grace` seconds, then fails it. Leaves no thread."""
         self._vigil.stop()
-        for beside in self._running.values():
-            beside.admission.close()
+        for engine, beside in self._running.items():
+            beside.admission.close(engine.refusal)
         await asyncio.gather(*(engine.stop(grace) for engine in tuple(self._running)), *self._ending)
         if self._leader is not None:
             await asyncio.to_thread(self._leader.stop)
