@@ -14,11 +14,11 @@ from meshgate.v1 import generation_pb2, generation_pb2_grpc, models_pb2, models_
 from services.generation import launch, parallel
 from services.generation.config import GenerationConfig, ModelConfig
 from services.generation.launch import Launch
+from services.generation.listing import Listing
 from services.generation.parallel import Ranks
 from services.generation.refusals import Refusals
 from services.generation.served import Models, Served
 from services.generation.servicer import GenerationServicer
-from services.models.listing import ModelServicer
 from services.models.place import Place, Table
 from services.models.swap import Swap
 from services.models.watch import Watch
@@ -70,7 +70,7 @@ class App:
         """Adds the servicers and returns their full service names."""
         servicer = GenerationServicer(self._place, self._refusals)
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(servicer, server)
-        models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(lambda: self._place.get().cards), server)
+        models_pb2_grpc.add_ModelServiceServicer_to_server(Listing(self._place), server)
         files = ((generation_pb2, "GenerationService"), (models_pb2, "ModelService"))
         return [file.DESCRIPTOR.services_by_name[name].full_name for file, name in files]
 

@@ -152,7 +152,7 @@ class Launch:
             max_candidates=min(limits.CANDIDATES, capacity),
             vocabulary_size=causal.vocabulary_size,
         )
-        card = catalogue.card(bounds, causal, chat=prompts.chat, default=default)
+        card = catalogue.card(bounds, causal, chat=prompts.chat, default=default, adapters=loadable is not None)
         tokenising = Tokenising(capacity + _COUNTING)
         return Served(
             engine, prompts, bounds, entrance, headroom, tokenising, card, Life(), grammars, loadable, prefixes
