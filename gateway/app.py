@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gateway import limits, readings, store
+from gateway.adapters import Adapters
 from gateway.audit import AuditLog
 from gateway.authentication import Authenticator, revocations_of
 from gateway.authorisation import Policy
@@ -75,8 +76,9 @@ class Gateway:
 
     def _build(self) -> Pipeline:
         policy = Policy(self._config.policy)
+        adapters = Adapters(self._backends)
         local: Forwarder = Local(
-            self._catalogue, policy, lambda: [*self._opener.published(), *self._catalogue.sealing_keys()]
+            self._catalogue, policy, adapters, lambda: [*self._opener.published(), *self._catalogue.sealing_keys()]
         )
         return Pipeline(
             journal=self._journal,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Self
 
 import grpc
@@ -18,6 +18,7 @@ from meshgate import errors
 from meshgate.runtime import channel, ending, metadata, status, tls
 from meshgate.runtime.balancing import BalancingConfig, service_config
 from meshgate.runtime.unary import Unary
+from meshgate.v1 import models_pb2, models_pb2_grpc
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +90,17 @@ class Backend:
     def stub(self, make: Callable[[grpc.aio.Channel], Any]) -> Any:
         """A generated stub on the present channel."""
         return make(self._channel)
+
+    async def models(self, call: Call, seconds: float) -> Iterable[models_pb2.Model]:
+        """What the service lists for the caller of `call`, asked for at most so many seconds. Raises MeshError."""
+        timeout = min(call.remaining(_HOP_SECONDS) or seconds, seconds)
+        stub = self.stub(models_pb2_grpc.ModelServiceStub)
+        try:
+            reply = await stub.ListModels(models_pb2.ListModelsRequest(), timeout=timeout, metadata=_metadata(call))
+        except grpc.aio.AioRpcError as error:
+            raise _rename(error, self.name) from error
+        listed: Iterable[models_pb2.Model] = reply.models
+        return listed
 
     async def forward(self, call: Call, route: Route, first: bytes, passage: Passage) -> None:
         """Passes on the service's replies to `first` and, where the method streams, to what `passage` reads after it.

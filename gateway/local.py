@@ -8,6 +8,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from gateway import intent
+from gateway.adapters import Adapters
 from gateway.authorisation import Policy
 from gateway.call import Call
 from gateway.catalogue import Catalogue
@@ -21,43 +22,44 @@ Keys = Callable[[], list[sealed_pb2.SealingKey]]
 
 
 class Local:
-    """Answers unary calls from what the gateway knows."""
+    """Answers unary calls from what the gateway knows; what adapters there are the services know."""
 
-    def __init__(self, catalogue: Catalogue, policy: Policy, keys: Keys) -> None:
+    def __init__(self, catalogue: Catalogue, policy: Policy, adapters: Adapters, keys: Keys) -> None:
         self._catalogue = catalogue
         self._policy = policy
+        self._adapters = adapters
         self._keys = keys
 
     async def forward(self, call: Call, route: Route, first: bytes, passage: Passage) -> None:
         """Sends the one reply."""
         request: Any = intent.parse(route.request_type, first)
-        principal = call.principal
-        assert principal is not None, "authenticated before"  # noqa: S101 - the pipeline's order
         if isinstance(request, models_pb2.ListModelsRequest):
-            reply: Message = self._models(request, principal)
+            reply: Message = await self._models(request, call)
         else:
             reply = self._sealing_keys(request)
         await passage.send(reply.SerializeToString())
 
-    def _models(self, request: models_pb2.ListModelsRequest, principal: Principal) -> models_pb2.ListModelsResponse:
+    async def _models(self, request: models_pb2.ListModelsRequest, call: Call) -> models_pb2.ListModelsResponse:
+        principal = call.principal
+        assert principal is not None, "authenticated before"  # noqa: S101 - the pipeline's order
         wanted = request.capability
         if wanted not in models_pb2.Capability.values():
             raise errors.InvalidArgument.of("capability", "not a capability that this gateway knows")
         shown = [
-            self._as_seen(backend, model, principal)
+            (backend, self._as_seen(backend, model, principal))
             for backend, model in self._catalogue.listed()
             if self._policy.visible(principal, model.name) and (not wanted or wanted in model.capabilities)
         ]
-        return models_pb2.ListModelsResponse(models=shown)
+        await self._adapters.tell(call, shown)
+        return models_pb2.ListModelsResponse(models=[model for _, model in shown])
 
     def _as_seen(self, backend: str, model: models_pb2.Model, principal: Principal) -> models_pb2.Model:
-        """The model, marked as the default where it is the one of the caller's tenant."""
-        own = self._policy.default_model(principal, backend)
-        if not own:
-            return model
+        """A copy of the model, marked as the default where it is the one of the caller's tenant."""
         seen = models_pb2.Model()
         seen.CopyFrom(model)
-        seen.default = self._catalogue.resolve(backend, own) == model.name
+        own = self._policy.default_model(principal, backend)
+        if own:
+            seen.default = self._catalogue.resolve(backend, own) == model.name
         return seen
 
     def _sealing_keys(self, request: sealed_pb2.ListSealingKeysRequest) -> sealed_pb2.ListSealingKeysResponse:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from typing import Final, Protocol
 
 import redis.exceptions
 
-from gateway.store import Client
+from gateway.store import Client, bounded
 from meshgate import errors, sealing
 from meshgate.v1.sealed_pb2 import EnvelopeHeader
 
@@ -56,7 +55,7 @@ class SharedReplays:
         await self._own.admit(header, now_ms)
         mine = os.urandom(8)  # a command that the client sent twice must not take itself for another's
         try:
-            async with asyncio.timeout(self._timeout):
+            async with bounded(self._timeout):
                 found = await self._client.set(
                     self._prefix + header.request_id.hex(), mine, px=self._lasts_ms, nx=True, get=True
                 )

@@ -6,6 +6,9 @@ that much and no more. Who uses it decides what its absence means.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 import redis.asyncio as redis
@@ -16,7 +19,6 @@ from redis.backoff import NoBackoff
 from meshgate.runtime.config import Strict
 
 _SCHEMES: Final = ("redis://", "rediss://", "unix://")
-_HEALTH_CHECK_SECONDS: Final = 15
 
 Client = redis.Redis
 
@@ -41,6 +43,26 @@ class StoreConfig(Strict):
         return value
 
 
+@asynccontextmanager
+async def bounded(seconds: float) -> AsyncIterator[None]:
+    """For one command: raises TimeoutError after so many seconds, and CancelledError as `heed_cancellation` does."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    finally:
+        heed_cancellation()
+
+
+def heed_cancellation() -> None:
+    """Raises CancelledError where the task was cancelled. To be called after commands: redis-py sends by
+    asyncio.wait_for, which before Python 3.12 keeps back a cancellation that comes as it ends, so that a loop would go
+    on for ever.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 def connect(config: StoreConfig) -> Client:
     """A client; nothing is sent before its first command. Its commands raise redis.RedisError or TimeoutError."""
     pool = redis.BlockingConnectionPool.from_url(
@@ -49,7 +71,7 @@ def connect(config: StoreConfig) -> Client:
         timeout=config.timeout_seconds,
         socket_timeout=config.timeout_seconds,
         socket_connect_timeout=config.timeout_seconds,
-        health_check_interval=_HEALTH_CHECK_SECONDS,
+        health_check_interval=0,  # before a store that hangs its retries nest without end
         retry=Retry(NoBackoff(), 1),  # a connection that the store closed while idle is opened anew
     )
     return redis.Redis.from_pool(pool)

@@ -97,7 +97,7 @@ class LimitExceeded(MeshError):
 
 
 class Unavailable(MeshError):
-    """Not now, and not the caller's doing (OVERLOADED, DRAINING, BACKEND_UNAVAILABLE): retry after `retry_after` s."""
+    """Not now, and not the caller's doing (OVERLOADED, DRAINING, MODEL_FAILED, ...): retry after `retry_after` s."""
 
     default_reason = "UNAVAILABLE"
 

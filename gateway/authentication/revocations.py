@@ -20,7 +20,7 @@ from gateway.authentication.config import RevocationConfig
 from gateway.authentication.revocation import Revocable, RevocationList, Revoked
 from gateway.authentication.source import SourceError, SourceFile, Watch
 from gateway.authentication.stream import EntriesStream
-from gateway.store import Client
+from gateway.store import Client, heed_cancellation
 from meshgate.runtime.config import ConfigError, Strict
 
 _LOOK_SECONDS: Final = 0.5
@@ -125,10 +125,7 @@ class Revocations:
         while self._source is not None:
             await asyncio.sleep(_LOOK_SECONDS)
             await self.refresh()
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                # redis-py drains by asyncio.wait_for, which before Python 3.12 keeps back a cancellation that comes as
-                # it ends.
-                raise asyncio.CancelledError
+            heed_cancellation()
 
 
 def revocations_of(

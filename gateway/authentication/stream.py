@@ -22,7 +22,7 @@ import redis
 
 from gateway.authentication.revocation import MAX_ENTRIES, Reading, RevocationList, Revoked
 from gateway.authentication.source import SourceError
-from gateway.store import Client
+from gateway.store import Client, heed_cancellation
 
 _log = logging.getLogger(__name__)
 
@@ -174,6 +174,7 @@ def stream_key(prefix: str) -> str:
 
 async def _page(client: Client, key: str, after: str) -> Page:
     page: Any = await client.xrange(key, min=f"({after}", count=_PAGE)
+    heed_cancellation()
     return cast(Page, page)
 
 

@@ -15,7 +15,7 @@ from gateway.limits import scripts
 from gateway.limits.plan import Bucket, Places, Plan
 from gateway.limits.settler import Settlement, Settler
 from gateway.limits.store import Grant, Refusal, StoreDown
-from gateway.store import Client
+from gateway.store import Client, bounded
 
 _RENEWALS: Final = 3
 """Times a lease is renewed in its length: two renewals may fail."""
@@ -106,7 +106,7 @@ class SharedStore:
 
     async def _call(self, script: Any, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
         try:
-            async with asyncio.timeout(self._timeout):
+            async with bounded(self._timeout):
                 return await script(keys, arguments)
         except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
             raise StoreDown from error

@@ -23,6 +23,14 @@ class Scores(StrEnum):
     RAW = "raw"
 
 
+class Grouping(StrEnum):
+    """What a part of a text is."""
+
+    SPANS = "spans"
+    WORDS = "words"
+    TOKENS = "tokens"
+
+
 def classify(
     ctx: typer.Context,
     texts: Texts = None,
@@ -38,6 +46,11 @@ def classify(
     scores: Annotated[
         Scores | None, typer.Option(help="How they are made. Default: as suits the model.", show_default=False)
     ] = None,
+    token_grouping: Annotated[
+        Grouping | None,
+        typer.Option(help="What a part of a text is. Default: spans.", show_default=False),
+    ] = None,
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut texts that are too long at the end.")] = False,
     model: Model = "",
     sealed: Sealed = False,
     as_json: AsJson = False,
@@ -52,7 +65,11 @@ def classify(
             pb.ClassificationInput(text=text, text_pair=second) for text, second in _pairs(texts, file, pair, pair_file)
         ],
         options=pb.ClassifyOptions(
-            multi_label=multi_label or None, top_k=whole("--top-k", top_k), score_function=_function(scores)
+            multi_label=multi_label or None,
+            top_k=whole("--top-k", top_k),
+            score_function=_function(scores),
+            truncate=truncate or None,
+            token_grouping=_grouping(token_grouping),
         ),
     )
     if labels:
@@ -79,6 +96,17 @@ def _function(scores: Scores | None) -> Any:
         Scores.RAW: pb.SCORE_FUNCTION_NONE,
     }
     return None if scores is None else functions[scores]
+
+
+def _grouping(grouping: Grouping | None) -> Any:
+    from meshgate.v1 import classification_pb2 as pb
+
+    groupings = {
+        Grouping.SPANS: pb.TOKEN_GROUPING_SPANS,
+        Grouping.WORDS: pb.TOKEN_GROUPING_WORDS,
+        Grouping.TOKENS: pb.TOKEN_GROUPING_TOKENS,
+    }
+    return None if grouping is None else groupings[grouping]
 
 
 def _pairs(

@@ -14,6 +14,20 @@ from meshgate.cli.failures import UsageError
 from meshgate.cli.options import AsJson, File, Model, Sealed, Texts, whole
 
 _SHOWN = 4
+_COLUMNS: tuple[str, ...] = (
+    "model",
+    "does",
+    "input tokens",
+    "output",
+    "a call",
+    "default",
+    "aliases",
+    "runs as",
+    "quality",
+    "since",
+)
+_NAMED = 10
+"""Adapters of a model in a table; --json has all that were told."""
 
 
 def embed(
@@ -81,8 +95,12 @@ def models(ctx: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         output.json(reply)
         return
-    columns = ("model", "does", "input tokens", "output", "a call", "default", "aliases", "runs as", "quality", "since")
-    output.table(columns, [_described(model) for model in reply.models])
+    columns = _COLUMNS
+    rows = [_described(model) for model in reply.models]
+    if any(model.adapters or model.more_adapters for model in reply.models):
+        columns = (*columns, "adapters")
+        rows = [(*row, _adapters(model)) for row, model in zip(rows, reply.models, strict=True)]
+    output.table(columns, rows)
 
 
 def _described(model: Any) -> tuple[Any, ...]:
@@ -113,6 +131,13 @@ def _makes(model: Any) -> str:
     if model.HasField("max_output_tokens"):
         return f"{model.max_output_tokens} tokens"
     return f"{model.dimensions} numbers" if model.HasField("dimensions") else ", ".join(model.labels)
+
+
+def _adapters(model: Any) -> str:
+    """The first few, and whether there are others."""
+    shown = model.adapters[:_NAMED]
+    cut = model.more_adapters or len(shown) < len(model.adapters)
+    return ", ".join([*shown, *(["…"] if cut else [])])
 
 
 def _at_once(model: Any) -> str:

@@ -101,6 +101,8 @@ class Model(_message.Message):
     QUALITY_FIELD_NUMBER: _builtins.int
     LOADED_AT_FIELD_NUMBER: _builtins.int
     MAX_SOURCE_TOKENS_FIELD_NUMBER: _builtins.int
+    ADAPTERS_FIELD_NUMBER: _builtins.int
+    MORE_ADAPTERS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     default: _builtins.bool
@@ -129,6 +131,10 @@ class Model(_message.Message):
     """The most input tokens, special tokens included, of a model that reads its input apart from its output
     (encoder-decoder), so that a long output takes nothing from it. Unset where both share max_input_tokens.
     """
+    more_adapters: _builtins.bool
+    """Whether there are, or may be, others that it may name: they are too many to list, or could not be looked at just
+    now.
+    """
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other names it answers to."""
@@ -148,6 +154,12 @@ class Model(_message.Message):
     @_builtins.property
     def loaded_at(self) -> _timestamp_pb2.Timestamp:
         """When this instance of it was ready to serve."""
+
+    @_builtins.property
+    def adapters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The LoRA adapters that a call of this principal may name: its tenant's own and those for all, in the order of name,
+        at most 500. Others' are not told.
+        """
 
     def __init__(
         self,
@@ -169,10 +181,12 @@ class Model(_message.Message):
         quality: _builtins.float | None = ...,
         loaded_at: _timestamp_pb2.Timestamp | None = ...,
         max_source_tokens: _builtins.int | None = ...,
+        adapters: _abc.Iterable[_builtins.str] | None = ...,
+        more_adapters: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_batch", b"_max_batch", "_max_candidates", b"_max_candidates", "_max_output_tokens", b"_max_output_tokens", "_max_source_tokens", b"_max_source_tokens", "_quality", b"_quality", "dimensions", b"dimensions", "loaded_at", b"loaded_at", "max_batch", b"max_batch", "max_candidates", b"max_candidates", "max_output_tokens", b"max_output_tokens", "max_source_tokens", b"max_source_tokens", "quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_batch", b"_max_batch", "_max_candidates", b"_max_candidates", "_max_output_tokens", b"_max_output_tokens", "_max_source_tokens", b"_max_source_tokens", "_quality", b"_quality", "aliases", b"aliases", "capabilities", b"capabilities", "default", b"default", "device", b"device", "dimensions", b"dimensions", "dtype", b"dtype", "labels", b"labels", "loaded_at", b"loaded_at", "max_batch", b"max_batch", "max_candidates", b"max_candidates", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "max_source_tokens", b"max_source_tokens", "name", b"name", "prompt_names", b"prompt_names", "quality", b"quality", "quantisation", b"quantisation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_batch", b"_max_batch", "_max_candidates", b"_max_candidates", "_max_output_tokens", b"_max_output_tokens", "_max_source_tokens", b"_max_source_tokens", "_quality", b"_quality", "adapters", b"adapters", "aliases", b"aliases", "capabilities", b"capabilities", "default", b"default", "device", b"device", "dimensions", b"dimensions", "dtype", b"dtype", "labels", b"labels", "loaded_at", b"loaded_at", "max_batch", b"max_batch", "max_candidates", b"max_candidates", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "max_source_tokens", b"max_source_tokens", "more_adapters", b"more_adapters", "name", b"name", "prompt_names", b"prompt_names", "quality", b"quality", "quantisation", b"quantisation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dimensions: _TypeAlias = _typing.Literal["dimensions"]  # noqa: Y015
     _WhichOneofArgType__dimensions: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions"]  # noqa: Y015

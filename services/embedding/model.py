@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoConfig, AutoTokenizer
 
-from meshgate.runtime.config import ConfigError
 from services import device
+from services.embedding.card import Card, read_card
 from services.embedding.config import ModelConfig
 from services.encoder import Encoder, Pooling, first_lengths, load_encoder
 from services.models import source
@@ -38,15 +36,6 @@ class Item:
     model: Runnable
     tokens: Tokens
     pooling: Pooling
-
-
-@dataclass(frozen=True)
-class Card:
-    """What sentence-transformers' files say of a model; the usual where there are none."""
-
-    pooling: Pooling = Pooling.MEAN
-    max_tokens: int | None = None
-    prompts: Mapping[str, str] = field(default_factory=dict)
 
 
 class EmbeddingModel:
@@ -93,40 +82,9 @@ def load(config: ModelConfig, key: str = "model") -> EmbeddingModel:
     with source.reading(key, directory):
         tokeniser: Any = AutoTokenizer.from_pretrained(directory)
         facts = AutoConfig.from_pretrained(directory)
-        card = read_card(directory)
+        card = read_card(directory, key)
         positions = int(getattr(facts, "max_position_embeddings", config.max_input_tokens))
         bounds = (config.max_input_tokens, positions, card.max_tokens or config.max_input_tokens)
         reader = Tokeniser(tokeniser.backend_tokenizer, min(bounds))
         encoder = load_encoder(config, key, directory, where, reader, tokeniser.pad_token_id or 0)
     return EmbeddingModel(encoder, reader, card)
-
-
-def read_card(folder: Path) -> Card:
-    """Reads what sentence-transformers keeps beside a model. Raises ConfigError for a pooling that we don't have."""
-    pooling = _read(folder / "1_Pooling" / "config.json")
-    return Card(
-        pooling=_pooling(pooling),
-        max_tokens=_read(folder / "sentence_bert_config.json").get("max_seq_length"),
-        prompts=_read(folder / "config_sentence_transformers.json").get("prompts") or {},
-    )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return found if isinstance(found, dict) else {}
-
-
-def _pooling(config: Mapping[str, Any]) -> Pooling:
-    modes = {
-        "pooling_mode_mean_tokens": Pooling.MEAN,
-        "pooling_mode_cls_token": Pooling.CLS,
-        "pooling_mode_lasttoken": Pooling.LAST,
-    }
-    asked = [name for name, on in config.items() if name.startswith("pooling_mode_") and on is True]
-    if not asked:
-        return Pooling.MEAN
-    if len(asked) != 1 or asked[0] not in modes:
-        raise ConfigError(f"model.source: the model's pooling is not served: {', '.join(asked)}")
-    return modes[asked[0]]

@@ -15,7 +15,7 @@ from typing import Final
 
 from meshgate.errors import DeadlineExceeded, Unavailable
 from services.batching.pace import Pace
-from services.batching.room import Room
+from services.batching.room import Refusal, Room
 
 _RETRY_LEAST: Final = 0.05
 _RETRY_MOST: Final = 30.0
@@ -39,10 +39,10 @@ class Admission:
         self._freed_at: float | None = None
         self._seconds_each: float | None = None
 
-    def close(self) -> None:
-        """Those who wait are told that the server stops. Those who come later hear it from the engine."""
-        self.candidates.close(_draining)
-        self.tokens.close(_draining)
+    def close(self, why: Refusal | None = None) -> None:
+        """Those who wait are told `why`, or that the server stops. Those who come later hear it from the engine."""
+        self.candidates.close(why or _draining)
+        self.tokens.close(why or _draining)
 
     @asynccontextmanager
     async def places(self, tenant: str, count: int, *, wait: bool, remaining: float | None) -> AsyncIterator[None]:

@@ -14,10 +14,11 @@ from meshgate.v1 import generation_pb2, generation_pb2_grpc, models_pb2, models_
 from services.generation import launch, parallel
 from services.generation.config import GenerationConfig, ModelConfig
 from services.generation.launch import Launch
+from services.generation.listing import Listing
 from services.generation.parallel import Ranks
+from services.generation.refusals import Refusals
 from services.generation.served import Models, Served
 from services.generation.servicer import GenerationServicer
-from services.models.listing import ModelServicer
 from services.models.place import Place, Table
 from services.models.swap import Swap
 from services.models.watch import Watch
@@ -37,6 +38,7 @@ class App:
         self.failed = asyncio.Event()
         self._config = config
         self._place: Models = Place()
+        self._refusals = Refusals()
         loop = asyncio.get_running_loop()
         self._launch = Launch(config, ranks, lambda: loop.call_soon_threadsafe(self.failed.set))
         self._swap = Swap[ModelConfig, Served](self._launch.load)
@@ -47,6 +49,8 @@ class App:
         readings.gauge("meshgate_generation_queued_tokens", "Tokens of prompts in hand.", self._tokens, "model")
         readings.counter("meshgate_generation_shed_total", "Calls ended for want of memory.", self._shed, "model")
         readings.gauge("meshgate_generation_rows", "Sequences that memory suffices for.", self._rows, "model")
+        readings.counter("meshgate_generation_refused_total", "Calls not let in.", self._refused, "reason")
+        readings.counter("meshgate_generation_cached_tokens_total", "Prompt tokens not read.", self._cached, "model")
         self._exposition = Exposition(config.metrics, readings)
 
     async def start(self) -> None:
@@ -64,8 +68,9 @@ class App:
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """Adds the servicers and returns their full service names."""
-        generation_pb2_grpc.add_GenerationServiceServicer_to_server(GenerationServicer(self._place), server)
-        models_pb2_grpc.add_ModelServiceServicer_to_server(ModelServicer(lambda: self._place.get().cards), server)
+        servicer = GenerationServicer(self._place, self._refusals)
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server(servicer, server)
+        models_pb2_grpc.add_ModelServiceServicer_to_server(Listing(self._place), server)
         files = ((generation_pb2, "GenerationService"), (models_pb2, "ModelService"))
         return [file.DESCRIPTOR.services_by_name[name].full_name for file, name in files]
 
@@ -87,6 +92,13 @@ class App:
 
     def _rows(self) -> Mapping[str, float]:
         return {each.limits.name: each.headroom.rows for each in self._models()}
+
+    def _refused(self) -> Mapping[str, float]:
+        return self._refusals.by_reason
+
+    def _cached(self) -> Mapping[str, float]:
+        kept = {each.limits.name: each.prefixes for each in self._models()}
+        return {name: prefixes.recalled_tokens for name, prefixes in kept.items() if prefixes is not None}
 
     def _models(self) -> Sequence[Served]:
         return self._place.served.models if self._place.served is not None else ()

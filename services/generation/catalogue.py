@@ -9,8 +9,10 @@ from services.generation.limits import Limits
 from services.generation.loaded import LoadedModel
 
 
-def card(limits: Limits, causal: LoadedModel, *, chat: bool, default: bool) -> pb.Model:
-    """A model that is ready to serve from now on, and every limit of it."""
+def card(limits: Limits, causal: LoadedModel, *, chat: bool, default: bool, adapters: bool = False) -> pb.Model:
+    """A model that is ready to serve from now on, and every limit of it. Whether it may have `adapters`; which there
+    are depends on who asks.
+    """
     made = pb.Model(
         name=limits.name,
         aliases=limits.aliases,
@@ -24,6 +26,7 @@ def card(limits: Limits, causal: LoadedModel, *, chat: bool, default: bool) -> p
         device=causal.device,
         quantisation=causal.weights.quantisation,
         quality=causal.weights.quality,
+        more_adapters=adapters,
     )
     made.loaded_at.FromSeconds(int(time.time()))
     return made

@@ -2,7 +2,7 @@
 
 Others only put jobs into its inbox and set flags that it reads once a step. When a step fails for a reason that is not
 one sequence's, the thread tells everyone who waits, says so through `on_death`, and ends: nobody hangs on a dead
-engine.
+engine. A thread that hangs in a step can't tell anyone; `give_up` does.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from weakref import WeakValueDictionary
 
 from meshgate.errors import MeshError, Unavailable
 from services.generation.engine import Job, Listener, Ticket
@@ -41,6 +42,8 @@ class ContinuousEngine:
         self._enter_thread = enter_thread
         self._clock = clock
         self._inbox: deque[Group] = deque()
+        self._groups: WeakValueDictionary[int, Group] = WeakValueDictionary()
+        """By serial, each until nobody holds it. What the thread works on is its own, also where it hangs."""
         self._changed = threading.Condition()
         self._refusal: Callable[[], MeshError] | None = None
         self._abort = False
@@ -53,11 +56,12 @@ class ContinuousEngine:
         self._thread.start()
 
     def submit(self, job: Job, listener: Listener) -> Ticket:
-        """Queues a job. Thread-safe. Raises Unavailable when the engine is stopping (DRAINING) or dead."""
+        """Queues a job. Thread-safe. Raises Unavailable when it stops (DRAINING) or has failed (MODEL_FAILED)."""
         group = Group(job, listener, self._clock())
         with self._changed:
             if self._refusal is not None:
                 raise self._refusal()
+            self._groups[group.serial] = group
             self._inbox.append(group)
             self._changed.notify()
         return group
@@ -68,9 +72,18 @@ class ContinuousEngine:
         return 0.0 if since is None else self._clock() - since
 
     def give_up(self) -> None:
-        """The thread hangs: nobody is let in, and `stop` does not wait for it. Who is in is for the server to end."""
+        """The thread hangs: who is in is told so at once, nobody is let in, and `stop` does not wait for it."""
         self._hangs = True
         self._refuse(_dead)
+        for reference in self._groups.valuerefs():  # a list, made at once whatever the thread does
+            group = reference()
+            if group is not None:
+                group.fail(_dead())
+
+    @property
+    def refusal(self) -> Callable[[], MeshError] | None:
+        """Makes what callers are told once nobody is let in."""
+        return self._refusal
 
     async def stop(self, grace: float) -> None:
         """Refuses new jobs, lets those there are finish for `grace` seconds, then fails them."""
@@ -136,4 +149,4 @@ def _draining() -> Unavailable:
 
 
 def _dead() -> Unavailable:
-    return Unavailable("the model stopped working", reason="BACKEND_UNAVAILABLE", retry_after=5.0)
+    return Unavailable("the model failed", reason="MODEL_FAILED", retry_after=5.0)

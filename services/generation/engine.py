@@ -165,4 +165,4 @@ class Engine(Protocol):
     """Runs jobs."""
 
     def submit(self, job: Job, listener: Listener) -> Ticket:
-        """Queues a job. Thread-safe. Raises Unavailable when the engine is stopping (DRAINING) or dead."""
+        """Queues a job. Thread-safe. Raises Unavailable when it stops (DRAINING) or has failed (MODEL_FAILED)."""

@@ -74,6 +74,7 @@ class Launch:
             self._leader = Leader(causal, self._ranks, self._failed)
         tokens = TokenBytes(tokenizer, causal.vocabulary_size, fresh=causal.source is not None)
         pace, headroom = Pace(self._engine.prefill_tokens), Headroom(self._engine.max_batch)
+        prefixes = self._prefixes(causal)
         adapting, loadable = adapters.opened(settings.adapters, causal.module, key)
         stepper = Stepper(
             self._leader or causal,
@@ -84,7 +85,7 @@ class Launch:
             reading=pace,
             headroom=headroom,
             adapting=adapting,
-            prefixes=self._prefixes(causal),
+            prefixes=prefixes,
         )
         engine = ContinuousEngine(stepper, on_death=self._failed, enter_thread=causal.enter_thread)
         grammars = _grammars(tokens, causal, tokenizer)
@@ -98,6 +99,7 @@ class Launch:
             headroom,
             grammars,
             loadable,
+            prefixes,
             default=key == "model",
         )
         self._running[engine] = _Beside(served.tokenising, entrance, loadable)
@@ -109,8 +111,8 @@ class Launch:
     async def stop(self, grace: float) -> None:
         """Lets what runs finish for at most `grace` seconds, then fails it. Leaves no thread."""
         self._vigil.stop()
-        for beside in self._running.values():
-            beside.admission.close()
+        for engine, beside in self._running.items():
+            beside.admission.close(engine.refusal)
         await asyncio.gather(*(engine.stop(grace) for engine in tuple(self._running)), *self._ending)
         if self._leader is not None:
             await asyncio.to_thread(self._leader.stop)
@@ -135,6 +137,7 @@ class Launch:
         headroom: Headroom,
         grammars: Grammars | None,
         loadable: Adapters | None,
+        prefixes: Prefixes | None,
         *,
         default: bool,
     ) -> Served:
@@ -149,9 +152,11 @@ class Launch:
             max_candidates=min(limits.CANDIDATES, capacity),
             vocabulary_size=causal.vocabulary_size,
         )
-        card = catalogue.card(bounds, causal, chat=prompts.chat, default=default)
+        card = catalogue.card(bounds, causal, chat=prompts.chat, default=default, adapters=loadable is not None)
         tokenising = Tokenising(capacity + _COUNTING)
-        return Served(engine, prompts, bounds, entrance, headroom, tokenising, card, Life(), grammars, loadable)
+        return Served(
+            engine, prompts, bounds, entrance, headroom, tokenising, card, Life(), grammars, loadable, prefixes
+        )
 
     def _over(self, engine: ContinuousEngine) -> None:
         """The model is replaced and no call is left on it. Called wherever its last reference goes."""

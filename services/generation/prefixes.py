@@ -51,6 +51,8 @@ class Prefixes:
 
     def __init__(self, model: Keeping, blocks: int) -> None:
         """Room for so many blocks."""
+        self.recalled_tokens = 0
+        """Tokens of prompts that were not read anew. May be read on any thread."""
         self._model = model
         self._room = blocks
         self._free = list(range(blocks))
@@ -67,6 +69,7 @@ class Prefixes:
         found = self._find(job, (len(job.prompt) - 1) // BLOCK)
         for place, block in enumerate(found):
             self._model.recall(block.slot, row, place * BLOCK)
+        self.recalled_tokens += len(found) * BLOCK
         return len(found) * BLOCK
 
     def keep(self, job: Job, row: int) -> None:

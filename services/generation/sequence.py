@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Sequence as Row
 from typing import TYPE_CHECKING
 
+from meshgate.errors import MeshError
 from services.generation.detokenise import Detokeniser, TokenBytes
 from services.generation.engine import (
     Delta,
@@ -21,6 +23,8 @@ from services.generation.stop import StopScanner
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_log = logging.getLogger(__name__)
 
 _serials = itertools.count()
 
@@ -46,6 +50,16 @@ class Group:
     def cancel(self) -> None:
         """Ends the job within a step."""
         self._cancelled = True
+
+    def fail(self, error: MeshError) -> None:
+        """Tells the listener, once, that the job can't go on; it ends within a step, if there is another."""
+        if self.failed:
+            return
+        self.failed = True
+        try:
+            self.listener.failed(error)
+        except Exception:  # whoever asked is gone
+            _log.exception("a listener failed")
 
     def verdict(self, now: float) -> FinishReason | None:
         """Why all of it has to end now, if it has to."""

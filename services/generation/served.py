@@ -11,6 +11,7 @@ from services.generation.constraints import Grammars
 from services.generation.engine import Engine
 from services.generation.headroom import Headroom
 from services.generation.limits import Limits
+from services.generation.prefixes import Prefixes
 from services.generation.prompt import PromptReader
 from services.generation.tokenising import Tokenising
 from services.models.place import Place, Table
@@ -35,6 +36,7 @@ class Served:
     grammars: Grammars | None
     """None of a model that has no token to end with: what it makes can't be constrained."""
     adapters: Adapters | None = None
+    prefixes: Prefixes | None = None
 
 
 Models = Place[Table[Served]]

@@ -18,6 +18,7 @@ from services.generation.constraints import Grammar
 from services.generation.engine import Adapter, Job, Ticket
 from services.generation.limits import Limits
 from services.generation.outputs import Outputs
+from services.generation.refusals import Refusals
 from services.generation.served import Models, Served
 
 if TYPE_CHECKING:
@@ -30,18 +31,22 @@ _ANSWER_SECONDS = 0.02
 class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     """Serves the models. Raises kinds of MeshError; the interceptor makes them statuses."""
 
-    def __init__(self, place: Models) -> None:
+    def __init__(self, place: Models, refusals: Refusals | None = None) -> None:
+        """Calls that are not let in are counted in `refusals`."""
         self._place = place
+        self._refusals = refusals or Refusals()
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
         """Every candidate whole."""
-        served = self._find(request, context)
-        call = _Call(request, served.limits, context)
-        whole = [wire.Whole(index) for index in range(call.candidates)]
-        async with _running(served, call, wait=False) as running:
-            async for deltas in running.outputs:
-                for delta in deltas:
-                    whole[delta.candidate].add(delta)
+        with self._refusals.counted() as door:
+            served = self._find(request, context)
+            call = _Call(request, served.limits, context)
+            whole = [wire.Whole(index) for index in range(call.candidates)]
+            async with _running(served, call, wait=False) as running:
+                door.enter()
+                async for deltas in running.outputs:
+                    for delta in deltas:
+                        whole[delta.candidate].add(delta)
         running.report(call, context)
         return pb.GenerateResponse(
             candidates=[each.candidate() for each in whole], usage=running.usage(), model=served.limits.name
@@ -51,24 +56,27 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self, request: pb.GenerateStreamRequest, context: Context
     ) -> AsyncIterator[pb.GenerateStreamResponse]:
         """Deltas as they are made; usage in the last message."""
-        if not request.HasField("request"):
-            raise InvalidArgument.of("request", "required")
-        served = self._find(request.request, context, inside="request")
-        call = _Call(request.request, served.limits, context, inside="request")
-        model = served.limits.name
-        async with _running(served, call, wait=True) as running:
-            async for deltas in running.outputs:
-                usage = running.usage() if running.outputs.ended else None
-                if usage is not None:
-                    running.report(call, context)
-                yield pb.GenerateStreamResponse(deltas=map(wire.delta, deltas), usage=usage, model=model)
-                model = ""
+        with self._refusals.counted() as door:
+            if not request.HasField("request"):
+                raise InvalidArgument.of("request", "required")
+            served = self._find(request.request, context, inside="request")
+            call = _Call(request.request, served.limits, context, inside="request")
+            model = served.limits.name
+            async with _running(served, call, wait=True) as running:
+                door.enter()
+                async for deltas in running.outputs:
+                    usage = running.usage() if running.outputs.ended else None
+                    if usage is not None:
+                        running.report(call, context)
+                    yield pb.GenerateStreamResponse(deltas=map(wire.delta, deltas), usage=usage, model=model)
+                    model = ""
 
     async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:
         """How long an input is, template included. An input longer than the model takes is counted as well."""
-        served = self._find(request, context)
-        validate.check_input(request, served.limits)
-        tokens = len(await _tokens(request, served))
+        with self._refusals.counted():
+            served = self._find(request, context)
+            validate.check_input(request, served.limits)
+            tokens = len(await _tokens(request, served))
         metadata.report_usage(context, tokens)
         return pb.CountTokensResponse(input_tokens=tokens, model=served.limits.name)
 

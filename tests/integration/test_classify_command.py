@@ -52,5 +52,18 @@ async def test_pairs_labels_and_spans(run: Run) -> None:
         place = [str(span["start"]), str(span["end"])]
         assert (text[span["start"] : span["end"]] in line, line.split()[-2:]) == (True, place)
 
+    words = json.loads((await run(text, "--model", "tagger", "--token-grouping", "words", "--json")).stdout)["results"][
+        0
+    ]
+    assert [text[each["start"] : each["end"]] for each in words["spans"]] == text.split()
+
     refused = await run("x", "--pair", "y", "--model", "tagger")
     assert (refused.exit_code, "inputs[0].text_pair: this model takes one text" in refused.stderr) == (1, True)
+
+
+async def test_a_text_that_is_too_long_is_refused_or_cut(run: Run) -> None:
+    text = " ".join("a" * 100)
+    refused, cut = await run(text, "--model", "colour"), await run(text, "--model", "colour", "--truncate", "--json")
+    assert (refused.exit_code, "inputs[0]" in refused.stderr) == (1, True)
+    (result,) = json.loads(cut.stdout)["results"]
+    assert (result["truncated"], result["tokens"]) == (True, 64)

@@ -38,6 +38,8 @@ from tests.tinymodels.bert import build_tiny_bert, build_tiny_classifier
 from tests.tinymodels.llama import build_tiny_llama
 
 HANG_SECONDS = 2.0
+DRAIN_SECONDS = 60
+"""Longer than the test takes: callers are told before it is over."""
 ENGINE = {"hang_seconds": HANG_SECONDS, "threads": 1}
 
 
@@ -52,10 +54,6 @@ class Service:
     model: Any
     method: str
     """Of the model, which hangs."""
-    reason: str
-    """What callers in hand are told."""
-    drain_seconds: int
-    """Those of an encoder are told at once, however long; those of the generation service when it is over."""
 
 
 def embedding(server: ServerConfig, folder: Path) -> Application:
@@ -75,6 +73,12 @@ def generation(server: ServerConfig, folder: Path) -> Application:
     return Generation(GenerationConfig.model_validate({"server": server, "model": section, "engine": ENGINE}))
 
 
+def generation_with_one_place(server: ServerConfig, folder: Path) -> Application:
+    section = {"source": str(build_tiny_llama(folder)), "dtype": "float32", "device": "cpu"}
+    engine = {**ENGINE, "max_batch": 1, "max_queue": 0}
+    return Generation(GenerationConfig.model_validate({"server": server, "model": section, "engine": engine}))
+
+
 def embed(channel: grpc.aio.Channel) -> Any:
     stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(channel)
     return stub.Embed(embedding_pb2.EmbedRequest(inputs=["a"]))
@@ -90,8 +94,15 @@ def generate(channel: grpc.aio.Channel) -> Any:
     return stub.Generate(generation_pb2.GenerateRequest(prompt="a", max_output_tokens=3))
 
 
+async def stream(channel: grpc.aio.Channel) -> None:
+    stub: Any = generation_pb2_grpc.GenerationServiceStub(channel)
+    request = generation_pb2.GenerateRequest(prompt="a", max_output_tokens=3)
+    async for _ in stub.GenerateStream(generation_pb2.GenerateStreamRequest(request=request)):
+        pass
+
+
 SERVICES = [
-    Service("embedding", "meshgate.v1.EmbeddingService", embedding, embed, EmbeddingModel, "run", "MODEL_FAILED", 60),
+    Service("embedding", "meshgate.v1.EmbeddingService", embedding, embed, EmbeddingModel, "run"),
     Service(
         "classification",
         "meshgate.v1.ClassificationService",
@@ -99,10 +110,9 @@ SERVICES = [
         classify,
         Classifier,
         "rows",
-        "MODEL_FAILED",
-        60,
     ),
-    Service("generation", "meshgate.v1.GenerationService", generation, generate, CausalModel, "read", "UNAVAILABLE", 1),
+    Service("generation", "meshgate.v1.GenerationService", generation, generate, CausalModel, "read"),
+    Service("generation", "meshgate.v1.GenerationService", generation_with_one_place, stream, CausalModel, "decode"),
 ]
 
 
@@ -146,7 +156,7 @@ async def test_a_model_that_hangs_ends_the_process_and_fails_its_callers(
         listen=f"127.0.0.1:{unused_tcp_port}",
         tls=meshes.identity(tmp_path, service.name),
         peers={"/meshgate.v1.*": [meshes.GATEWAY_ID], "/grpc.health.v1.*": [meshes.GATEWAY_ID]},
-        drain_seconds=service.drain_seconds,
+        drain_seconds=DRAIN_SECONDS,
     )
     (tmp_path / "model").mkdir()
     running = asyncio.create_task(serve(server, service.build(server, tmp_path / "model")))
@@ -159,6 +169,6 @@ async def test_a_model_that_hangs_ends_the_process_and_fails_its_callers(
         await service.call(channel)
         hang.begin()
         for error in await asyncio.gather(*(meshes.refused(service.call(channel)) for _ in range(3))):
-            assert (type(error), error.reason) == (errors.Unavailable, service.reason)
+            assert (type(error), error.reason) == (errors.Unavailable, "MODEL_FAILED")
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
         assert await running == 1

@@ -156,7 +156,7 @@ async def test_a_rank_that_is_killed_within_a_step_ends_the_service(prepared: tu
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             while await stream.read() is not channel.EOF:
                 pass
-        assert status.from_rpc_error(refused.value).reason == "BACKEND_UNAVAILABLE"
+        assert status.from_rpc_error(refused.value).reason == "MODEL_FAILED"
         assert [state async for state in states] == [health_pb2.HealthCheckResponse.NOT_SERVING]
         assert await first.wait() == 1
 

@@ -116,6 +116,10 @@ def test_what_cant_be_said_is_refused_before_it_is_sent(
         (("--scores", "raw"), pb.ClassifyOptions(score_function=pb.SCORE_FUNCTION_NONE)),
         (("--scores", "sigmoid"), pb.ClassifyOptions(score_function=pb.SCORE_FUNCTION_SIGMOID)),
         (("--scores", "softmax"), pb.ClassifyOptions(score_function=pb.SCORE_FUNCTION_SOFTMAX)),
+        (("--truncate",), pb.ClassifyOptions(truncate=True)),
+        (("--token-grouping", "spans"), pb.ClassifyOptions(token_grouping=pb.TOKEN_GROUPING_SPANS)),
+        (("--token-grouping", "words"), pb.ClassifyOptions(token_grouping=pb.TOKEN_GROUPING_WORDS)),
+        (("--token-grouping", "tokens"), pb.ClassifyOptions(token_grouping=pb.TOKEN_GROUPING_TOKENS)),
     ],
 )
 def test_what_is_asked_for(wire: Wire, flags: tuple[str, ...], options: pb.ClassifyOptions) -> None:

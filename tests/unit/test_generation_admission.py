@@ -124,3 +124,15 @@ async def test_who_waits_when_the_server_stops_is_told() -> None:
         with pytest.raises(Unavailable) as refused:
             await waiting
         assert refused.value.reason == "DRAINING"
+
+
+async def test_who_waits_when_the_model_fails_is_told_that() -> None:
+    entrance = admission(1)
+    async with AsyncExitStack() as stack:
+        await hold(stack, entrance, "a")
+        waiting = asyncio.create_task(hold(stack, entrance, "b", wait=True))
+        await asyncio.sleep(0)
+        entrance.close(lambda: Unavailable("the model failed", reason="MODEL_FAILED"))
+        with pytest.raises(Unavailable) as refused:
+            await waiting
+        assert refused.value.reason == "MODEL_FAILED"

@@ -70,11 +70,11 @@ async def test_a_step_that_fails_fails_everyone_and_says_so() -> None:
     assert engine.died.wait(SECONDS)
     for one in heard:
         assert isinstance(one.error, Unavailable)
-        assert one.error.reason == "BACKEND_UNAVAILABLE"
+        assert one.error.reason == "MODEL_FAILED"
         assert "secret" not in str(one.error)
     with pytest.raises(Unavailable) as refused:
         engine.submit(greedy("c"), Heard())
-    assert refused.value.reason == "BACKEND_UNAVAILABLE"
+    assert refused.value.reason == "MODEL_FAILED"
     await engine.stop(0)
 
 

@@ -36,21 +36,27 @@ def engine(model: CountingModel) -> ContinuousEngine:
     return ContinuousEngine(stepper, on_death=lambda: None)
 
 
-async def test_a_step_that_hangs_ends_the_process_and_lets_nobody_in() -> None:
+async def test_a_step_that_hangs_ends_the_process_tells_who_is_in_and_lets_nobody_in() -> None:
     model, failed = Hanging(), asyncio.Event()
     made = engine(model)
     made.start()
     vigil = Vigil(lambda: [made], 0.05, failed.set)
-    made.submit(greedy("a"), Heard())
+    read, queued = Heard(), Heard()
+    made.submit(greedy("a"), read)
+    made.submit(greedy("b"), queued)
     async with asyncio.timeout(10):
         await failed.wait()
+        for heard in (read, queued):
+            assert heard.error is not None
+            assert heard.error.reason == "MODEL_FAILED"
         with pytest.raises(Unavailable) as refused:
             made.submit(greedy("b"), Heard())
-        assert refused.value.reason == "BACKEND_UNAVAILABLE"
+        assert refused.value.reason == "MODEL_FAILED"
         await made.stop(5)
     vigil.stop()
     model.go_on.set()
     await asyncio.to_thread(made._thread.join, 10)
+    assert not read.steps, "nothing after an error"
 
 
 async def test_an_engine_without_work_or_with_short_steps_does_not_hang() -> None:

@@ -15,13 +15,16 @@ from weakref import WeakValueDictionary
 from meshgate.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable
 from services.generation.adapters.lora import Fitting, LoRA
 from services.generation.adapters.refusals import unusable
-from services.generation.adapters.shelf import SHARED, Found, Shelf, folder_of
+from services.generation.adapters.shelf import SHARED, Found, Names, Shelf, folder_of
 from services.generation.tokenising import Tokenising
 
 _WAIT_MOST: Final = 60.0
 """Seconds that a call waits for an adapter that has no deadline."""
 _HANDS: Final = 256
 """Looks, and loadings, that may be in hand."""
+_LISTS: Final = 32
+"""Lists that may be; on threads of their own, so that who asks for many keeps nobody's call waiting."""
+_LIST_SECONDS: Final = 1.0
 
 
 class Adapters:
@@ -41,6 +44,7 @@ class Adapters:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._looks = Tokenising(_HANDS, "looking")
         self._loads = Tokenising(_HANDS, "loading")
+        self._lists = Tokenising(_LISTS, "listing")
 
     async def find(self, tenant: str, name: str, remaining: float | None) -> LoRA:
         """A tenant's adapter, or one for all. Raises NotFound (ADAPTER_NOT_FOUND), InvalidArgument (ADAPTER_UNUSABLE),
@@ -52,6 +56,16 @@ class Adapters:
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before the adapter was there") from None
 
+    async def names(self, tenant: str) -> Names:
+        """What a tenant may name. Raises Unavailable (OVERLOADED, DRAINING), DeadlineExceeded where the disk takes
+        longer than a second, and Internal.
+        """
+        try:
+            async with asyncio.timeout(_LIST_SECONDS):
+                return await self._lists.run(self._shelf.names, tenant)
+        except TimeoutError:
+            raise DeadlineExceeded("the adapters could not be listed in time") from None
+
     def preload(self, tenant: str, name: str) -> None:
         """Loads one before anything is served; blocks. Raises as `find` does."""
         found = self._shelf.look(tenant, name)
@@ -61,6 +75,7 @@ class Adapters:
         """Ends the threads once they have done what they are at."""
         self._looks.close()
         self._loads.close()
+        self._lists.close()
 
     async def _look(self, tenant: str, name: str) -> Found:
         try:

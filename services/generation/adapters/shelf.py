@@ -16,6 +16,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import quote
@@ -28,6 +29,10 @@ NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 _TENANT: Final = re.compile(r"[A-Za-z0-9][!-~]{0,127}", re.ASCII)
 SHARED: Final = ""
 """The folder of adapters that are for all."""
+LISTED: Final = 500
+"""The most names that a tenant is told."""
+_LOOKED: Final = 10_000
+"""The most entries of a folder that are looked at for them, some milliseconds' worth."""
 CONFIG: Final = "adapter_config.json"
 WEIGHTS: Final = "adapter_model.safetensors"
 _PICKLE: Final = "adapter_model.bin"
@@ -46,6 +51,15 @@ class Found(NamedTuple):
     folder: str
     name: str
     stamp: Stamp
+
+
+class Names(NamedTuple):
+    """What a tenant may name."""
+
+    names: list[str]
+    """In their order."""
+    more: bool
+    """Whether there are, or may be, others."""
 
 
 class Files(NamedTuple):
@@ -75,6 +89,25 @@ class Shelf:
                         return Found(folder or SHARED, name, self._stamp(handle))
         raise absent()
 
+    def names(self, tenant: str) -> Names:
+        """A tenant's own adapters and those for all, its own first where they are too many. What is in a folder is not
+        looked at: whether an adapter can be used is said when it is named. Raises Internal.
+        """
+        own, more = self._names(folder_of(tenant))
+        shared, others = self._names(SHARED)
+        found = sorted(own) + sorted(shared - own)
+        return Names(sorted(found[:LISTED]), more or others or len(found) > LISTED)
+
+    def _names(self, folder: str | None) -> tuple[set[str], bool]:
+        """The names in a folder, and whether there may be others."""
+        with self._opened(folder, None) as handle:
+            if handle is None:
+                return set(), False
+            try:
+                return _listed(handle)
+            except OSError as error:
+                raise _unreadable(error) from None
+
     def read(self, found: Found) -> Files:
         """Raises what `look` raises, and Unavailable where it is no longer what was found."""
         with self._opened(found.folder, found.name) as handle:
@@ -86,8 +119,8 @@ class Shelf:
         return Files(config, weights)
 
     @contextmanager
-    def _opened(self, folder: str | None, name: str) -> Iterator[int | None]:
-        """A handle on an adapter's folder; None where there is none."""
+    def _opened(self, folder: str | None, name: str | None) -> Iterator[int | None]:
+        """A handle on an adapter's folder, or that of all of a tenant; None where there is none."""
         handle = None if folder is None else self._open(folder, name)
         try:
             yield handle
@@ -95,14 +128,14 @@ class Shelf:
             if handle is not None:
                 os.close(handle)
 
-    def _open(self, folder: str, name: str) -> int | None:
+    def _open(self, folder: str, name: str | None) -> int | None:
         root = self._directory if folder else self._shared
         if root is None:
             return None
         try:
             handle = os.open(root, _FOLDER)
-            for step in (folder, name) if folder else (name,):
-                handle = _into(handle, step)
+            for step in (folder, name):
+                handle = _into(handle, step) if step else handle
         except OSError as error:
             if error.errno in _ABSENT:
                 return None
@@ -148,6 +181,13 @@ def folder_of(tenant: str) -> str | None:
     None for who is nobody.
     """
     return quote(tenant, safe="") if _TENANT.fullmatch(tenant) else None
+
+
+def _listed(handle: int) -> tuple[set[str], bool]:
+    with os.scandir(handle) as entries:
+        looked = list(islice(entries, _LOOKED + 1))
+        folders = (each.name for each in looked[:_LOOKED] if each.is_dir(follow_symlinks=False))
+        return {name for name in folders if NAME.fullmatch(name)}, len(looked) > _LOOKED
 
 
 def _into(parent: int, name: str) -> int:

@@ -32,6 +32,8 @@ class Telling:
         """Tells everyone what was made since the last time."""
         made, self._made = self._made, {}
         for group, deltas in made.items():
+            if group.failed:  # between two of its tokens, as the thread seemed to hang
+                continue
             try:
                 group.listener.deltas(deltas)
             except Exception:  # whoever asked is gone
@@ -44,14 +46,13 @@ class Telling:
             _log.error("a sequence failed", exc_info=error)
             error = self._answer(error)
         self._made.pop(group, None)
-        if not group.failed:
-            _failed(group, error)
+        group.fail(error)
 
     def fail_all(self, groups: Iterable[Group], error: MeshError) -> None:
         """No call can go on."""
         self._made = {}
         for group in groups:
-            _failed(group, error)
+            group.fail(error)
 
     def _answer(self, error: Exception) -> MeshError:
         if judge(error) is not Fault.MEMORY:
@@ -59,11 +60,3 @@ class Telling:
         self._headroom.shed += 1
         error.with_traceback(None)  # its frames keep what memory there was
         return no_memory()
-
-
-def _failed(group: Group, error: MeshError) -> None:
-    group.failed = True
-    try:
-        group.listener.failed(error)
-    except Exception:
-        _log.exception("a listener failed")
