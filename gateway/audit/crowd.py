@@ -3,7 +3,9 @@
 PostgreSQL has commit_siblings and commit_delay for this: where few calls are under way nobody waits for company that
 will not come. Its delay is fixed; here it is a part of what calls take just now, which Little's law tells from how many
 are under way and how often one ends. So a wait is short beside a call's own time, whether that is a millisecond or a
-minute, and the busier the gateway, the fewer syncs each call pays for.
+minute, and the busier the gateway, the fewer syncs each call pays for. Where calls take their time because a model
+does, there are few syncs, the processor has better things to wait for than records, and each call's wait is one less
+for the model to work on: so the more calls there are, the longer one waits, and not the longer they take.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from typing import Final
 SIBLINGS: Final = 5
 """So many calls under way, and a group that waits for more records will get them. PostgreSQL's default too."""
 _PART: Final = 0.2
+_EACH: Final = 0.0001
+"""Seconds for each call under way, about what a sync takes of the processor."""
 _WEIGHT: Final = 0.1
 """Of the newest interval between two ends, in their running mean."""
 
@@ -46,7 +50,7 @@ class Crowd:
         self._measure()
         if self.expected - self._committing < SIBLINGS:
             return 0.0
-        return min(self._longest, _PART * self.expected * self._interval)
+        return min(self._longest, self.expected * min(_EACH, _PART * self._interval))
 
     def _measure(self) -> None:
         if self._ended:
