@@ -20,6 +20,8 @@ _LEARNT: Final = 0.25
 """Of the newest step in what is known of a number of threads."""
 _FIRST, _SOONEST, _LATEST = 2, 16, 1024
 """Steps before one tries another number: at first, then at least, and at most."""
+_TRIES: Final = 2
+"""Steps of a trial, of which the fastest counts: with a new number, what multiplies may have to be made."""
 _MUCH: Final = 1.2
 """So many times slower, and it is tried half as often."""
 
@@ -67,8 +69,8 @@ class _Size:
     def __init__(self, choices: int) -> None:
         self._seconds: list[float | None] = [None] * choices
         self._best = self._tried = choices - 1
-        self._fresh = True
-        """Whether the best was not used since it is that."""
+        self._trial: list[float] = []
+        """What the steps of the trial took that is under way."""
         self._wait, self._left = _SOONEST, _FIRST
 
     def next(self) -> int:
@@ -76,7 +78,8 @@ class _Size:
         self._left -= 1
         if self._left > 0:
             return self._best
-        self._tried = self._beside()
+        if not self._trial:
+            self._tried = self._beside()
         return self._tried
 
     def _beside(self) -> int:
@@ -87,28 +90,27 @@ class _Size:
 
     def learn(self, choice: int, seconds: float) -> None:
         """A step with that choice took so long."""
+        if choice != self._best:
+            self._try(choice, seconds)
+            return
         known = self._seconds[choice]
-        if known is None or choice != self._best or self._fresh:  # what was known is from long ago
-            self._seconds[choice] = seconds
-        else:
-            self._seconds[choice] = known + _LEARNT * (seconds - known)
-        if choice == self._best:
-            self._fresh = False
-        else:
-            self._schedule(seconds)
-        self._choose()
+        self._seconds[choice] = seconds if known is None else known + _LEARNT * (seconds - known)
+        others = [each for each in self._seconds if each is not None]
+        if self._seconds[choice] != min(others):
+            self._left = min(self._left, 1)  # it became slow: how fast is another now?
 
-    def _schedule(self, seconds: float) -> None:
-        best = self._seconds[self._best]
-        worse = best is not None and seconds > best * _MUCH
+    def _try(self, choice: int, seconds: float) -> None:
+        self._trial.append(seconds)
+        if len(self._trial) < _TRIES:
+            return
+        fastest, best = min(self._trial), self._seconds[self._best]
+        self._seconds[choice] = fastest
+        self._trial.clear()
+        worse = best is not None and fastest > best * _MUCH
         self._wait = min(self._wait * 2, _LATEST) if worse else _SOONEST
         self._left = self._wait
-
-    def _choose(self) -> None:
-        best = min((seconds, choice) for choice, seconds in enumerate(self._seconds) if seconds is not None)[1]
-        if best != self._best:
-            self._best, self._fresh = best, True
-            self._wait = self._left = _SOONEST
+        if best is None or fastest < best:
+            self._best, self._wait, self._left = choice, _SOONEST, _SOONEST
 
 
 def _like(count: int) -> int:

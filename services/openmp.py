@@ -9,13 +9,18 @@ microseconds, and then sleep; and where even that is too much a step takes fewer
 from __future__ import annotations
 
 import os
+import sys
 from typing import Final
 
 _SPINS: Final = 2000
 """Rounds of libgomp, which comes with torch on Linux: fewer left threads asleep between two products, ten times as many
-gained nothing.
+gained nothing. It takes half of them where it has more threads than there are cores, asleep as they may be, which is so
+once a model was loaded by one thread and is run by another; but none at all unless the policy is ACTIVE.
 """
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # of other runtimes; libgomp heeds the number of spins first
-if os.environ["OMP_WAIT_POLICY"].upper() == "PASSIVE":
-    os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
+if "OMP_WAIT_POLICY" not in os.environ:
+    if sys.platform == "linux":
+        os.environ["OMP_WAIT_POLICY"] = "ACTIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
+    else:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

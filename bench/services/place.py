@@ -54,7 +54,7 @@ class Place:
         each other, as those of the services do. Others' spin, as is OpenMP's way, unless OMP_WAIT_POLICY says
         otherwise.
         """
-        return self.environment(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT=_SPINS, **changes)
+        return self.environment(OMP_WAIT_POLICY="ACTIVE", GOMP_SPINCOUNT=_SPINS, **changes)
 
 
 def cores() -> int:

@@ -31,7 +31,7 @@ from services.encoder import first_lengths
 from services.models.config import SourceConfig, unique
 from services.models.listing import ModelServicer
 from services.models.place import Place
-from services.models.swap import Swap
+from services.models.swap import Swap, apart
 from services.models.watch import Watch
 from services.tokens import Cut, Tokeniser, Tokens
 from services.weights import compiling
@@ -132,7 +132,7 @@ class App:
         classifiers = await self._swap.load(sections)
         zero_shot = self._zero_shot
         if zero_shot is None and config.zero_shot is not None:
-            zero_shot = await asyncio.to_thread(_warm_zero_shot, config.zero_shot, config.engine)
+            zero_shot = await apart(_warm_zero_shot, config.zero_shot, config.engine)
         return _Loaded(list(zip(config.classifiers, classifiers, strict=True)), zero_shot)
 
     def _classifier(self, config: ClassifierConfig, key: str) -> Classifier:

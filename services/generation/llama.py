@@ -17,6 +17,7 @@ from torch.nn import functional
 from transformers import Cache
 
 from services.weights.joined import Part, product
+from services.weights.packing import fitted
 
 _KINDS: Final = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"})
 
@@ -51,17 +52,18 @@ class LlamaPass:
         """Scores after the last token of each row, float32 [rows, vocabulary], of ids and positions [rows, count];
         `mask` is true where a query may look, [rows or 1, 1, count, length].
         """
-        states = self._embed.index_select(0, tokens.flatten())
-        turn = self._turn(states, positions)
+        count, more = tokens.numel(), fitted(tokens.numel()) - tokens.numel()
+        states = self._embed.index_select(0, functional.pad(tokens.flatten(), (0, more)))
+        turn = self._turn(positions)
         added = torch.zeros(mask.shape, dtype=states.dtype).masked_fill_(~mask, float("-inf"))
         for layer in self._layers:
             states = layer(states, turn, added, cache)
-        last = states.view(*tokens.shape, -1)[:, -1]
-        made: Tensor = self._head(self._norm(last)).float()
+        last = states if tokens.shape[1] == 1 else states[:count].view(*tokens.shape, -1)[:, -1]
+        made: Tensor = self._head(self._norm(last))[: len(tokens)].float()
         return made
 
-    def _turn(self, states: Tensor, positions: Tensor) -> Turn:
-        cosine, sine = self._rotary(states, position_ids=positions)
+    def _turn(self, positions: Tensor) -> Turn:
+        cosine, sine = self._rotary(self._embed, position_ids=positions)
         half = sine.shape[-1] // 2
         return Turn(cosine[:, :, None], torch.cat([-sine[..., :half], sine[..., half:]], -1)[:, :, None])
 
@@ -91,7 +93,9 @@ class _Layer:
         self._queries = attention.q_proj.out_features // self._size
 
     def __call__(self, states: Tensor, turn: Turn, mask: Tensor, cache: Cache) -> Tensor:
-        """Tokens [rows x count, dimensions] to the same."""
+        """Tokens [rows x count, dimensions] to the same; those beyond that are there to be multiplied (packing.fitted)
+        and attend to nothing.
+        """
         states = self._output.added(self._attend(self._inputs(self._before(states)), turn, mask, cache), states)
         gates, ups = self._wide(self._between(states)).chunk(2, -1)
         return self._narrow.added(functional.silu(gates).mul_(ups), states)
@@ -99,15 +103,16 @@ class _Layer:
     def _attend(self, inputs: Tensor, turn: Turn, mask: Tensor, cache: Cache) -> Tensor:
         """Queries, keys and values of the tokens, as they come out of one product, to [rows x count, dimensions]."""
         rows, count = turn.cosine.shape[:2]
-        heads = inputs.view(rows, count, -1, self._size)
+        heads = inputs[: rows * count].view(rows, count, -1, self._size)
         turned = _turned(heads[:, :, : self._queries + self._keys], turn)
         new = turned[:, :, self._queries :].transpose(1, 2), heads[:, :, self._queries + self._keys :].transpose(1, 2)
         keys, values = cache.update(*new, self._index)
         made = functional.scaled_dot_product_attention(
             self._grouped(turned[:, :, : self._queries]), keys, values, attn_mask=self._widened(mask), scale=self._scale
         )
-        made = made.view(rows, self._keys, -1, count, self._size).permute(0, 3, 1, 2, 4)
-        return made.reshape(rows * count, -1)
+        made = made.view(rows, self._keys, -1, count, self._size).permute(0, 3, 1, 2, 4).reshape(rows * count, -1)
+        more = len(inputs) - len(made)
+        return functional.pad(made, (0, 0, 0, more)) if more else made
 
     def _grouped(self, queries: Tensor) -> Tensor:
         """[rows, count, heads, size] to [rows, heads of keys, heads that share one x count, size]."""

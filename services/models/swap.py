@@ -10,7 +10,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import Generic, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Generic, ParamSpec, TypeVar
 
 from services.models.config import SourceConfig
 
@@ -18,9 +20,21 @@ _log = logging.getLogger(__name__)
 
 SettingsT = TypeVar("SettingsT", bound=SourceConfig)
 LoadedT = TypeVar("LoadedT")
+P = ParamSpec("P")
 
 Load = Callable[[SettingsT, str], LoadedT]
 """Loads and warms up a model, on a thread of its own; the text is its section, for errors. Raises ConfigError."""
+
+
+async def apart(load: Callable[P, LoadedT], *args: P.args, **kwargs: P.kwargs) -> LoadedT:
+    """What `load` returns, run on a thread that ends with it: OpenMP keeps threads for each that ever multiplied, and
+    where they are more than there are cores, asleep or not, it lets those that work sleep sooner (services/openmp.py).
+    """
+    threads = ThreadPoolExecutor(1, "loading")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(threads, partial(load, *args, **kwargs))
+    finally:
+        threads.shutdown(wait=False)
 
 
 class Swap(Generic[SettingsT, LoadedT]):
@@ -47,6 +61,6 @@ class Swap(Generic[SettingsT, LoadedT]):
     async def _fresh(self, settings: SettingsT, key: str) -> LoadedT:
         _log.info("loading a model", extra={"model": settings.name})
         began = time.monotonic()
-        loaded = await asyncio.to_thread(self._load, settings, key)
+        loaded = await apart(self._load, settings, key)
         _log.info("model ready", extra={"model": settings.name, "seconds": round(time.monotonic() - began, 2)})
         return loaded

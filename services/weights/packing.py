@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from services.weights import int4
 from services.weights.int4 import Short
 
-_EXACT: Final = 32
-"""As many rows as a step of generation may have: the programs for those are soon made."""
+_EXACT: Final = 8
+_FEW: Final = 32
+"""As many rows as a step of generation may have: one more or less takes little, reading the weights takes the time."""
 _STEP: Final = 16
 
 
@@ -64,14 +65,14 @@ class PackedLinear(nn.Module):
 
 
 def fitted(rows: int) -> int:
-    """So many rows or somewhat more: at most an eighth, or fifteen.
+    """So many rows or somewhat more: at most an eighth, or fifteen; of 32 or fewer a quarter, and of 8 none.
 
     oneDNN makes a program for every number of rows that it meets, which takes longer than to multiply a batch of them,
     and keeps a thousand of those, nearly a megabyte each. So not every number is multiplied.
     """
     if rows <= _EXACT:
         return rows
-    step = max(_STEP, 1 << (rows.bit_length() - 4))
+    step = 1 << (rows.bit_length() - 3) if rows <= _FEW else max(_STEP, 1 << (rows.bit_length() - 4))
     return -(-rows // step) * step
 
 

@@ -114,5 +114,5 @@ def test_so_many_numbers_of_rows_are_multiplied() -> None:
     fits = [packing.fitted(rows) for rows in range(1, 8193)]
     assert all(rows <= fit <= rows + max(15, rows // 8) for rows, fit in enumerate(fits, 1))
     assert len(set(fits)) < 100
-    assert fits[:32] == list(range(1, 33)), "steps of generation"
+    assert sorted(set(fits[:32])) == [*range(1, 9), 10, 12, 14, 16, 20, 24, 28, 32], "steps of generation"
     assert all(packing.fitted(fit) == fit for fit in fits)
