@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from services.crew import Crew
 from services.generation.memory import giving_back
 from services.generation.seq2seq.cache import RowCache
 from services.generation.seq2seq.decoders import DECODERS, Pass
@@ -44,6 +45,7 @@ class Seq2SeqModel:
         self.module = module
         self._device = module.device
         self._threads = threads
+        self._crew = Crew(threads if self.device == "cpu" else 0)
         self._encoder = module.get_encoder()
         with torch.inference_mode():
             self._decoder = DECODERS[module.config.model_type](module, places)
@@ -73,6 +75,10 @@ class Seq2SeqModel:
         """Reads an input, all of it, into a row. Returns the scores of the first token of output, [vocabulary]."""
         if start:
             raise ValueError("an encoder reads its input in one piece")
+        with self._crew.reading(len(tokens)):
+            return self._read(row, tokens)
+
+    def _read(self, row: int, tokens: Sequence[int]) -> Tensor:
         count, made = len(tokens), len(self._begin)
         encoded = self._encoder(input_ids=self._integers(tokens)[None]).last_hidden_state
         self._cache.read_into(row, count, made)
@@ -95,7 +101,9 @@ class Seq2SeqModel:
         self._cache.advance(positions[:, 0], max(inputs))
         own = self._places[: max(made) + 1] <= positions
         cross = self._places[: max(inputs)] < counts
-        return self._scores(Pass(ids, positions, own[:, None, None], cross[:, None, None], self._nothing, self._cache))
+        run = Pass(ids, positions, own[:, None, None], cross[:, None, None], self._nothing, self._cache)
+        with self._crew.decoding(len(tokens)):
+            return self._scores(run)
 
     @torch.inference_mode()
     def copy(self, source: int, target: int, length: int) -> None:
