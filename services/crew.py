@@ -16,12 +16,16 @@ from typing import Final
 
 import torch
 
+THREADS: Final = torch.get_num_threads()
+"""One a core, or what OMP_NUM_THREADS says. torch starts new threads with what any thread asked for last, so it is read
+before one does.
+"""
 _LEARNT: Final = 0.25
 """Of the newest step in what is known of a number of threads."""
 _FIRST, _SOONEST, _LATEST = 2, 16, 1024
 """Steps before one tries another number: at first, then at least, and at most."""
-_TRIES: Final = 2
-"""Steps of a trial, of which the fastest counts: with a new number, what multiplies may have to be made."""
+_TRIES: Final = 3
+"""Steps of a trial. The first does not count: what multiplies with so many threads may have to be made."""
 _MUCH: Final = 1.2
 """So many times slower, and it is tried half as often."""
 
@@ -94,23 +98,23 @@ class _Size:
             self._try(choice, seconds)
             return
         known = self._seconds[choice]
-        self._seconds[choice] = seconds if known is None else known + _LEARNT * (seconds - known)
-        others = [each for each in self._seconds if each is not None]
-        if self._seconds[choice] != min(others):
+        self._seconds[choice] = now = seconds if known is None else known + _LEARNT * (seconds - known)
+        if any(each is not None and each < now for each in self._seconds):
             self._left = min(self._left, 1)  # it became slow: how fast is another now?
 
     def _try(self, choice: int, seconds: float) -> None:
         self._trial.append(seconds)
         if len(self._trial) < _TRIES:
             return
-        fastest, best = min(self._trial), self._seconds[self._best]
-        self._seconds[choice] = fastest
+        tried, best = sum(self._trial[1:]) / (_TRIES - 1), self._seconds[self._best]
         self._trial.clear()
-        worse = best is not None and fastest > best * _MUCH
-        self._wait = min(self._wait * 2, _LATEST) if worse else _SOONEST
+        self._seconds[choice] = tried
+        self._wait = min(self._wait * 2, _LATEST) if best is not None and tried > best * _MUCH else _SOONEST
+        if best is None or tried < best:
+            # What is known of others is of other times, and none but those beside the best are tried.
+            self._seconds = [tried if each == choice else None for each in range(len(self._seconds))]
+            self._best, self._wait = choice, _SOONEST
         self._left = self._wait
-        if best is None or fastest < best:
-            self._best, self._wait, self._left = choice, _SOONEST, _SOONEST
 
 
 def _like(count: int) -> int:

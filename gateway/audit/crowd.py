@@ -55,5 +55,6 @@ class Crowd:
     def _measure(self) -> None:
         if self._ended:
             now = self._clock()
-            self._interval += _WEIGHT * ((now - self._since) / self._ended - self._interval)
+            newest = min((now - self._since) / self._ended, _EACH / _PART)  # a longer one tells nothing more
+            self._interval += _WEIGHT * (newest - self._interval)
             self._since, self._ended = now, 0

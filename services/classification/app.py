@@ -27,6 +27,7 @@ from services.classification.model import Classifier, Item, Scores, ZeroShot
 from services.classification.served import Custom, Served
 from services.classification.servicer import ClassificationServicer
 from services.classification.validate import Models
+from services.crew import THREADS
 from services.encoder import first_lengths
 from services.models.config import SourceConfig, unique
 from services.models.listing import ModelServicer
@@ -136,7 +137,7 @@ class App:
         return _Loaded(list(zip(config.classifiers, classifiers, strict=True)), zero_shot)
 
     def _classifier(self, config: ClassifierConfig, key: str) -> Classifier:
-        torch.set_num_threads(self._config.engine.threads or torch.get_num_threads())
+        torch.set_num_threads(self._config.engine.threads or THREADS)
         classifier = loading.load_classifier(config, self._config.engine, key)
         _warm_up(classifier, config, key)
         return classifier

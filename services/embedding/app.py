@@ -14,6 +14,7 @@ from meshgate.runtime.telemetry import Exposition, Readings
 from meshgate.v1 import embedding_pb2_grpc, models_pb2, models_pb2_grpc
 from services import batching, faults
 from services.batching import Batcher, figures
+from services.crew import THREADS
 from services.embedding import model
 from services.embedding.config import EmbeddingConfig, ModelConfig
 from services.embedding.model import EmbeddingModel, Item, Vector
@@ -77,7 +78,7 @@ class App:
         await self._exposition.stop()
 
     def _load(self, config: ModelConfig, key: str) -> Served:
-        torch.set_num_threads(self._config.engine.threads or torch.get_num_threads())
+        torch.set_num_threads(self._config.engine.threads or THREADS)
         loaded = _load(config, key)
         bounds = Bounds(
             max_batch=self._config.engine.max_batch,

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PretrainedConfig
 
 from meshgate.runtime.config import ConfigError
-from services.crew import Crew
+from services.crew import THREADS, Crew
 from services.generation import checkpoint, gguf, llama, seq2seq
 from services.generation.cache import SlotCache
 from services.generation.config import EngineConfig, ModelConfig
@@ -193,7 +193,7 @@ def _loader(kind: Any, where: Path, model: ModelConfig) -> Callable[..., Any]:
 
 
 def _threads(engine: EngineConfig) -> int:
-    return engine.threads or torch.get_num_threads()
+    return engine.threads or THREADS
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -214,7 +214,7 @@ def usable_context(config: PretrainedConfig, wanted: int) -> int:
     if not kinds <= {"full_attention", "sliding_attention"}:
         raise ConfigError("model.source: only causal models with full or sliding attention are served")
     bounds = [wanted, getattr(text, "max_position_embeddings", None) or wanted]
-    if "sliding_attention" in kinds or (getattr(text, "use_sliding_window", False) is not False):
+    if "sliding_attention" in kinds or getattr(text, "use_sliding_window", None) is not False:
         bounds.append(getattr(text, "sliding_window", None) or wanted)
     return min(bounds)
 

@@ -50,27 +50,35 @@ class Whole:
     def __init__(self, linears: Sequence[Any]) -> None:
         self.product = product(join(linears))
         self._inputs: Tensor | None = None
-        self._made: Tensor | None = None
+        self._made: list[Tensor | None] = []
+        """What is still to be asked for of the newest product; no longer, for it is as large as the batch."""
+        self._sizes = [each.out_features for each in linears]
 
-    def part(self, inputs: Tensor, outputs: slice) -> Tensor:
-        """Some of the outputs for `inputs`, [..., in]."""
-        if self._made is None or self._inputs is not inputs:
-            self._made, self._inputs = self.product(inputs), inputs
-        return self._made[..., outputs]
+    def part(self, inputs: Tensor, index: int) -> Tensor:
+        """The outputs of one layer for `inputs`, [..., in]."""
+        if self._inputs is not inputs or self._made[index] is None:
+            self._made, self._inputs = list(self.product(inputs).split(self._sizes, -1)), inputs
+        made, self._made[index] = self._made[index], None
+        if not any(each is not None for each in self._made):
+            self._inputs = None
+        return cast("Tensor", made)
 
 
 class Part(nn.Module):
     """One of the layers that are one."""
 
-    def __init__(self, whole: Whole, inputs: int, outputs: slice) -> None:
+    weight = None
+    """Some modules ask in which format it is, and take None for an answer."""
+
+    def __init__(self, whole: Whole, index: int, linear: Any) -> None:
         super().__init__()
-        self.in_features, self.out_features = inputs, outputs.stop - outputs.start
+        self.in_features, self.out_features = linear.in_features, linear.out_features
         self.whole = whole
-        self._outputs = outputs
+        self._index = index
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., in] to [..., out]."""
-        return self.whole.part(inputs, self._outputs)
+        return self.whole.part(inputs, self._index)
 
 
 _TOGETHER: Final = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -87,16 +95,16 @@ def join_siblings(module: Any) -> None:
 
 
 def _part(parent: Any, names: Sequence[str], linears: list[Any]) -> None:
-    whole, start = Whole(linears), 0
-    for name, linear in zip(names, linears, strict=True):
-        end = start + linear.out_features
-        setattr(parent, name, Part(whole, linear.in_features, slice(start, end)))
-        start = end
+    whole = Whole(linears)
+    for index, (name, linear) in enumerate(zip(names, linears, strict=True)):
+        setattr(parent, name, Part(whole, index, linear))
 
 
 def joinable(linears: Sequence[Any]) -> bool:
     """Whether they are of one form, and all of them or none have a bias."""
-    kinds = {(type(each), each.in_features, each.bias is None, each.weight.device.type) for each in linears}
+    kinds = {
+        (type(each), each.in_features, each.bias is None, each.weight.dtype, each.weight.device) for each in linears
+    }
     return len(kinds) == 1 and type(linears[0]) in _FORMS and linears[0].weight.device.type == "cpu"
 
 

@@ -26,6 +26,9 @@ _STEP: Final = 16
 class PackedLinear(nn.Module):
     """A linear layer of bfloat16 on the CPU."""
 
+    weight = None
+    """Some modules ask in which format it is, and take None for an answer."""
+
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
@@ -85,9 +88,15 @@ def _filled(rows: Tensor) -> Tensor:
 
 def packable(linear: Any) -> bool:
     """Whether it is a layer that can be packed, on a CPU that multiplies bfloat16."""
-    if type(linear) is not nn.Linear or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if type(linear) is not nn.Linear or linear.weight.dtype is not torch.bfloat16:
         return False
-    return linear.weight.dtype is torch.bfloat16 and linear.weight.device.type == "cpu"
+    return linear.weight.device.type == "cpu" and native()
+
+
+def native() -> bool:
+    """Whether this torch has oneDNN and this CPU multiplies bfloat16."""
+    onednn: Any = torch.backends.mkldnn  # untyped
+    return bool(onednn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def pack(module: Any) -> None:

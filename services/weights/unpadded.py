@@ -8,7 +8,7 @@ there is padding. The idea is Zhai et al., ByteTransformer (IPDPS 2023).
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -117,6 +117,7 @@ def _known(encoder: Any, config: Any) -> bool:
         return False
     if config.hidden_act != "gelu" or config.is_decoder or next(encoder.parameters()).device.type != "cpu":
         return False
-    layer: Any = layers[0]
-    own = layer.attention.self
-    return joinable([own.query, own.key, own.value])
+    if config.output_hidden_states or config.output_attentions:
+        return False
+    own = [layer.attention.self for layer in cast("Any", layers)]
+    return all(joinable([each.query, each.key, each.value]) for each in own)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 
@@ -40,18 +42,18 @@ def test_where_there_is_no_choice_none_is_made(threads: int) -> None:
 def test_it_begins_with_all_and_stays_with_what_is_fastest() -> None:
     machine = Machine(2, lambda threads: 1.0 / threads)
     assert machine.steps(1) == {2: 1}
-    assert machine.steps(1000)[2] > 980
+    assert machine.steps(1000)[2] > 975
     alone = Machine(2, lambda threads: float(threads))
-    assert alone.steps(1000)[1] > 980
+    assert alone.steps(1000)[1] > 975
 
 
 def test_what_is_much_slower_is_tried_ever_less_often_and_what_is_near_again_and_again() -> None:
     machine = Machine(2, lambda threads: 20.0 if threads == 2 else 1.0)
     machine.steps(10)
-    assert machine.steps(1000)[2] <= 12
-    assert machine.steps(1000)[2] <= 4
+    assert machine.steps(1000)[2] <= 18
+    assert machine.steps(1000)[2] <= 6
     near = Machine(2, lambda threads: 1.1 if threads == 2 else 1.0)
-    assert near.steps(1000)[2] == pytest.approx(2 * 1000 / 17, abs=6)
+    assert near.steps(1000)[2] == pytest.approx(3 * 1000 / 18, abs=8)
 
 
 def test_it_changes_with_the_machine_at_once_where_that_became_slow() -> None:
@@ -59,17 +61,17 @@ def test_it_changes_with_the_machine_at_once_where_that_became_slow() -> None:
     machine.steps(100)
     machine.seconds = lambda threads: 5.0 if threads == 2 else 1.0
     assert machine.steps(10)[2] <= 3
-    assert machine.steps(100)[1] >= 96
+    assert machine.steps(100)[1] >= 90
     machine.seconds = lambda threads: 1.0 / threads
     machine.steps(1100)
-    assert machine.steps(100)[2] >= 93
+    assert machine.steps(100)[2] >= 90
 
 
 def test_of_many_threads_the_best_number_is_found() -> None:
     machine = Machine(48, lambda threads: abs(threads - 8) + 1.0)
     assert machine.steps(200)[8] > 120
     assert set(machine.used) <= {1, 2, 4, 8, 16, 32, 48}
-    assert machine.steps(1000)[8] > 980
+    assert machine.steps(1000)[8] > 975
 
 
 def test_sizes_are_apart_and_like_ones_are_not() -> None:
@@ -105,3 +107,27 @@ def test_a_first_step_that_is_slow_for_once_decides_nothing() -> None:
         return 9.0 if first else float(threads)
 
     assert Machine(2, seconds).steps(100)[1] > 90
+
+
+def test_what_is_known_from_other_times_holds_nobody_up() -> None:
+    machine = Machine(4, lambda threads: abs(threads - 1) + 1.0)
+    machine.steps(300)
+    machine.seconds = lambda threads: 1.0 / threads
+    machine.steps(3000)
+    machine.seconds = lambda threads: 40.0 / threads  # longer contexts: nothing is as fast as it was
+    assert machine.steps(2000)[4] > 1600
+
+
+def test_a_model_that_is_loaded_while_others_serve_has_all_threads() -> None:
+    """torch starts new threads with what any thread asked for last."""
+    asked = """
+import threading, torch
+from services import crew
+before = torch.get_num_threads()
+other = threading.Thread(target=torch.set_num_threads, args=(1,))
+other.start()
+other.join()
+print(crew.THREADS == before)
+"""
+    run = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "True"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
 
 from services.generation.detokenise import TokenBytes
 from services.generation.engine import Job, Priority, Sampling
@@ -130,3 +130,6 @@ def test_bfloat16_is_picked_where_it_is_native_or_asked_for() -> None:
 def test_the_context_is_what_the_model_was_trained_for() -> None:
     assert usable_context(LlamaConfig(max_position_embeddings=128), 2048) == 128
     assert usable_context(LlamaConfig(max_position_embeddings=4096), 2048) == 2048
+    assert usable_context(MistralConfig(max_position_embeddings=4096, sliding_window=1024), 2048) == 1024
+    assert usable_context(MistralConfig(max_position_embeddings=4096, sliding_window=None), 2048) == 2048
+    assert usable_context(Qwen2Config(max_position_embeddings=4096, sliding_window=1024), 2048) == 2048, "it uses none"

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from services.weights import int4
+from services.weights import int4, packing
 from services.weights.packing import PackedLinear
 
-NATIVE = pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="this CPU multiplies no bfloat16")
+pytestmark = pytest.mark.skipif(not int4.native(), reason="torch has no fast kernel for four bits here")
+NATIVE = pytest.mark.skipif(not packing.native(), reason="this CPU multiplies no bfloat16")
 
 
 def exact(outputs: int, inputs: int) -> Tensor:
@@ -50,6 +51,11 @@ def test_others_are_not() -> None:
     one = exact(64, 64).bfloat16()
     one[63, 40] += (one[63].max() - one[63].min()) * 0.03
     assert int4.shortened(one) is None, "a single weight of another kind"
+    close = (1 + 0.2 * torch.rand(64, 64)).bfloat16()
+    assert int4.shortened(close) is None, "so near to each other that any number would pass for a step"
+    broken = exact(64, 64).bfloat16()
+    broken[7, 7] = torch.nan
+    assert int4.shortened(broken) is None
     assert int4.shortened(exact(20, 64).bfloat16()) is None, "a number of outputs that the kernel can't do"
     assert int4.shortened(torch.randn(16, 40).bfloat16()) is None, "no whole groups"
 
@@ -71,3 +77,8 @@ def test_few_rows_and_many_multiply_the_same_weights(bias: bool) -> None:
     assert apart(packed(inputs), wanted) < 1e-2
     assert apart(added, wanted.float() + other.float()) < 1e-2
     assert apart(packed.added(inputs, other), wanted.float() + other.float()) < 1e-2
+
+
+def test_where_the_kernel_is_slow_they_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert int4.shortened(exact(16, 32).bfloat16()) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -75,6 +76,25 @@ def test_what_is_added_to_a_part_reaches_no_other() -> None:
     same([module.k_proj(states), module.v_proj(states)], wanted[1:])
 
 
+def test_a_part_that_is_asked_again_does_not_say_what_was_added_to_it() -> None:
+    module: Any = Attention()
+    states = torch.randn(4, 64)
+    wanted = module.q_proj(states)
+    joined.join_siblings(module)
+    module.q_proj(states).add_(100)
+    torch.testing.assert_close(module.q_proj(states), wanted)
+
+
+def test_nothing_of_a_batch_is_kept_once_all_parts_were_asked() -> None:
+    module: Any = Attention()
+    joined.join_siblings(module)
+    states = torch.randn(4, 64)
+    inputs, made = weakref.ref(states), [weakref.ref(each) for each in module(states)]
+    del states
+    assert inputs() is None
+    assert all(each() is None for each in made)
+
+
 def test_eight_bits_are_joined_as_they_are() -> None:
     module: Any = Attention()
     for name in ("q_proj", "k_proj", "v_proj"):
@@ -89,6 +109,8 @@ def test_eight_bits_are_joined_as_they_are() -> None:
 def test_what_is_not_alike_is_left_alone() -> None:
     uneven, other = Attention(biases=(True, False, True)), Attention()
     other.v_proj = nn.Linear(32, 16)
-    for module in (uneven, other):
+    mixed = Attention()
+    mixed.v_proj.bfloat16()
+    for module in (uneven, other, mixed):
         joined.join_siblings(module)
         assert type(module.q_proj) is nn.Linear

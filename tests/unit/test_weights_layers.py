@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, T5Config, T5ForSequenceClassification
 
 from services.weights import int8, packing
 from services.weights.int8 import Int8Linear
@@ -34,11 +34,7 @@ def apart(made: Tensor, wanted: Tensor) -> float:
     return float((made.float() - wanted.float()).norm() / wanted.float().norm())
 
 
-def native() -> bool:
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-@pytest.mark.skipif(not native(), reason="this CPU multiplies no bfloat16")
+@pytest.mark.skipif(not packing.native(), reason="this CPU multiplies no bfloat16")
 @pytest.mark.parametrize("shape", [(1, 96), (3, 7, 96), (200, 96)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_packed_layer_says_what_the_layer_said(shape: tuple[int, ...], bias: bool) -> None:
@@ -55,7 +51,7 @@ def test_a_packed_layer_says_what_the_layer_said(shape: tuple[int, ...], bias: b
 def test_only_bfloat16_is_packed() -> None:
     module = nn.Sequential(linear(torch.bfloat16), linear(torch.float32))
     packing.pack(module)
-    assert type(module[0]) is (PackedLinear if native() else nn.Linear)
+    assert type(module[0]) is (PackedLinear if packing.native() else nn.Linear)
     assert type(module[1]) is nn.Linear
 
 
@@ -98,7 +94,7 @@ def test_the_backbone_is_quantised_and_neither_the_head_nor_the_embedding_that_s
     assert int8.quantise(module.base_model) == 0
 
 
-@pytest.mark.skipif(not native(), reason="this CPU multiplies no bfloat16")
+@pytest.mark.skipif(not packing.native(), reason="this CPU multiplies no bfloat16")
 @pytest.mark.parametrize("rows", [33, 47, 48, 100, 300, 1000])
 def test_numbers_of_rows_that_are_not_multiplied_have_their_results_all_the_same(rows: int) -> None:
     layer, inputs, other = linear(torch.bfloat16), torch.randn(rows, 96).bfloat16(), torch.randn(rows, 40).bfloat16()
@@ -116,3 +112,21 @@ def test_so_many_numbers_of_rows_are_multiplied() -> None:
     assert len(set(fits)) < 100
     assert sorted(set(fits[:32])) == [*range(1, 9), 10, 12, 14, 16, 20, 24, 28, 32], "steps of generation"
     assert all(packing.fitted(fit) == fit for fit in fits)
+
+
+def test_a_torch_without_onednn_packs_nothing_and_asks_it_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    assert not packing.packable(linear(torch.bfloat16))
+    assert not packing.packable(linear(torch.float32))
+
+
+def test_modules_that_ask_for_a_layers_format_are_told_none() -> None:
+    sizes: dict[str, Any] = {"vocab_size": 50, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 1, "num_heads": 4}
+    config = T5Config(**{**sizes, "decoder_start_token_id": 0})
+    module: Any = T5ForSequenceClassification(config)
+    module.bfloat16().eval()
+    ids = torch.tensor([[5, 6, 7, 1]])
+    before = module(input_ids=ids).logits
+    packing.pack(module)
+    assert apart(module(input_ids=ids).logits, before) < 0.05

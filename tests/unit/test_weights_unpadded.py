@@ -116,5 +116,8 @@ def test_what_is_not_of_its_kind_stays_as_it_is() -> None:
     relu = built(BertModel, BertConfig(**SIZES, hidden_act="relu"))
     uneven = built(BertModel, BertConfig(**SIZES))
     uneven.encoder.layer[0].attention.self.key = nn.Linear(64, 64, bias=False)
-    for module in (distil, decoder, relu, uneven):
+    later = built(BertModel, BertConfig(**SIZES))
+    later.encoder.layer[2].attention.self.key = nn.Linear(64, 64, bias=False)
+    told = built(BertModel, BertConfig(**SIZES, output_hidden_states=True))
+    for module in (distil, decoder, relu, uneven, later, told):
         assert not unpad(module)
