@@ -4,7 +4,8 @@ A step is some two hundred short products, and at the end of each the threads wa
 are idle, all threads together are faster, the more so the more rows there are; where other processes want the cores,
 each of those waits may be for a thread that is not running, and one thread alone can be several times faster. Which it
 is changes from one second to the next, so it is measured: steps of like size run with what was fastest lately, and now
-and then one of them tries another number, less often the worse that was. What a step says does not depend on it.
+and then one of them tries another number, less often the worse that was. What a step says in bfloat16 does not depend
+on it; in float32 its last bits do, so there all threads are always used, and the same input says the same.
 """
 
 from __future__ import annotations

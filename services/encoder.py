@@ -39,7 +39,7 @@ class Encoder:
         self._device = next(module.parameters()).device
         self.device = self._device.type
         self._pad_id = pad_id
-        self._crew = Crew(torch.get_num_threads() if self.device == "cpu" else 0)
+        self._crew = Crew(torch.get_num_threads() if (self.device, self.dtype) == ("cpu", "bfloat16") else 0)
         self._typed = getattr(module.config, "type_vocab_size", 0) > 1
 
     @torch.inference_mode()

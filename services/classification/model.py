@@ -58,7 +58,7 @@ class Classifier:
         self._module = module
         self._device = parameter.device
         self._pad_id = pad_id
-        self._crew = Crew(torch.get_num_threads() if self._device.type == "cpu" else 0)
+        self._crew = Crew(torch.get_num_threads() if (self._device.type, self.dtype) == ("cpu", "bfloat16") else 0)
 
     @torch.inference_mode()
     def rows(self, batch: Sequence[Tokens]) -> list[Scores]:

@@ -49,7 +49,7 @@ class CausalModel:
         self._device = module.device
         self.device = str(self._device.type)
         self._threads = threads
-        self._crew = Crew(threads if self.device == "cpu" else 0)
+        self._crew = Crew(threads if (self.device, self.dtype) == ("cpu", "bfloat16") else 0)
         self._cache = SlotCache(rows, context)
         self._places = torch.arange(context, device=self._device)
         self._llama = LlamaPass(module) if llama.fits(module) else None

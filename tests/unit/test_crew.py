@@ -6,10 +6,14 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from services.crew import Crew
+from services.generation.model import CausalModel
 
 
 class Machine:
@@ -131,3 +135,13 @@ print(crew.THREADS == before)
 """
     run = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "True"
+
+
+@pytest.mark.parametrize(("dtype", "numbers"), [(torch.float32, [0]), (torch.bfloat16, [1, 2])])
+def test_where_last_bits_depend_on_it_nothing_is_chosen(dtype: torch.dtype, numbers: list[int]) -> None:
+    config = LlamaConfig(
+        vocab_size=20, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+    )
+    module: Any = LlamaForCausalLM(config)
+    model = CausalModel(module.to(dtype).eval(), rows=1, context=20, threads=2)
+    assert model._crew._numbers == numbers

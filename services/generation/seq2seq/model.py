@@ -45,7 +45,7 @@ class Seq2SeqModel:
         self.module = module
         self._device = module.device
         self._threads = threads
-        self._crew = Crew(threads if self.device == "cpu" else 0)
+        self._crew = Crew(threads if (self.device, self.dtype) == ("cpu", "bfloat16") else 0)
         self._encoder = module.get_encoder()
         with torch.inference_mode():
             self._decoder = DECODERS[module.config.model_type](module, places)
