@@ -224,6 +224,7 @@ def build(config: ClassificationConfig, path: Path | None = None) -> App:
 
 
 def _warm_zero_shot(config: ZeroShotConfig, engine: EngineConfig) -> ZeroShot:
+    torch.set_num_threads(engine.threads or THREADS)
     zero_shot = loading.load_zero_shot(config, engine)
     _warm_up(zero_shot, config, "zero_shot")
     return zero_shot

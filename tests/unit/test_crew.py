@@ -12,6 +12,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from services.classification import app
+from services.classification.config import EngineConfig, ZeroShotConfig
 from services.crew import Crew
 from services.generation.model import CausalModel
 
@@ -145,3 +147,18 @@ def test_where_last_bits_depend_on_it_nothing_is_chosen(dtype: torch.dtype, numb
     module: Any = LlamaForCausalLM(config)
     model = CausalModel(module.to(dtype).eval(), rows=1, context=20, threads=2)
     assert model._crew._numbers == numbers
+
+
+def test_zero_shot_has_the_threads_it_was_given_whoever_changed_them_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(
+        "services.classification.loading.load_zero_shot", lambda *_: seen.append(torch.get_num_threads())
+    )
+    monkeypatch.setattr(app, "_warm_up", lambda *_: None)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        app._warm_zero_shot(ZeroShotConfig.model_validate({}), EngineConfig.model_validate({"threads": 3}))
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [3]
