@@ -90,7 +90,7 @@ def join_siblings(module: Any) -> None:
     for parent in list(module.modules()):
         for names in _TOGETHER:
             linears = [getattr(parent, name, None) for name in names]
-            if all(type(each) in _FORMS for each in linears) and joinable(linears):
+            if joinable(linears):
                 _part(parent, names, linears)
 
 
@@ -101,11 +101,13 @@ def _part(parent: Any, names: Sequence[str], linears: list[Any]) -> None:
 
 
 def joinable(linears: Sequence[Any]) -> bool:
-    """Whether they are of one form, and all of them or none have a bias."""
+    """Whether they are layers of one form on the CPU, and all of them or none have a bias."""
+    if not all(type(each) in _FORMS for each in linears):
+        return False
     kinds = {
         (type(each), each.in_features, each.bias is None, each.weight.dtype, each.weight.device) for each in linears
     }
-    return len(kinds) == 1 and type(linears[0]) in _FORMS and linears[0].weight.device.type == "cpu"
+    return len(kinds) == 1 and linears[0].weight.device.type == "cpu"
 
 
 def join(linears: Sequence[Any]) -> nn.Linear | Int8Linear:

@@ -12,12 +12,16 @@ from transformers import BertModel, BitsAndBytesConfig
 
 from meshgate.runtime import config as files
 from meshgate.runtime.config import ConfigError
-from services.generation.config import GenerationConfig
+from services.generation import model
+from services.generation.config import EngineConfig, GenerationConfig, ModelConfig
+from services.generation.model import CausalModel
 from services.models.config import SourceConfig
 from services.weights import graphics, opening, quality
 from services.weights.opening import Where
 from services.weights.quality import Figure, Yardstick
+from services.weights.unpadded import UnpaddedEncoder
 from tests.tinymodels.bert import build_tiny_bert
+from tests.tinymodels.llama import build_tiny_llama
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -153,3 +157,17 @@ def test_what_does_not_go_together_is_refused_by_its_key(tmp_path: Path) -> None
     both = '[model]\nquantisation = "int8"\ncompile = true\n'
     assert "model: Value error, compile: not together with quantisation" in refusal(both, tmp_path)
     assert "model.quantisation: Input should be" in refusal('[model]\nquantisation = "int3"\n', tmp_path)
+
+
+def test_encoders_are_opened_without_padding(bert: Path) -> None:
+    assert isinstance(open_(bert, Asked())[0].encoder, UnpaddedEncoder)
+    assert isinstance(open_(bert, Asked(), quantisation="int8")[0].encoder, UnpaddedEncoder)
+
+
+@pytest.mark.parametrize("quantisation", ["none", "int8"])
+def test_models_of_llamas_kind_are_opened_for_their_pass(quantisation: str, tmp_path: Path) -> None:
+    directory = str(build_tiny_llama(tmp_path))
+    section = ModelConfig.model_validate({"source": directory, "device": "cpu", "quantisation": quantisation})
+    loaded, _ = model.load(section, EngineConfig.model_validate({"max_batch": 2}))
+    assert isinstance(loaded, CausalModel)
+    assert loaded._llama is not None
