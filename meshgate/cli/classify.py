@@ -81,10 +81,9 @@ def classify(
         reply = stub.Classify(request, timeout=connection.deadline)
     if as_json:
         output.json(reply, zeros=True)
-    elif any(result.labels for result in reply.results):
-        _show_labels(request.inputs, reply.results)
-    else:
-        _show_spans(request.inputs, reply.results)
+        return
+    spans = not any(result.labels for result in reply.results)
+    (_show_spans if spans else _show_labels)(request.inputs, reply.results)
 
 
 def _function(scores: Scores | None) -> Any:
@@ -101,12 +100,7 @@ def _function(scores: Scores | None) -> Any:
 def _grouping(grouping: Grouping | None) -> Any:
     from meshgate.v1 import classification_pb2 as pb
 
-    groupings = {
-        Grouping.SPANS: pb.TOKEN_GROUPING_SPANS,
-        Grouping.WORDS: pb.TOKEN_GROUPING_WORDS,
-        Grouping.TOKENS: pb.TOKEN_GROUPING_TOKENS,
-    }
-    return None if grouping is None else groupings[grouping]
+    return None if grouping is None else pb.TokenGrouping.Value(f"TOKEN_GROUPING_{grouping.name}")
 
 
 def _pairs(
