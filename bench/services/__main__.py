@@ -34,7 +34,7 @@ _NOTES: Final = """\
 The load shares the cores with what it calls. Meshgate: gateway and service as shipped, limits counted but never
 reached; TLS 1.3 with a token in, audit with fsync, mutual TLS between the two; each caller is a tenant of its own, for
 one tenant alone does not get the guests' row. Peers: plain HTTP or gRPC, nobody asked who they are. OpenMP threads of
-servers and engines sleep while they wait. No server: a process of its own that has the cores alone and is told what to
+servers and engines soon sleep in a wait. No server: a process of its own that has the cores alone and is told what to
 do; its threads spin unless OMP_WAIT_POLICY says otherwise. Everybody has the same number format and one thread a core.
 CPU and RSS are the server's own processes'; ratios are of the same round.
 """

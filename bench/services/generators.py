@@ -39,7 +39,7 @@ def contenders(model: Model) -> Mapping[str, Start]:
 
 
 def engines(model: Model) -> Mapping[str, Start]:
-    """Loops without a server. Both have threads that sleep, as they would within one."""
+    """Loops without a server. Both have threads that soon sleep, as they would within one."""
     return {
         "steps": partial(_worker, model, "steps", "Meshgate's step loop", sleeps=True),
         "paged": partial(_worker, model, "paged", "transformers' continuous batching", sleeps=True),
