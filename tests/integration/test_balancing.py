@@ -30,8 +30,9 @@ async def test_a_slower_replica_gets_fewer_where_load_is_reported(tmp_path: Path
         await found.until(set(NAMES))
         await found.spread(150)  # reports come with replies
         spread = await found.spread(200)
-        assert sum(spread.values()) == spread["a"] + spread["b"] + spread["c"] == 200
-        assert spread["c"] < min(spread["a"], spread["b"]) / 2
+        assert set(spread) - {"c"} == {"a", "b"}
+        assert sum(spread.values()) == 200
+        assert spread.get("c", 0) < min(spread["a"], spread["b"]) / 2  # perhaps none: it is a hundred times slower
 
 
 async def test_a_killed_replica_costs_no_call(tmp_path: Path) -> None:
