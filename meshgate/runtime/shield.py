@@ -49,6 +49,7 @@ class _Shielded(_AioServer):  # type: ignore[misc] # has no stubs
         self._calls: set[asyncio.Task[None]] = set()
         self._around = interceptors
         self._methods: dict[str, Any] = {}
+        self._unaries = unary_server.Calls(loop)
         self._unknown = cygrpc._MethodResolver(list(unknown), {})
 
     def add_registered_method_handlers(self, method_handlers: dict[str, Any]) -> None:
@@ -69,7 +70,7 @@ class _Shielded(_AioServer):  # type: ignore[misc] # has no stubs
         """The same of a method that reads its one request by itself."""
         while True:
             state = await super()._request_registered_call(method)
-            self._keep(unary_server.serve(state, handler, self._calls_loop))
+            self._keep(self._unaries.serve(state, handler))
 
     async def _request_call(self) -> None:
         """The same for the next call of any other. What it is called nobody asks."""

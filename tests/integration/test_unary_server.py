@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -95,6 +95,29 @@ async def test_who_leaves_ends_the_work() -> None:
         await service.arrived.wait()
         call.cancel()
         await asyncio.wait_for(service.left.wait(), 20)
+
+
+async def test_who_leaves_late_ends_the_work_and_no_other() -> None:
+    async with served() as (do, service, _):
+        first, stays, leaves = (asyncio.ensure_future(do(b"hold", timeout=60)) for _ in range(3))
+        await service.arrived.wait()
+        for call in (first, leaves):  # once the first is heard to have left, the others are not young any more
+            service.left.clear()
+            call.cancel()
+            await asyncio.wait_for(service.left.wait(), 20)
+        service.release.set()
+        assert await stays == b"holdhold"
+
+
+@pytest.mark.parametrize("request_", [b"ab", b"refuse"])
+async def test_a_call_that_has_ended_is_not_looked_for(request_: bytes) -> None:
+    async with served() as (do, _, server):
+        with suppress(grpc.aio.AioRpcError):
+            await do(request_, timeout=10)
+        inner: Any = server._server  # type: ignore[attr-defined]
+        await asyncio.gather(*inner._calls)
+        assert not inner._unaries._young
+        assert not inner._unaries._older
 
 
 async def test_a_deadline_ends_the_work() -> None:
