@@ -19,6 +19,9 @@ _GROUP: Final = 1000
 _PATIENCE: Final = 2
 """Times checkpoint_seconds, so that one that failed is tried again before anything is refused."""
 _TIME: Final = re.compile(rb'"time":(\d{1,16})(?:,"\w+":(?:\d+|"[\w.-]*"))*\}(?:,"seq":\d+\})?', re.ASCII)
+_TIME_NAME: Final = b'"time":'
+_TIME_DIGITS: Final = 16
+"""Of the microseconds between the years 2001 and 2286."""
 _CLOSED: Final = b'"event":"closed"'
 _SEGMENT: Final = b'"event":"segment"'
 """Both are written only where a checkpoint covers the record before."""
@@ -49,8 +52,8 @@ class Stretch:
 
     @classmethod
     def of(cls, records: Iterable[bytes]) -> Stretch:
-        """Of canonical records or lines."""
-        times = [time_of(record) for record in records]
+        """Of records that were made here, or lines of them."""
+        times = [_made_at(record) for record in records]
         return cls(len(times), min(times), max(times)) if times else cls()
 
     def add(self, record: bytes) -> None:
@@ -102,10 +105,17 @@ class Coverage:
         return Broken(self.seq + 1, f"no checkpoint covers it, where there was one {when}")
 
 
+def _made_at(record: bytes) -> int:
+    """What `time_of` says of a record of ours, several times faster: two for each call, where others wait for them."""
+    at = record.rfind(_TIME_NAME) + len(_TIME_NAME)
+    digits = record[at : at + _TIME_DIGITS]
+    return int(digits) if digits.isdigit() else time_of(record)
+
+
 def time_of(record: bytes) -> int:
     """When a record, canonical or as a line without its newline, says it was made. 0 for one that is not as we write
     them: no other member may follow that could say otherwise.
     """
-    at = record.rfind(b'"time":')
+    at = record.rfind(_TIME_NAME)
     found = _TIME.fullmatch(record, at) if at > 0 else None
     return int(found[1]) if found else 0

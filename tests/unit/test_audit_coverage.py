@@ -87,6 +87,13 @@ def test_a_time_that_might_be_another_is_none(content: bytes) -> None:
     assert time_of(chain.link(content, Link(8, bytes(32)))[0][:-1]) == 0
 
 
+@given(time=st.integers(0, 10**17), reserved=st.integers(0, 10**16), name=st.text("0123456789abcdef", max_size=16))
+def test_the_writer_finds_the_time_that_a_verifier_finds(time: int, reserved: int, name: str) -> None:
+    entry = audit_log.record(time=time, tokens_reserved=reserved, token_id=name)
+    content = record.encode(entry)
+    assert Stretch.of([content]).newest == time_of(content) or time >= 10**16
+
+
 def test_a_stretch_is_held_to_both_bounds() -> None:
     promise = Promise(2, 3 * SECOND)
     assert Stretch.of([at(0), at(3)]).within(promise)
