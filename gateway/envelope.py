@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Protocol
 
 from gateway import intent
@@ -61,7 +60,7 @@ class Relayed(Plain):
     """A call sealed to a service: what is said goes by as it is, to that service's own SealedService."""
 
     def __init__(self, wanted: Intent, sealed: Route) -> None:
-        super().__init__(replace(wanted, route=relay_of(wanted.route, sealed)))
+        super().__init__(wanted._replace(route=relay_of(wanted.route, sealed)))
 
 
 class SealedUnary:

@@ -5,8 +5,7 @@ A message is parsed once, here, and its original bytes are what travels on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from google.protobuf.message import DecodeError, Message
 
@@ -17,8 +16,7 @@ from meshgate.v1 import sealed_pb2
 _MAX_NAME_BYTES: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Intent:
+class Intent(NamedTuple):
     """What a caller asks for, as far as policy is concerned."""
 
     route: Route

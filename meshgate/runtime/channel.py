@@ -18,6 +18,11 @@ EOF: Final[Any] = grpc.aio.EOF
 
 Options = tuple[tuple[str, Any], ...]
 
+UNUSED: Final[Options] = (("grpc.enable_channelz", 0),)
+"""What gRPC does for each call and nobody here looks at: its channelz service is not served."""
+_PLAIN: Final[Options] = (("grpc.per_message_compression", 0), ("grpc.per_message_decompression", 0))
+"""In the mesh nothing is compressed: sealed payloads and vectors don't shrink, and the rest is short."""
+
 _RETRY: Final = {
     "methodConfig": [
         {
@@ -46,6 +51,8 @@ def mesh_options(
     `server_name` is what every replica's certificate must name; without it, that is the host of the target.
     """
     return (
+        *UNUSED,
+        *_PLAIN,
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),

@@ -68,6 +68,7 @@ def server_options(max_message_bytes: int, max_metadata_bytes: int = channel.MAX
     What HTTP/2 itself can be flooded with (resets, settings, pings, headers without end) is bounded by gRPC's defaults.
     """
     return (
+        *channel.UNUSED,
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_metadata_size", max_metadata_bytes),
