@@ -11,8 +11,6 @@ import signal
 import sys
 import time
 
-import uvloop
-
 from gateway.app import Gateway
 from gateway.config import GatewayConfig
 from gateway.port import Port
@@ -65,5 +63,4 @@ async def _serve(gateway: Gateway) -> int:
 
 
 if __name__ == "__main__":
-    uvloop.install()
     sys.exit(main())

@@ -17,7 +17,7 @@ from gateway.patience import Patience
 from gateway.pipeline import Pipeline
 from gateway.routes import PUBLIC_ROUTES, Route
 from meshgate import errors
-from meshgate.runtime import channel, interceptor, metadata
+from meshgate.runtime import channel, guard, metadata
 
 if TYPE_CHECKING:  # generic in the stubs alone
     Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -145,14 +145,14 @@ class Edge(grpc.GenericRpcHandler):
             raise
         except Exception:  # the border: whatever else is our fault, and its text stays here
             _log.exception("call failed", extra={"method": call.method, "request_id": call.request_id})
-            await interceptor.abort(context, errors.Internal("internal error"), call.request_id)
+            await guard.abort(context, errors.Internal("internal error"), call.request_id)
 
 
 async def _end(context: Context, error: errors.MeshError, request_id: str) -> None:
     """Ends the call with `error`. Who does not read gets it once it does; meanwhile nothing of ours waits."""
     try:
         async with asyncio.timeout(_END_SECONDS):
-            await interceptor.abort(context, error, request_id)
+            await guard.abort(context, error, request_id)
     except TimeoutError:
         raise asyncio.CancelledError from None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from meshgate.runtime import metadata
 
 if TYPE_CHECKING:
-    from meshgate.runtime.interceptor import Context
+    from meshgate.runtime.guard import Context
 
 
 class Caller(NamedTuple):

@@ -11,6 +11,8 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Final
 
+import uvloop
+
 from meshgate.runtime import config, log, wake
 from meshgate.runtime.watchdog import Watchdog
 
@@ -37,7 +39,8 @@ def run(name: str, main: Callable[[], Coroutine[None, None, int]]) -> int:
     log.configure(name)
     wake.install()
     try:
-        return asyncio.run(_watched(main))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_watched(main))
     except config.ConfigError as error:
         for line in str(error).splitlines():
             _log.error(line)

@@ -17,7 +17,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from pydantic import Field
 
-from meshgate.runtime import channel, interceptor, sealed, shield, tls
+from meshgate.runtime import channel, guard, sealed, shield, tls
 from meshgate.runtime.config import ConfigError, Strict
 from meshgate.runtime.health import NOT_SERVING, SERVING, Health
 from meshgate.runtime.renewal import Renewal
@@ -116,12 +116,12 @@ class Server:
             await self._renewal.stop()
 
     async def _listen(self) -> None:
-        guard = interceptor.Guard(interceptor.PeerPolicy(self._config.peers), lambda: self._ready)
+        around = guard.Guard(guard.PeerPolicy(self._config.peers), lambda: self._ready).wrap
         options = (
             *server_options(self._config.max_message_bytes),
             ("grpc.max_connection_age_ms", self._config.max_connection_age_seconds * 1000),
         )
-        server = shield.server(options, interceptors=(guard,))
+        server = shield.server(options, around=around)
         registrar = Registrar(server)
         self._names = self._application.register(cast("grpc.aio.Server", registrar))
         if self._config.sealing is not None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import grpc
@@ -25,6 +25,9 @@ from meshgate.runtime.channel import Options
 
 NAMELESS: Final = ""
 """The method name of a call that is of no registered method."""
+
+Around = Callable[[str, Any], Any]
+"""Method and handler to the handler that takes its place."""
 
 _AioServer: Any = cygrpc.AioServer
 _Server: Any = _server.Server
@@ -43,28 +46,29 @@ class _Shielded(_AioServer):  # type: ignore[misc] # has no stubs
     That is also cheaper than the loop, which makes a task for each call it waits for and looks at all methods anew.
     """
 
-    def __init__(self, loop: Any, unknown: Sequence[Any], interceptors: tuple[Any, ...], options: Any) -> None:
-        super().__init__(loop, None, [], interceptors, options, None)
+    def __init__(self, loop: Any, unknown: Sequence[Any], around: Around, options: Any) -> None:
+        super().__init__(loop, None, [], (), options, None)
         self._calls_loop = loop
         self._calls: set[asyncio.Task[None]] = set()
-        self._around = interceptors
+        self._around = around
         self._methods: dict[str, Any] = {}
         self._unaries = unary_server.Calls(loop)
         self._unknown = cygrpc._MethodResolver(list(unknown), {})
 
     def add_registered_method_handlers(self, method_handlers: dict[str, Any]) -> None:
-        super().add_registered_method_handlers(method_handlers)
-        self._methods.update(method_handlers)
+        wrapped = {name: self._around(name, handler) for name, handler in method_handlers.items()}
+        super().add_registered_method_handlers(wrapped)
+        self._methods.update(wrapped)
 
     async def _request_registered_call(self, method: bytes) -> None:
         """What the loop awaits for the next call of `method`. It never comes."""
         name = method.decode()
         handler = self._methods[name]
-        if handler.request_streaming and not handler.response_streaming and not self._around:
+        if _reads_itself(handler):
             await self._accept_unary(method, handler.stream_unary)
         known = cygrpc._MethodResolver([], self._methods)
         while True:
-            self._run(await super()._request_registered_call(method), name, known, self._around)
+            self._run(await super()._request_registered_call(method), name, known)
 
     async def _accept_unary(self, method: bytes, handler: unary_server.Serve) -> None:
         """The same of a method that reads its one request by itself."""
@@ -75,12 +79,12 @@ class _Shielded(_AioServer):  # type: ignore[misc] # has no stubs
     async def _request_call(self) -> None:
         """The same for the next call of any other. What it is called nobody asks."""
         while True:
-            self._run(await super()._request_call(), NAMELESS, self._unknown, ())
+            self._run(await super()._request_call(), NAMELESS, self._unknown)
 
-    def _run(self, state: Any, name: str, resolver: Any, around: tuple[Any, ...]) -> None:
+    def _run(self, state: Any, name: str, resolver: Any) -> None:
         """As grpcio does: whoever listens for the caller's leaving is there before the call runs."""
         loop = self._calls_loop
-        call = cygrpc._handle_rpc(name, resolver, around, state, loop, False)
+        call = cygrpc._handle_rpc(name, resolver, (), state, loop, False)
         self._keep(loop.create_task(cygrpc._schedule_rpc_coro(call, state, loop, name)))
 
     def _keep(self, task: asyncio.Task[None]) -> None:
@@ -92,20 +96,31 @@ class _Shielded(_AioServer):  # type: ignore[misc] # has no stubs
 class _ShieldedServer(_Server):  # type: ignore[misc] # likewise
     """grpc.aio's own server around it."""
 
-    def __init__(self, unknown: Sequence[Any], interceptors: tuple[Any, ...], options: Options) -> None:
+    def __init__(self, unknown: Sequence[Any], around: Around, options: Options) -> None:
         self._loop = cygrpc.get_working_loop()
-        self._server = _Shielded(self._loop, unknown, interceptors, tuple(options))
+        self._server = _Shielded(self._loop, unknown, around, tuple(options))
+
+
+def _as_it_is(_: str, handler: Any) -> Any:
+    return handler
 
 
 def server(
-    options: Options, *, interceptors: Sequence[Any] = (), unknown: grpc.GenericRpcHandler | None = None
+    options: Options, *, around: Around = _as_it_is, unknown: grpc.GenericRpcHandler | None = None
 ) -> grpc.aio.Server:
     """As grpc.aio.server, for methods that are registered, as generated code does. Generic handlers are not asked.
 
+    `around` is given each method and its handler and says what is registered in its place.
     `unknown` answers all others; it is asked for the method NAMELESS. Without it they are UNIMPLEMENTED.
     """
-    made: grpc.aio.Server = _ShieldedServer(() if unknown is None else (unknown,), tuple(interceptors), options)
+    made: grpc.aio.Server = _ShieldedServer(() if unknown is None else (unknown,), around, options)
     return made
+
+
+def _reads_itself(handler: Any) -> bool:
+    """Whether a handler reads its requests by itself and has one reply, both as bytes: what unary_server can serve."""
+    plain = handler.request_deserializer is None and handler.response_serializer is None
+    return plain and handler.request_streaming and not handler.response_streaming
 
 
 def register(server: grpc.aio.Server, handler: grpc.GenericRpcHandler, paths: Iterable[str]) -> None:

@@ -18,11 +18,11 @@ from services.classification.validate import Plan
 from services.models.place import Place
 
 if TYPE_CHECKING:
-    from meshgate.runtime.interceptor import Context
+    from meshgate.runtime.guard import Context
 
 
 class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServicer):
-    """Serves all the models. Raises kinds of MeshError; the interceptor makes them statuses."""
+    """Serves all the models. Raises kinds of MeshError; the guard makes them statuses."""
 
     def __init__(self, place: Place[Served]) -> None:
         self._place = place

@@ -22,7 +22,7 @@ from services.models.place import Place, Table
 from services.tokens import Tokens
 
 if TYPE_CHECKING:
-    from meshgate.runtime.interceptor import Context
+    from meshgate.runtime.guard import Context
 
 _FEW: Final = 4
 
@@ -42,7 +42,7 @@ Models = Place[Table[Served]]
 
 
 class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
-    """Serves the models. Raises kinds of MeshError; the interceptor makes them statuses."""
+    """Serves the models. Raises kinds of MeshError; the guard makes them statuses."""
 
     def __init__(self, place: Models) -> None:
         self._place = place

@@ -22,14 +22,14 @@ from services.generation.refusals import Refusals
 from services.generation.served import Models, Served
 
 if TYPE_CHECKING:
-    from meshgate.runtime.interceptor import Context
+    from meshgate.runtime.guard import Context
 
 _ANSWER_SECONDS = 0.02
 """How long before the caller's deadline work ends, so that what was made can still be returned."""
 
 
 class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
-    """Serves the models. Raises kinds of MeshError; the interceptor makes them statuses."""
+    """Serves the models. Raises kinds of MeshError; the guard makes them statuses."""
 
     def __init__(self, place: Models, refusals: Refusals | None = None) -> None:
         """Calls that are not let in are counted in `refusals`."""

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from meshgate import errors
-from meshgate.runtime import tls
+from meshgate.runtime import status, tls
 from meshgate.runtime.server import Server
 from meshgate.v1 import generation_pb2, generation_pb2_grpc
 from tests.integration import mesh as meshes
@@ -55,6 +55,25 @@ async def test_a_certificate_of_another_ca(service: Server, tmp_path: Path) -> N
     ca = (tmp_path / "certs" / "ca.pem").read_bytes()
     error = await ask(service, grpc.ssl_channel_credentials(ca, key, chain))
     assert isinstance(error, errors.Unavailable)
+
+
+@pytest.mark.parametrize("method", ["Generate", "GenerateStream"])
+async def test_what_is_no_message_is_refused(service: Server, tmp_path: Path, method: str) -> None:
+    channel: Any = grpc.aio.secure_channel(
+        f"127.0.0.1:{service.port}", tls.channel_credentials(meshes.identity(tmp_path, "gateway"))
+    )
+    async with channel:
+        call = channel.stream_stream(f"/meshgate.v1.GenerationService/{method}")
+        for requests in ([b"\xff\xff"], []):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                async for _ in call(iter(requests), timeout=10):
+                    pass
+            assert "Traceback" not in str(caught.value)
+            if method == "Generate":
+                error = status.from_rpc_error(caught.value)
+                assert (type(error), error.reason) == (errors.InvalidArgument, "MALFORMED")
+        good = generation_pb2.GenerateRequest(prompt="x")
+        assert await generation_pb2_grpc.GenerationServiceStub(channel).Generate(good, timeout=10)
 
 
 def handshake(port: int, home: Path, version: ssl.TLSVersion) -> str | None:

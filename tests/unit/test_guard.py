@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshgate import errors
-from meshgate.runtime.interceptor import PeerPolicy
+from meshgate.runtime.guard import PeerPolicy
 from meshgate.runtime.tls import spiffe_ids
 
 GATEWAY = "spiffe://meshgate.local/gateway"

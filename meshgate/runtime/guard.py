@@ -1,0 +1,179 @@
+"""What stands around every method of a service: who may call it, readiness, the time left, and errors made statuses.
+
+The order is the order of `Guard.run`. Each arity of gRPC is one thin adapter; what is done is written once. Methods
+with one reply read their requests by themselves, as bytes, so that they are served without grpc.aio's layers: see
+shield.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from meshgate import errors
+from meshgate.runtime import channel, metadata, orca, status, tls
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+if TYPE_CHECKING:  # generic in the stubs alone
+    Context = grpc.aio.ServicerContext[Any, Any]
+else:
+    Context = grpc.aio.ServicerContext
+
+_HEALTH = "/grpc.health.v1.Health/"
+
+
+class PeerPolicy:
+    """Which SPIFFE IDs may call which methods. What no pattern names, nobody may call."""
+
+    def __init__(self, allowed: Mapping[str, Sequence[str]]) -> None:
+        """`allowed` maps a method pattern (`/meshgate.v1.EmbeddingService/*`) to SPIFFE IDs."""
+        self._allowed = {pattern: frozenset(ids) for pattern, ids in allowed.items()}
+        self._by_method: dict[str, frozenset[str]] = {}
+
+    def check(self, method: str, peer: Sequence[str]) -> None:
+        """Raises PermissionDenied (PEER_NOT_ALLOWED) unless one of the peer's IDs may call `method`."""
+        if self._ids(method).isdisjoint(peer):
+            raise errors.PermissionDenied("this peer may not call this method", reason="PEER_NOT_ALLOWED")
+
+    def _ids(self, method: str) -> frozenset[str]:
+        found = self._by_method.get(method)
+        if found is None:
+            matching = [ids for pattern, ids in self._allowed.items() if fnmatchcase(method, pattern)]
+            found = self._by_method[method] = frozenset[str]().union(*matching)
+        return found
+
+
+class Guard:
+    """One for all methods of a service."""
+
+    def __init__(self, peers: PeerPolicy, ready: Callable[[], bool]) -> None:
+        self._peers = peers
+        self._ready = ready
+        self._load = orca.Load()
+
+    def wrap(self, method: str, handler: Any) -> Any:
+        """The same handler behind the guard. Only registered methods come here, so the policy's cache is bounded."""
+        if not handler.response_streaming:
+            return grpc.stream_unary_rpc_method_handler(_answering(handler, self, method))
+        wrapped = _streaming(handler.unary_stream or handler.stream_stream, self, method)
+        make: Any = grpc.unary_stream_rpc_method_handler
+        if handler.request_streaming:
+            make = grpc.stream_stream_rpc_method_handler
+        return make(
+            wrapped,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    async def run(self, method: str, context: Context, work: Callable[[], Awaitable[_T]]) -> _T:
+        """Runs a call between the checks and the renaming of its errors."""
+        try:
+            self._peers.check(method, tls.spiffe_ids(context.auth_context()))
+            if method.startswith(_HEALTH):  # its watchers stay, and are no load
+                return await work()
+            if not self._ready():
+                raise errors.Unavailable("the model is not ready", reason="STARTING", retry_after=1.0)
+            with orca.InHand(self._load, context):
+                return await work()
+        except errors.MeshError as error:
+            await self._abort(context, error, request_id_of(context))
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception:  # the border: whatever else is our fault, and its text stays here
+            request_id = request_id_of(context)
+            _log.exception("call failed", extra={"method": method, "request_id": request_id})
+            await self._abort(context, errors.Internal("internal error"), request_id)
+
+    async def _abort(self, context: Context, error: errors.MeshError, request_id: str) -> NoReturn:
+        """As `abort`, without its pushback: that is for the caller, and the gateway should ask another replica now."""
+        trailers = (*status.details_of(error, request_id), *self._load.trailers())
+        await context.abort(status.grpc_code(error), error.message, trailing_metadata=trailers)
+
+
+def request_id_of(context: Context) -> str:
+    """The request id that the gateway gave, or a new one."""
+    for key, value in context.invocation_metadata() or ():
+        if key == metadata.REQUEST_ID and isinstance(value, str):
+            return value
+    return uuid.uuid4().hex
+
+
+async def abort(context: Context, error: errors.MeshError, request_id: str) -> None:
+    """Ends the call with `error` and its details. Raises AbortError."""
+    await context.abort(
+        status.grpc_code(error), error.message, trailing_metadata=status.trailing_metadata(error, request_id)
+    )
+
+
+def _answering(handler: Any, guard: Guard, method: str) -> Any:
+    """A method with one reply."""
+    answer = _of_many if handler.request_streaming else _of_one
+
+    async def call(_: Any, context: Context) -> bytes:
+        return await guard.run(method, context, partial(answer, handler, context))
+
+    return call
+
+
+async def _of_one(handler: Any, context: Context) -> bytes:
+    """The reply to one request, as bytes."""
+    message: Any = await context.read()
+    if message is channel.EOF:
+        raise errors.InvalidArgument("the call ended before its message", reason="MALFORMED")
+    reply = await handler.unary_unary(_parsed(handler, message), context)
+    return _serialised(handler, reply)
+
+
+async def _of_many(handler: Any, context: Context) -> bytes:
+    """The reply to a stream of requests, as bytes."""
+    async with aclosing(_requests(handler, context)) as requests:
+        return _serialised(handler, await handler.stream_unary(requests, context))
+
+
+async def _requests(handler: Any, context: Context) -> AsyncGenerator[Any, None]:
+    while (message := await context.read()) is not channel.EOF:
+        yield _parsed(handler, message)
+
+
+def _parsed(handler: Any, message: bytes) -> Any:
+    try:
+        return message if handler.request_deserializer is None else handler.request_deserializer(message)
+    except DecodeError:
+        raise errors.InvalidArgument("the message is not valid protobuf", reason="MALFORMED") from None
+
+
+def _serialised(handler: Any, reply: Any) -> bytes:
+    made: bytes = reply if handler.response_serializer is None else handler.response_serializer(reply)
+    return made
+
+
+def _streaming(behaviour: Any, guard: Guard, method: str) -> Any:
+    """A method with any number of replies."""
+
+    async def call(request: Any, context: Context) -> None:
+        await guard.run(method, context, partial(_reply, behaviour, request, context))
+
+    return call
+
+
+async def _reply(behaviour: Any, request: Any, context: Context) -> None:
+    replies = behaviour(request, context)
+    if not hasattr(replies, "__aiter__"):  # a method that writes to the context by itself
+        await replies
+        return
+    try:
+        async for reply in replies:
+            await context.write(reply)
+    finally:
+        await replies.aclose()
