@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Final
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Final
 
 from meshgate.errors import FieldViolation, InvalidArgument, NotFound
 from meshgate.v1 import priority_pb2
@@ -30,10 +31,16 @@ def texts(field: str, values: Sequence[str], most: int) -> None:
         size(f"{field}[{index}]", text, 1, TEXT_BYTES)
 
 
-def known(field: str, value: int, values: Collection[int]) -> None:
-    """Raises InvalidArgument for a number of an enum that this version does not know."""
-    if value not in values:
+def known(field: str, value: int, enum: Any) -> None:
+    """Raises InvalidArgument for a number of a protobuf enum that this version does not know."""
+    if value not in _numbers(enum):
         raise InvalidArgument.of(field, "not a value that this version knows")
+
+
+@cache
+def _numbers(enum: Any) -> frozenset[int]:
+    """The list would be made anew for each call."""
+    return frozenset(enum.values())
 
 
 def no_model() -> NotFound:
@@ -65,7 +72,7 @@ def within(prefix: str, error: InvalidArgument) -> InvalidArgument:
 
 def yields(priority: priority_pb2.Priority.ValueType, *, bulk: bool) -> bool:
     """Whether a call lets others go first. Raises InvalidArgument."""
-    known("options.priority", priority, priority_pb2.Priority.values())
+    known("options.priority", priority, priority_pb2.Priority)
     if priority == priority_pb2.PRIORITY_UNSPECIFIED:
         return bulk
     return priority == priority_pb2.PRIORITY_BATCH

@@ -126,7 +126,7 @@ def _pairs(request: pb.ClassifyRequest) -> list[str]:
 
 
 def _check_tagging(options: pb.ClassifyOptions, model: Classifier | ZeroShot) -> None:
-    checks.known("options.token_grouping", options.token_grouping, pb.TokenGrouping.values())
+    checks.known("options.token_grouping", options.token_grouping, pb.TokenGrouping)
     if not isinstance(model, Tagger):
         if options.token_grouping:
             raise InvalidArgument.of("options.token_grouping", "this model classifies whole texts")
@@ -154,7 +154,7 @@ def _labels(request: pb.ClassifyRequest, chosen: _Chosen) -> tuple[tuple[str, ..
 
 
 def _function(options: pb.ClassifyOptions, model: Classifier | ZeroShot) -> pb.ScoreFunction.ValueType:
-    checks.known("options.score_function", options.score_function, pb.ScoreFunction.values())
+    checks.known("options.score_function", options.score_function, pb.ScoreFunction)
     if options.score_function == pb.SCORE_FUNCTION_UNSPECIFIED:
         several = isinstance(model, Classifier) and model.card.several
         independent = options.multi_label if options.HasField("multi_label") else several

@@ -44,9 +44,9 @@ def plan(request: pb.EmbedRequest, bounds: Bounds, *, bulk: bool = False) -> Pla
     """Raises InvalidArgument, naming the field. The model was found before."""
     checks.texts("inputs", request.inputs, bounds.max_batch)
     options = request.options
-    checks.known("options.pooling", options.pooling, pb.Pooling.values())
-    checks.known("options.truncation", options.truncation, pb.Truncation.values())
-    checks.known("options.encoding", options.encoding, pb.EmbeddingEncoding.values())
+    checks.known("options.pooling", options.pooling, pb.Pooling)
+    checks.known("options.truncation", options.truncation, pb.Truncation)
+    checks.known("options.encoding", options.encoding, pb.EmbeddingEncoding)
     prompt = _prompt(options.prompt_name, bounds)
     return Plan(
         inputs=[prompt + text for text in request.inputs],

@@ -23,6 +23,6 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """The models that can do what is asked for."""
         wanted = request.capability
-        checks.known("capability", wanted, pb.Capability.values())
+        checks.known("capability", wanted, pb.Capability)
         shown = [card for card in self._cards() if not wanted or wanted in card.capabilities]
         return pb.ListModelsResponse(models=shown)

@@ -42,6 +42,10 @@ def test_a_bit_a_dimension_first_in_the_highest() -> None:
     assert vectors.encoded(VECTOR, pb.EMBEDDING_ENCODING_BINARY).packed == bytes([0b10101010, 0b10000000])
 
 
-def test_a_list_is_the_default() -> None:
-    embedding = vectors.encoded(VECTOR, pb.EMBEDDING_ENCODING_UNSPECIFIED)
-    assert list(embedding.floats.values) == VECTOR.tolist()
+@pytest.mark.parametrize("dimensions", [0, 1, 9, 31, 32, 384, 4096, 70_000])
+@pytest.mark.parametrize("dtype", ["<f4", ">f4", "<f8"])
+def test_a_list_is_the_default_of_any_length(dimensions: int, dtype: str) -> None:
+    vector = np.resize(VECTOR, dimensions).astype(dtype)
+    embedding = vectors.encoded(vector, pb.EMBEDDING_ENCODING_UNSPECIFIED)
+    assert embedding == pb.Embedding(floats=pb.FloatVector(values=vector.tolist()))
+    assert len(embedding.floats.values) == dimensions
