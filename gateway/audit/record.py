@@ -12,9 +12,10 @@ method, which stages) is kept encoded.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from json.encoder import encode_basestring
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -72,24 +73,29 @@ class AuditRecord(NamedTuple):
 def encode(record: AuditRecord) -> bytes:
     """The canonical bytes of a call's record. Raises TypeError or ValueError for a value of another type."""
     quoted = encode_basestring
+    # fmt: off
+    (time, request_id, event, decision, reason, status, tenant, subject, token_id, issuer, peer, method, target, model,
+     sealing_key_id, limits, stages_us, bytes_in, bytes_out, tokens_reserved, input_tokens, output_tokens,
+     request_hmac, reply_hmac, hmac_key_id) = record  # at once: name by name is a fifth of all
+    # fmt: on
     pieces = (  # written out, because calls are what it would cost
-        f'"bytes_in":{record.bytes_in:d},' if record.bytes_in else "",
-        f'"bytes_out":{record.bytes_out:d},' if record.bytes_out else "",
-        _outcome(record.decision, record.event, record.hmac_key_id),
-        f'"input_tokens":{record.input_tokens:d},' if record.input_tokens else "",
-        _work(record.issuer, record.limits, record.method, record.model),
-        f'"output_tokens":{record.output_tokens:d},' if record.output_tokens else "",
-        f'"peer":{quoted(record.peer)},' if record.peer else "",
-        f'"reason":{quoted(record.reason)},' if record.reason else "",
-        f'"reply_hmac":{quoted(record.reply_hmac)},' if record.reply_hmac else "",
-        f'"request_hmac":{quoted(record.request_hmac)},' if record.request_hmac else "",
-        f'"request_id":{quoted(record.request_id)},' if record.request_id else "",
-        f'"sealing_key_id":{quoted(record.sealing_key_id)},' if record.sealing_key_id else "",
-        _stages(record.stages_us) if record.stages_us else "",
-        _caller(record.status, record.subject, record.target, record.tenant),
-        f'"time":{record.time:d},' if record.time else "",
-        f'"token_id":{quoted(record.token_id)},' if record.token_id else "",
-        f'"tokens_reserved":{record.tokens_reserved:d},' if record.tokens_reserved else "",
+        f'"bytes_in":{bytes_in:d},' if bytes_in else "",
+        f'"bytes_out":{bytes_out:d},' if bytes_out else "",
+        _outcome(decision, event, hmac_key_id),
+        f'"input_tokens":{input_tokens:d},' if input_tokens else "",
+        _work(issuer, limits, method, model),
+        f'"output_tokens":{output_tokens:d},' if output_tokens else "",
+        f'"peer":{quoted(peer)},' if peer else "",
+        f'"reason":{quoted(reason)},' if reason else "",
+        f'"reply_hmac":{quoted(reply_hmac)},' if reply_hmac else "",
+        f'"request_hmac":{quoted(request_hmac)},' if request_hmac else "",
+        f'"request_id":{quoted(request_id)},' if request_id else "",
+        f'"sealing_key_id":{quoted(sealing_key_id)},' if sealing_key_id else "",
+        _stages(stages_us) if stages_us else "",
+        _caller(status, subject, target, tenant),
+        f'"time":{time:d},' if time else "",
+        f'"token_id":{quoted(token_id)},' if token_id else "",
+        f'"tokens_reserved":{tokens_reserved:d},' if tokens_reserved else "",
     )
     line = "".join(pieces)
     return f"{{{line[:-1]}}}".encode("utf-8", "backslashreplace")
@@ -124,12 +130,13 @@ def _caller(status: str, subject: str, target: str, tenant: str) -> str:
 
 def _stages(stages: Mapping[str, int]) -> str:
     ordered, template = _layout(tuple(stages))
-    return template % tuple([stages[name] for name in ordered])
+    made: str = template % ordered(stages)
+    return made
 
 
 @lru_cache(_KEPT)
-def _layout(names: tuple[str, ...]) -> tuple[list[str], str]:
-    """Names in order, and the text around their numbers."""
+def _layout(names: tuple[str, ...]) -> tuple[Callable[[Mapping[str, int]], Any], str]:
+    """What gives the numbers in the order of their names, and the text around them."""
     ordered = sorted(names)
     members = ",".join(encode_basestring(name).replace("%", "%%") + ":%d" for name in ordered)
-    return ordered, f'"stages_us":{{{members}}},'
+    return itemgetter(*ordered), f'"stages_us":{{{members}}},'
