@@ -66,6 +66,7 @@ def open_room(home: Path, stack: ExitStack) -> Room:
     """Starts the backend."""
     room = Room(home, stack, process.free_port())
     room.run("backend", process.python("bench.backend", *_listen(room.backend), "--certs", str(home / "certs")))
+    process.await_listening(room.backend)  # or the pass-through, which answers sooner, fails its first calls
     return room
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Final
 
 _CPUCLOCK_SCHED: Final = 2
+_START_SECONDS: Final = 30
 _STOP_SECONDS: Final = 30
+_POLL_SECONDS: Final = 0.05
 
 
 @contextmanager
@@ -42,6 +44,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def await_listening(port: int) -> None:
+    """Returns once somebody takes connections at a port of this machine. Raises TimeoutError."""
+    until = time.monotonic() + _START_SECONDS
+    while time.monotonic() < until:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(_POLL_SECONDS)
+    raise TimeoutError(f"nobody listens at port {port}")
 
 
 def alive(pid: int) -> bool:
