@@ -123,7 +123,11 @@ def _listen(state: Any, task: asyncio.Task[None], loop: asyncio.AbstractEventLoo
     """Cancels `task` when the caller leaves. A coroutine that waits once needs no task: its future calls back."""
     operation = _Closed(_NO_FLAGS)
     waiting = _execute(state, (operation,), loop)
-    closed = waiting.send(None)
+    try:
+        closed = waiting.send(None)
+    except cygrpc.ExecuteBatchError:  # there is no such call any more
+        task.cancel()
+        return
     closed._asyncio_future_blocking = False  # as a task does with what it is given to wait for
 
     def ended(_: asyncio.Future[None]) -> None:
