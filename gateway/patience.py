@@ -34,7 +34,7 @@ class Patience:
     async def wait(self, awaitable: Awaitable[_T]) -> _T:
         """Awaits for the present task. Raises TimeoutError when that took too long, and the awaited was cancelled."""
         loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
+        task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("only a task can wait")
         self._since[task] = loop.time()
