@@ -1,8 +1,8 @@
 """What stands around every method of a service: who may call it, readiness, the time left, and errors made statuses.
 
-The order is the order of `Guard.run`. Each arity of gRPC is one thin adapter; what is done is written once. Methods
-with one reply read their requests by themselves, as bytes, so that they are served without grpc.aio's layers: see
-shield.
+The order is the order of `Guard.run`. Each arity of gRPC is one thin adapter; what is done is written once. A lone
+request is read here, behind the checks; and methods with one reply have bytes at both ends, so that they are served
+without grpc.aio's layers: see shield.
 """
 
 from __future__ import annotations
@@ -66,13 +66,9 @@ class Guard:
         """The same handler behind the guard. Only registered methods come here, so the policy's cache is bounded."""
         if not handler.response_streaming:
             return grpc.stream_unary_rpc_method_handler(_answering(handler, self, method))
-        wrapped = _streaming(handler.unary_stream or handler.stream_stream, self, method)
-        make: Any = grpc.unary_stream_rpc_method_handler
-        if handler.request_streaming:
-            make = grpc.stream_stream_rpc_method_handler
-        return make(
-            wrapped,
-            request_deserializer=handler.request_deserializer,
+        return grpc.stream_stream_rpc_method_handler(
+            _streaming(handler, self, method),
+            request_deserializer=handler.request_deserializer if handler.request_streaming else None,
             response_serializer=handler.response_serializer,
         )
 
@@ -128,11 +124,7 @@ def _answering(handler: Any, guard: Guard, method: str) -> Any:
 
 async def _of_one(handler: Any, context: Context) -> bytes:
     """The reply to one request, as bytes."""
-    message: Any = await context.read()
-    if message is channel.EOF:
-        raise errors.InvalidArgument("the call ended before its message", reason="MALFORMED")
-    reply = await handler.unary_unary(_parsed(handler, message), context)
-    return _serialised(handler, reply)
+    return _serialised(handler, await handler.unary_unary(await _request(handler, context), context))
 
 
 async def _of_many(handler: Any, context: Context) -> bytes:
@@ -144,6 +136,14 @@ async def _of_many(handler: Any, context: Context) -> bytes:
 async def _requests(handler: Any, context: Context) -> AsyncGenerator[Any, None]:
     while (message := await context.read()) is not channel.EOF:
         yield _parsed(handler, message)
+
+
+async def _request(handler: Any, context: Context) -> Any:
+    """The one request. gRPC, asked to read it before it calls us, would leave a call without one unanswered."""
+    message: Any = await context.read()
+    if message is channel.EOF:
+        raise errors.InvalidArgument("the call ended before its message", reason="MALFORMED")
+    return _parsed(handler, message)
 
 
 def _parsed(handler: Any, message: bytes) -> Any:
@@ -158,17 +158,20 @@ def _serialised(handler: Any, reply: Any) -> bytes:
     return made
 
 
-def _streaming(behaviour: Any, guard: Guard, method: str) -> Any:
+def _streaming(handler: Any, guard: Guard, method: str) -> Any:
     """A method with any number of replies."""
 
-    async def call(request: Any, context: Context) -> None:
-        await guard.run(method, context, partial(_reply, behaviour, request, context))
+    async def call(requests: Any, context: Context) -> None:
+        await guard.run(method, context, partial(_reply, handler, requests, context))
 
     return call
 
 
-async def _reply(behaviour: Any, request: Any, context: Context) -> None:
-    replies = behaviour(request, context)
+async def _reply(handler: Any, requests: Any, context: Context) -> None:
+    if handler.request_streaming:
+        replies = handler.stream_stream(requests, context)
+    else:
+        replies = handler.unary_stream(await _request(handler, context), context)
     if not hasattr(replies, "__aiter__"):  # a method that writes to the context by itself
         await replies
         return

@@ -68,10 +68,8 @@ async def test_what_is_no_message_is_refused(service: Server, tmp_path: Path, me
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 async for _ in call(iter(requests), timeout=10):
                     pass
-            assert "Traceback" not in str(caught.value)
-            if method == "Generate":
-                error = status.from_rpc_error(caught.value)
-                assert (type(error), error.reason) == (errors.InvalidArgument, "MALFORMED")
+            error = status.from_rpc_error(caught.value)
+            assert (type(error), error.reason) == (errors.InvalidArgument, "MALFORMED")
         good = generation_pb2.GenerateRequest(prompt="x")
         assert await generation_pb2_grpc.GenerationServiceStub(channel).Generate(good, timeout=10)
 
