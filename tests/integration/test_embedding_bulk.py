@@ -150,9 +150,9 @@ async def test_interrupted_and_resumed_it_is_the_same_file(tmp_path: Path) -> No
         assert (await run(made, "embed", "--file", source, "--out", whole))[0] == 0
         service.halt_at = 9
         service.go_on.clear()
-        process = await begin(made, "embed", "--file", source, "--out", out)
+        process = await begin(made, "embed", "--file", source, "--out", out, code=EAGER)
         await asyncio.wait_for(service.reached.wait(), 30)
-        await until(out.exists)
+        await until(lambda: json.loads(side.read_text())["done"] > 0)
         process.send_signal(signal.SIGINT)
         _, said = await asyncio.wait_for(process.communicate(), 30)
         assert (process.returncode, b"the same command goes on" in said) == (130, True), said
