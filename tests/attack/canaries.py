@@ -41,10 +41,13 @@ def private(home: Path) -> set[bytes]:
 def _secrets(content: bytes) -> Iterator[bytes]:
     if content.startswith(b"-----"):
         yield from _of_pem(content)
-    elif content.startswith(b"{"):
-        yield from _of_json(json.loads(content))
-    else:
+        return
+    try:
+        value = json.loads(content)
+    except ValueError:  # random bytes, of which some begin as JSON does
         yield content
+    else:
+        yield from _of_json(value)
 
 
 def _of_pem(content: bytes) -> Iterator[bytes]:
