@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from meshgate.runtime import shield
+from meshgate.runtime import shield, unary_server
 
 METHOD = "/test.Test/Do"
 BIG = bytes(1_000_000)
@@ -109,13 +109,25 @@ async def test_who_leaves_late_ends_the_work_and_no_other() -> None:
         assert await stays == b"holdhold"
 
 
-@pytest.mark.parametrize("request_", [b"ab", b"refuse"])
-async def test_a_call_that_has_ended_is_not_looked_for(request_: bytes) -> None:
+@pytest.mark.parametrize(("request_", "listened"), [(b"ab", 0), (b"refuse", 1), (b"bug", 1)])
+async def test_the_end_of_a_young_call_is_heard_once_and_it_is_not_looked_for(
+    monkeypatch: pytest.MonkeyPatch, request_: bytes, listened: int
+) -> None:
+    """That of one that is answered comes with its last batch."""
+    heard: list[Any] = []
+    listen = unary_server._listen
+
+    def counted(*call: Any) -> None:
+        heard.append(call)
+        listen(*call)
+
+    monkeypatch.setattr(unary_server, "_listen", counted)
     async with served() as (do, _, server):
         with suppress(grpc.aio.AioRpcError):
             await do(request_, timeout=10)
         inner: Any = server._server  # type: ignore[attr-defined]
         await asyncio.gather(*inner._calls)
+        assert len(heard) == listened
         assert not inner._unaries._young
         assert not inner._unaries._older
 
