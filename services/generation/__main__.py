@@ -12,6 +12,7 @@ import services.openmp  # noqa: F401 - before torch
 # isort: split
 from meshgate.runtime import config, process
 from meshgate.runtime.server import serve
+from services import heap
 from services.generation import app
 from services.generation.config import GenerationConfig
 from services.generation.parallel import ranks
@@ -19,6 +20,7 @@ from services.generation.parallel import ranks
 
 def main() -> int:
     parser = process.arguments("services.generation")
+    heap.keep()
     return process.run("generation", lambda: _serve(parser.parse_args()))
 
 

@@ -8,13 +8,14 @@ there is padding. The idea is Zhai et al., ByteTransformer (IPDPS 2023).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
+from services.weights.attention import Group, attended, groups
 from services.weights.joined import join, joinable, product
 from services.weights.packing import fitted
 
@@ -22,14 +23,12 @@ _LAYERS: Final = frozenset({"BertLayer", "RobertaLayer", "XLMRobertaLayer", "Cam
 
 
 class Layout(NamedTuple):
-    """Where the tokens of a batch [rows, length] lie when there is no padding between them."""
+    """Where the tokens of a batch [rows, length] lie when there is no padding between them, the shortest row first."""
 
     places: Tensor
     """Of each token in the batch, as if that were one row. The last may be there several times: see packing.fitted."""
-    tokens: Tensor
-    """The reverse: for each place of the batch its token, or another one where there is padding."""
-    mask: Tensor | None
-    """[rows, 1, 1, length], added to scores: nothing, or minus infinity."""
+    groups: Sequence[Group]
+    """Rows that attend together."""
 
 
 class UnpaddedEncoder(nn.Module):
@@ -39,6 +38,7 @@ class UnpaddedEncoder(nn.Module):
         """Takes the layers out of `encoder`, one after the other, so that no more than one is there twice."""
         super().__init__()
         self.layers = nn.ModuleList()
+        self.heads = encoder.layer[0].attention.self.num_attention_heads
         while encoder.layer:
             self.layers.append(_Layer(encoder.layer[0]))
             del encoder.layer[0]
@@ -49,10 +49,10 @@ class UnpaddedEncoder(nn.Module):
         """[rows, length, dimensions] of the embeddings, and the mask that transformers makes: bool or added to scores,
         [rows, 1, any, length]; None where there is no padding.
         """
-        layout, shape = _layout(attention_mask, hidden_states), hidden_states.shape
+        layout, shape = _layout(attention_mask, hidden_states, self.heads), hidden_states.shape
         states = hidden_states.flatten(0, 1).index_select(0, layout.places)
         for layer in self.layers:
-            states = layer(states, shape, layout)
+            states = layer(states, layout)
         padded = states.new_zeros(shape[0] * shape[1], shape[2]).index_copy_(0, layout.places, states)
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=padded.view(shape))
 
@@ -69,36 +69,39 @@ class _Layer(nn.Module):
         self.attended = out.LayerNorm
         self.ended = layer.output.LayerNorm
 
-    def forward(self, states: Tensor, shape: torch.Size, layout: Layout) -> Tensor:
-        """Tokens [tokens, dimensions] of a batch of `shape`."""
-        states = self.attended(self.output.added(self._attend(self.inputs(states), shape, layout), states))
+    def forward(self, states: Tensor, layout: Layout) -> Tensor:
+        """Tokens [tokens, dimensions]."""
+        states = self.attended(self.output.added(self._attend(self.inputs(states), layout), states))
         made: Tensor = self.ended(self.narrow.added(self.wide.gelu(states), states))
         return made
 
-    def _attend(self, inputs: Tensor, shape: torch.Size, layout: Layout) -> Tensor:
+    def _attend(self, inputs: Tensor, layout: Layout) -> Tensor:
         """Queries, keys and values of each token, [tokens, 3 x dimensions], to [tokens, dimensions]."""
-        inputs = inputs.index_select(0, layout.tokens)
-        queries, keys, values = inputs.view(shape[0], shape[1], 3, self._heads, -1).permute(2, 0, 3, 1, 4)
-        made = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=layout.mask)
-        return made.transpose(1, 2).reshape(shape[0] * shape[1], -1).index_select(0, layout.places)
+        made = [attended(inputs, group, self._heads) for group in layout.groups]
+        return made[0] if len(made) == 1 else torch.cat(made)
 
 
-def _layout(mask: Tensor | None, states: Tensor) -> Layout:
+def _layout(mask: Tensor | None, states: Tensor, heads: int) -> Layout:
     """Of embeddings [rows, length, dimensions]."""
     rows, length = states.shape[:2]
     if mask is None:
-        places = torch.arange(rows * length)
-        return Layout(_filled(places), places, None)
-    live = mask[:, 0, 0] if mask.dtype is torch.bool else mask[:, 0, 0] == 0
-    places = live.flatten().nonzero()[:, 0]
-    tokens = (live.flatten().cumsum(0) - 1).clamp_(min=0)
-    added = torch.zeros(rows, 1, 1, length, dtype=states.dtype).masked_fill_(~live[:, None, None], float("-inf"))
-    return Layout(_filled(places), tokens, added)
-
-
-def _filled(places: Tensor) -> Tensor:
+        live = torch.ones(rows, length, dtype=torch.bool)
+    else:
+        live = mask[:, 0, 0] if mask.dtype is torch.bool else mask[:, 0, 0] == 0
+    counts, order = live.sum(1).sort()
+    row, place = live[order].nonzero(as_tuple=True)
+    places = order[row] * length + place
+    made = list(groups(counts.tolist(), heads, states.dtype))
     more = fitted(len(places)) - len(places)
-    return torch.cat([places, places[-1:].expand(more)]) if more else places
+    if more:
+        made[-1] = made[-1]._replace(live=_filled(made[-1].live, more))
+        places = _filled(places, more)
+    return Layout(places, made)
+
+
+def _filled(places: Tensor, more: int) -> Tensor:
+    """The last of them so many times more."""
+    return torch.cat([places, places[-1:].expand(more)])
 
 
 def unpad(module: Any) -> bool:

@@ -11,6 +11,7 @@ import meshgate.runtime.tls13  # noqa: F401 - before grpc
 
 # isort: split
 from bench.services import worker
+from services import heap
 from services.embedding import model
 from services.embedding.config import ModelConfig
 from services.embedding.model import EmbeddingModel, Item
@@ -21,6 +22,7 @@ def main() -> None:
     """Batches hold as many texts as there would be callers."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", required=True)
+    heap.keep()
     loaded = model.load(ModelConfig.model_validate({"device": parser.parse_args().device}))
     loaded.warm_up()
     worker.serve("embedding", lambda order: _work(loaded, order))
