@@ -35,6 +35,7 @@ class SlotCache(Cache):
         self._count = 0
         self._start = 0
         self._length = 0
+        self._shown = 0
         self._places: Tensor | None = None
         self._lines: dict[tuple[int, int], Tensor] = {}
         self._apart: dict[int, list[Tensor]] = {}
@@ -44,21 +45,26 @@ class SlotCache(Cache):
         """What one position of a row takes, in the layers that have written."""
         return sum(layer.shape[1] * layer.shape[3] * layer.element_size() for layer in (*self._keys, *self._values))
 
-    def read_into(self, row: int, start: int, count: int) -> None:
-        """The next forward pass writes `count` positions of one row, from `start`."""
+    def read_into(self, row: int, start: int, count: int, step: int = 1) -> int:
+        """The next forward pass writes `count` positions of one row, from `start`. Returns how many it sees: those, and
+        up to a multiple of `step` others, which are to be masked.
+        """
         self._first, self._count, self._start, self._length = row, 1, start, start + count
+        self._shown = min(-(-self._length // step) * step, self._capacity(self._length))
         self._places = None
+        return self._shown
 
     def advance(self, positions: Tensor) -> None:
         """The next forward pass writes position positions[r], int64, of each row r."""
         self._first, self._count, self._length = 0, len(positions), int(positions.max()) + 1
+        self._shown = self._length
         self._places = positions
         self._lines.clear()
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """Writes a layer's new keys and values and returns views of all of them, [count, heads, length, size]."""
+        """Writes a layer's new keys and values and returns views of all that are seen, [count, heads, length, size]."""
         if layer_idx == len(self._keys):
             capacity = self._capacity(self._length)
             keys, values = self._allocate(key_states, capacity), self._allocate(value_states, capacity)
@@ -69,7 +75,7 @@ class SlotCache(Cache):
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Positions that a forward pass sees, its own included."""
-        return self._length
+        return self._shown
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copies the first `length` positions of a row over another."""
@@ -117,7 +123,7 @@ class SlotCache(Cache):
             size = states.shape[3]
             lines = self._lines_of(self._places, layer.shape[1], layer.shape[2])
             layer.view(-1, size).index_copy_(0, lines, states.reshape(-1, size))
-        return layer[self._first : self._first + self._count, :, : self._length]
+        return layer[self._first : self._first + self._count, :, : self._shown]
 
     def _lines_of(self, places: Tensor, heads: int, capacity: int) -> Tensor:
         """Where each row's and head's next position lies when all of a layer's positions are one long list."""

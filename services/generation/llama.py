@@ -16,9 +16,12 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import Cache
 
+from services.weights.attention import looking_back, pays
 from services.weights.joined import Part, product
 from services.weights.packing import fitted
 
+STEP: Final = 128
+"""What prompts see grows by so many positions: what multiplies them is made for each number (weights/packing.py)."""
 _KINDS: Final = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"})
 
 
@@ -28,6 +31,15 @@ class Turn(NamedTuple):
     cosine: Tensor
     sine: Tensor
     """Its first half negated, so that halves that change places need not be."""
+
+
+class Sight(NamedTuple):
+    """What queries see."""
+
+    mask: Tensor
+    """Added to scores, [rows or 1, 1, queries, length]."""
+    known: int
+    """So many positions, the first, all of them see."""
 
 
 class LlamaPass:
@@ -49,18 +61,24 @@ class LlamaPass:
         return any("forward" in each.__dict__ for each in self._changeable)
 
     def logits(self, tokens: Tensor, positions: Tensor, mask: Tensor, cache: Cache) -> Tensor:
-        """Scores after the last token of each row, float32 [rows, vocabulary], of ids and positions [rows, count];
-        `mask` is true where a query may look, [rows or 1, 1, count, length].
+        """Scores after the last token of each row, float32 [rows, vocabulary], of ids and positions [rows, count], the
+        last there are; `mask` is true where a query may look, [rows or 1, 1, count, length].
         """
         count, more = tokens.numel(), fitted(tokens.numel()) - tokens.numel()
         states = self._embed.index_select(0, functional.pad(tokens.flatten(), (0, more)))
         turn = self._turn(positions)
-        added = torch.zeros(mask.shape, dtype=states.dtype).masked_fill_(~mask, float("-inf"))
+        sight = self._sight(mask, positions)
         for layer in self._layers:
-            states = layer(states, turn, added, cache)
+            states = layer(states, turn, sight, cache)
         last = states if tokens.shape[1] == 1 else states[:count].view(*tokens.shape, -1)[:, -1]
         made: Tensor = self._head(self._norm(last))[: len(tokens)].float()
         return made
+
+    def _sight(self, mask: Tensor, positions: Tensor) -> Sight:
+        added = torch.zeros(mask.shape, dtype=self._embed.dtype).masked_fill_(~mask, float("-inf"))
+        if positions.shape[1] > 1:  # of one position all heads see the same
+            added = added.repeat(1, 1, self._layers[0].sharing, 1)
+        return Sight(added, int(positions.min()))
 
     def _turn(self, positions: Tensor) -> Turn:
         cosine, sine = self._rotary(self._embed, position_ids=positions)
@@ -91,25 +109,25 @@ class _Layer:
         self._size, self._scale = attention.head_dim, attention.scaling
         self._keys = attention.k_proj.out_features // self._size
         self._queries = attention.q_proj.out_features // self._size
+        self.sharing = self._queries // self._keys
+        """Heads that look at the same keys, as one longer query."""
 
-    def __call__(self, states: Tensor, turn: Turn, mask: Tensor, cache: Cache) -> Tensor:
+    def __call__(self, states: Tensor, turn: Turn, sight: Sight, cache: Cache) -> Tensor:
         """Tokens [rows x count, dimensions] to the same; those beyond that are there to be multiplied (packing.fitted)
         and attend to nothing.
         """
-        states = self._output.added(self._attend(self._inputs(self._before(states)), turn, mask, cache), states)
+        states = self._output.added(self._attend(self._inputs(self._before(states)), turn, sight, cache), states)
         gates, ups = self._wide(self._between(states)).chunk(2, -1)
         return self._narrow.added(functional.silu(gates).mul_(ups), states)
 
-    def _attend(self, inputs: Tensor, turn: Turn, mask: Tensor, cache: Cache) -> Tensor:
+    def _attend(self, inputs: Tensor, turn: Turn, sight: Sight, cache: Cache) -> Tensor:
         """Queries, keys and values of the tokens, as they come out of one product, to [rows x count, dimensions]."""
         rows, count = turn.cosine.shape[:2]
         heads = inputs[: rows * count].view(rows, count, -1, self._size)
         turned = _turned(heads[:, :, : self._queries + self._keys], turn)
         new = turned[:, :, self._queries :].transpose(1, 2), heads[:, :, self._queries + self._keys :].transpose(1, 2)
         keys, values = cache.update(*new, self._index)
-        made = functional.scaled_dot_product_attention(
-            self._grouped(turned[:, :, : self._queries]), keys, values, attn_mask=self._widened(mask), scale=self._scale
-        )
+        made = self._looked(self._grouped(turned[:, :, : self._queries]), keys, values, sight)
         made = made.view(rows, self._keys, -1, count, self._size).permute(0, 3, 1, 2, 4).reshape(rows * count, -1)
         more = len(inputs) - len(made)
         return functional.pad(made, (0, 0, 0, more)) if more else made
@@ -120,9 +138,12 @@ class _Layer:
         apart = queries.reshape(rows, count, self._keys, -1, self._size).permute(0, 2, 3, 1, 4)
         return apart.reshape(rows, self._keys, -1, self._size)
 
-    def _widened(self, mask: Tensor) -> Tensor:
-        """For as many queries; of one position all see the same."""
-        return mask if mask.shape[2] == 1 else mask.repeat(1, 1, self._queries // self._keys, 1)
+    def _looked(self, queries: Tensor, keys: Tensor, values: Tensor, sight: Sight) -> Tensor:
+        mask = sight.mask
+        several = len(queries) == 1 and mask.shape[2] > 1
+        if several and pays(queries, queries.shape[1] * queries.shape[2] * keys.shape[2]):
+            return looking_back(queries[0], keys[0], values[0], mask[0, 0, :, sight.known :], self._scale)
+        return functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=self._scale)
 
 
 def _turned(heads: Tensor, turn: Turn) -> Tensor:

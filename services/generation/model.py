@@ -75,10 +75,10 @@ class CausalModel:
         """Reads a piece of a prompt, positions from `start`, into a row. Returns the scores after its last token,
         float32 [vocabulary].
         """
-        end = start + len(tokens)
-        self._cache.read_into(row, start, len(tokens))
-        positions = self._places[start:end]
-        mask = self._places[:end] <= positions[:, None]
+        step = llama.STEP if self._llama is not None else 1
+        shown = self._cache.read_into(row, start, len(tokens), step)
+        positions = self._places[start : start + len(tokens)]
+        mask = self._places[:shown] <= positions[:, None]
         with self._crew.reading(len(tokens)):
             return self._forward(tokens, positions[None], mask[None, None])[0]
 

@@ -12,7 +12,7 @@ LAYERS, HEADS, SIZE = 3, 2, 4
 
 def read(cache: SlotCache, row: int, start: int, states: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Puts the same keys into every layer, and their negatives as values."""
-    cache.read_into(row, start, states.shape[2])
+    assert cache.read_into(row, start, states.shape[2]) == start + states.shape[2]
     return [cache.update(states, -states, layer) for layer in range(LAYERS)]
 
 
@@ -81,6 +81,18 @@ def test_what_no_row_needs_is_given_back_as_far_as_memory_lets_it() -> None:
     for keys, values in read(cache, 0, 200, states[:, :, 200:]):
         assert torch.equal(keys, states)
         assert torch.equal(values, -states)
+
+
+@pytest.mark.parametrize(
+    ("start", "count", "shown"), [(0, 5, 128), (0, 128, 128), (100, 29, 256), (300, 1, 384), (640, 60, 700)]
+)
+def test_few_different_numbers_of_positions_are_shown(start: int, count: int, shown: int) -> None:
+    cache = SlotCache(rows=2, context=700)
+    assert cache.read_into(0, start, count, 128) == shown
+    assert cache.get_seq_length() == shown
+    for keys in cache.update(*torch.randn(2, 1, HEADS, count, SIZE), 0):
+        assert keys.shape == (1, HEADS, shown, SIZE)
+        assert not keys[:, :, start + count :].any()
 
 
 def test_a_step_writes_each_row_at_its_own_place() -> None:

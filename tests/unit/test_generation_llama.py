@@ -20,7 +20,7 @@ from transformers import (
 
 from services.generation import llama
 from services.generation.model import CausalModel
-from services.weights import int8, joined, packing
+from services.weights import attention, int8, joined, packing
 
 SIZES: dict[str, Any] = {
     "vocab_size": 100,
@@ -90,7 +90,9 @@ def test_scores_are_those_of_the_modules(kind: str) -> None:
     compared(plain, prepared(built(kind)), 1e-5)
 
 
-def test_in_bfloat16_but_for_rounding() -> None:
+@pytest.mark.parametrize("few", [attention._FEW, 0], ids=["torch's attention", "products"])
+def test_in_bfloat16_but_for_rounding(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_FEW", few)
     plain = CausalModel(built("llama", torch.bfloat16), rows=4, context=100)
     compared(plain, prepared(built("llama", torch.bfloat16)), 0.1)
 

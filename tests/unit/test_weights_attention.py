@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from services.weights import attention, packing
-from services.weights.attention import Group, attended, groups
+from services.weights.attention import Group, attended, groups, looking_back
 
 HEADS, SIZE = 3, 8
 DIMENSIONS = HEADS * SIZE
@@ -82,12 +82,25 @@ def test_by_products_it_is_the_same_but_for_rounding(
 
 
 @needs_native
-def test_few_scores_and_very_long_inputs_go_torchs_way(monkeypatch: pytest.MonkeyPatch, ways: list[str]) -> None:
+def test_few_scores_go_torchs_way(ways: list[str]) -> None:
     assert worst([20], torch.bfloat16) < 0.04
     assert worst([150, 200], torch.bfloat16) < 0.04
-    monkeypatch.setattr(attention, "_LONGEST", 199)
-    assert worst([200], torch.bfloat16) < 0.04
-    assert ways == ["_by_torch", "_by_products", "_by_torch"]
+    assert ways == ["_by_torch", "_by_products"]
+
+
+@needs_native
+@pytest.mark.parametrize("many", [1 << 22, 1], ids=["whole", "in parts"])
+@pytest.mark.parametrize(("count", "length"), [(30, 30), (64, 64), (150, 290)], ids=["few", "even", "later"])
+def test_the_last_tokens_look_back(many: int, count: int, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_MANY", many)
+    torch.manual_seed(8)
+    queries = torch.randn(HEADS, count, SIZE).bfloat16()
+    keys, values = torch.randn(2, HEADS, length + 5, SIZE).bfloat16()[:, :, :length]  # a part of what is there
+    seen = torch.ones(count, length, dtype=torch.bool).tril(length - count)
+    mask = torch.zeros(count, count).masked_fill_(~seen[:, -count:], float("-inf")).bfloat16()
+    made = looking_back(queries, keys, values, mask, SIZE**-0.5)
+    expected = functional.scaled_dot_product_attention(queries.float(), keys.float(), values.float(), attn_mask=seen)
+    assert (made.float() - expected).abs().max() < 0.04
 
 
 @needs_native
