@@ -27,8 +27,8 @@ _FIRST, _SOONEST, _LATEST = 2, 16, 1024
 """Steps before one tries another number: at first, then at least, and at most."""
 _TRIES: Final = 3
 """Steps of a trial. The first does not count: what multiplies with so many threads may have to be made."""
-_MUCH: Final = 1.2
-"""So many times slower, and it is tried half as often."""
+_MUCH: Final = 1.05
+"""So many times slower, beyond what chance makes of two steps, and it is tried half as often."""
 
 
 class Crew:
