@@ -36,6 +36,11 @@ async def _raw(place: Place) -> Contender:
     return await work.start(place, "raw", "the raw model, sorted batches", "embedding", "--device", place.device)
 
 
+async def _plain(place: Place) -> Contender:
+    title = "transformers' own model, sorted batches"
+    return await work.start(place, "plain", title, "embedding", "--device", place.device, "--plain")
+
+
 async def _infinity(place: Place) -> Contender:
     port = process.free_port()
     command = (
@@ -96,6 +101,7 @@ def directory() -> str:
 ALL: Final[Mapping[str, Start]] = {
     "meshgate": _meshgate,
     "raw": _raw,
+    "plain": _plain,
     "infinity": _infinity,
     "mlserver": _mlserver,
 }

@@ -17,7 +17,7 @@ from bench.table import Table
 
 _EMBEDDING_CALLERS: Final = 32
 _TEXTS: Final = 192
-_LENGTHS: Final = (prompts.SENTENCES, prompts.PARAGRAPHS, prompts.PASSAGES)
+_LENGTHS: Final = (prompts.MIXED, prompts.SENTENCES, prompts.PARAGRAPHS, prompts.PASSAGES)
 _CALLERS: Final = (1, 16, 32)
 _ENGINE_CALLERS: Final = (1, 8, 16, 32)
 _STREAMS: Final = (1, 8, 32)

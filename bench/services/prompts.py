@@ -28,6 +28,8 @@ class Lengths(NamedTuple):
     longest: int
 
 
+MIXED: Final = Lengths("texts", 5, 60)
+"""Searches and what they are to find, mixed."""
 SENTENCES: Final = Lengths("sentences", 8, 24)
 PARAGRAPHS: Final = Lengths("paragraphs", 48, 112)
 PASSAGES: Final = Lengths("passages", 180, 240)

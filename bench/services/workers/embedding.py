@@ -6,15 +6,20 @@ import argparse
 import asyncio
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import meshgate.runtime.tls13  # noqa: F401 - before grpc
 
 # isort: split
-from bench.services import worker
+import torch
+from transformers import AutoModel
+
+from bench.services import embedders, worker
 from services import heap
 from services.embedding import model
 from services.embedding.config import ModelConfig
-from services.embedding.model import EmbeddingModel, Item
+from services.embedding.model import EmbeddingModel
+from services.encoder import Encoder
 from services.tokens import Cut
 
 
@@ -22,10 +27,19 @@ def main() -> None:
     """Batches hold as many texts as there would be callers."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", required=True)
+    parser.add_argument("--plain", action="store_true", help="the modules of transformers, as they are")
+    flags = parser.parse_args()
     heap.keep()
-    loaded = model.load(ModelConfig.model_validate({"device": parser.parse_args().device}))
+    loaded = model.load(ModelConfig.model_validate({"device": flags.device}))
+    loaded = _plain(loaded, flags.device) if flags.plain else loaded
     loaded.warm_up()
     worker.serve("embedding", lambda order: _work(loaded, order))
+
+
+def _plain(loaded: EmbeddingModel, device: str) -> EmbeddingModel:
+    dtype = getattr(torch, loaded.encoder.dtype)
+    module: Any = AutoModel.from_pretrained(embedders.directory(), dtype=dtype)
+    return EmbeddingModel(Encoder(module.to(device).eval(), pad_id=0), loaded.tokeniser, loaded.card)
 
 
 def _work(loaded: EmbeddingModel, order: worker.Order) -> worker.Done:
@@ -39,10 +53,10 @@ def _work(loaded: EmbeddingModel, order: worker.Order) -> worker.Done:
 def _embed(loaded: EmbeddingModel, texts: Sequence[str], size: int) -> int:
     tokens = asyncio.run(loaded.tokeniser.encode(texts, Cut.END, "inputs"))
     tokens.sort(key=lambda each: each.length)
-    items = [Item(loaded, each, loaded.card.pooling) for each in tokens]
-    for start in range(0, len(items), size):
-        loaded.run(items[start : start + size])
-    return len(items)
+    for start in range(0, len(tokens), size):
+        batch = tokens[start : start + size]
+        loaded.run(batch, [loaded.card.pooling] * len(batch))
+    return len(tokens)
 
 
 if __name__ == "__main__":
