@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 
 from meshgate.runtime.config import ConfigError
-
-Dtype = Literal["auto", "float32", "bfloat16"]
+from services.models.config import Dtype
 
 
 def device_of(name: str) -> torch.device:

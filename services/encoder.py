@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,11 @@ from transformers import AutoModel
 
 from services.crew import Crew
 from services.models.config import SourceConfig
+from services.pooling import Pooling
 from services.tokens import Cut, Tokeniser, Tokens
 from services.weights import opening, quality
 from services.weights.opening import Weights, Where
 from services.weights.quality import Yardstick
-
-
-class Pooling(Enum):
-    """How token vectors become one."""
-
-    MEAN = "mean"
-    CLS = "cls"
-    LAST = "last"
 
 
 class Encoder:

@@ -54,7 +54,7 @@ class Tokeniser:
         """`backend` is a tokenizers.Tokenizer; its own padding and truncation are switched off."""
         backend.no_padding()
         backend.no_truncation()
-        self._backend: Backend = backend
+        self.backend: Backend = backend
         self.max_tokens = max_tokens
 
     async def encode(self, texts: Sequence[str], cut: Cut, field: str) -> list[Tokens]:
@@ -72,15 +72,15 @@ class Tokeniser:
         return self._encode(texts, None, cut, field)
 
     def _encode(self, texts: Sequence[str], pairs: Sequence[str] | None, cut: Cut, field: str) -> list[Tokens]:
-        first = self._backend.encode_batch(list(texts), add_special_tokens=False)
-        second = self._backend.encode_batch(list(pairs), add_special_tokens=False) if pairs else [None] * len(first)
+        first = self.backend.encode_batch(list(texts), add_special_tokens=False)
+        second = self.backend.encode_batch(list(pairs), add_special_tokens=False) if pairs else [None] * len(first)
         return [
             self._fit(text, pair if pair else None, cut, f"{field}[{index}]")
             for index, (text, pair) in enumerate(zip(first, second, strict=True))
         ]
 
     def _fit(self, text: Any, pair: Any, cut: Cut, field: str) -> Tokens:
-        room = self.max_tokens - self._backend.num_special_tokens_to_add(pair is not None)
+        room = self.max_tokens - self.backend.num_special_tokens_to_add(pair is not None)
         asked = len(text) + len(pair or ())
         if asked > room:
             if cut is Cut.REFUSE:
@@ -89,7 +89,7 @@ class Tokeniser:
                     field, f"{over} tokens are too many: the model takes {self.max_tokens}", reason="INPUT_TOO_LONG"
                 )
             _shorten(text, pair, room, cut)
-        return self._read(self._backend.post_process(text, pair), cut=asked > room)
+        return self._read(self.backend.post_process(text, pair), cut=asked > room)
 
     def _read(self, whole: Any, *, cut: bool) -> Tokens:
         """What is kept of a tokenizers.Encoding."""

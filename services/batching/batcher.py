@@ -269,6 +269,10 @@ class Batcher(Generic[ItemT, ResultT]):
         _log.error("the model hangs", extra={"seconds": self._bounds.hang_seconds})
         self._fail(self._running or ())
 
+    def fail(self) -> None:
+        """The model is gone, be there a batch or not."""
+        self._fail(self._running or ())
+
     def _fail(self, batch: Sequence[Entry[ItemT, ResultT]] = ()) -> None:
         """Says that the model can't go on, and fails all who wait, at once: those of `batch`, and in line."""
         self.failed.set()

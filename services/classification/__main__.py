@@ -11,14 +11,12 @@ import services.openmp  # noqa: F401 - before torch
 # isort: split
 from meshgate.runtime import config, process
 from meshgate.runtime.server import serve
-from services import heap
 from services.classification import app
 from services.classification.config import ClassificationConfig
 
 
 def main() -> int:
     parser = process.arguments("services.classification")
-    heap.keep()
     return process.run("classification", lambda: _serve(parser.parse_args()))
 
 

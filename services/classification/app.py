@@ -11,42 +11,41 @@ from pathlib import Path
 from typing import Final
 
 import grpc
-import torch
 
 from meshgate.runtime.config import ConfigError
 from meshgate.runtime.telemetry import Exposition, Readings
 from meshgate.v1 import classification_pb2_grpc, models_pb2, models_pb2_grpc
-from services import batching, device, faults
+from services import batching
 from services.batching import Batcher, figures
-from services.classification import loading, model
-from services.classification.config import ClassificationConfig, ClassifierConfig, EngineConfig, ZeroShotConfig
+from services.classification import ready
+from services.classification.config import ClassificationConfig, ClassifierConfig
 from services.classification.custom.owned import Owned
 from services.classification.custom.store import Store
 from services.classification.custom.training import Trainer
-from services.classification.model import Classifier, Item, Scores, ZeroShot
+from services.classification.ready import Facts, Item, Ready, ReadyClassifier, ReadyZeroShot, Scores
 from services.classification.served import Custom, Served
 from services.classification.servicer import ClassificationServicer
 from services.classification.validate import Models
-from services.crew import THREADS
-from services.encoder import first_lengths
-from services.models.config import SourceConfig, unique
+from services.host import Apart, Here, Host
+from services.models.config import unique
 from services.models.listing import ModelServicer
 from services.models.place import Place
 from services.models.swap import Swap, apart
 from services.models.watch import Watch
-from services.tokens import Cut, Tokeniser, Tokens
-from services.weights import compiling
+from services.tokens import Cut, Tokens
 
 _log = logging.getLogger(__name__)
 
 _PROBE: Final = "The quick brown fox jumps over the lazy dog."
 """Its vector tells one encoder from another."""
+_LOAD_CLASSIFIER: Final = "services.classification.hosted:load_classifier"
+_LOAD_ZERO_SHOT: Final = "services.classification.hosted:load_zero_shot"
 
 
 @dataclass(frozen=True)
 class _Loaded:
-    classifiers: list[tuple[ClassifierConfig, Classifier]]
-    zero_shot: ZeroShot | None
+    classifiers: list[tuple[ClassifierConfig, ReadyClassifier]]
+    zero_shot: ReadyZeroShot | None
 
 
 class App:
@@ -54,28 +53,33 @@ class App:
 
     name = "classification"
 
-    def __init__(self, config: ClassificationConfig, path: Path | None = None) -> None:
-        """`path` is the file that the configuration came from: where it changes, the classifiers do."""
+    def __init__(self, config: ClassificationConfig, path: Path | None = None, host: Host | None = None) -> None:
+        """`path` is the file that the configuration came from: where it changes, the classifiers do. `host` is where
+        models are run; without one, here.
+        """
         self.failed = asyncio.Event()
+        self._host = host or Here()
         self._config = config
         self._place: Place[Served] = Place()
-        self._swap = Swap[ClassifierConfig, Classifier](self._classifier)
+        self._swap = Swap[ClassifierConfig, ReadyClassifier](self._classifier)
         self._watch = Watch(path, ClassificationConfig, self.take) if path is not None else None
-        self._zero_shot: ZeroShot | None = None
+        self._zero_shot: ReadyZeroShot | None = None
         self._custom: Custom | None = None
         self._exposition: Exposition | None = None
 
     async def start(self) -> None:
         """Loads the models and warms them up. Raises ConfigError when one can't be loaded."""
-        loaded = await self._load(self._config)
-        self._zero_shot = loaded.zero_shot
         engine = self._config.engine
         bounds = batching.Bounds(engine.batch_tokens, engine.queue_tokens, engine.queue_calls, engine.hang_seconds)
         sound = Item(_Default(self._place), Tokens([1] * 4, [0] * 4))
-        batcher = Batcher[Item, Scores](model.run, bounds, self.failed, judge=faults.judge, sound=sound)
+        batcher = Batcher[Item, Scores](ready.run, bounds, self.failed, judge=self._host.judge, sound=sound)
+        loop = asyncio.get_running_loop()
+        self._host.start(lambda: loop.call_soon_threadsafe(batcher.fail))
+        loaded = await self._load(self._config)
+        self._zero_shot = loaded.zero_shot
         readings = Readings()
         figures.tell(readings, batcher)
-        self._exposition = Exposition(self._config.metrics, readings)
+        self._exposition = Exposition(self._config.metrics, readings, *self._host.collectors)
         await self._exposition.start()
         batcher.start()
         models = self._models(self._config, loaded)
@@ -115,10 +119,13 @@ class App:
             await self._place.served.batcher.stop(grace)
         if self._custom is not None:
             await self._custom.trainer.stop()
+        await asyncio.to_thread(self._host.stop)
         if self._exposition is not None:
             await self._exposition.stop()
 
-    async def _trains(self, encoder: ZeroShot | None, batcher: Batcher[Item, Scores], models: Models) -> Custom | None:
+    async def _trains(
+        self, encoder: ReadyZeroShot | None, batcher: Batcher[Item, Scores], models: Models
+    ) -> Custom | None:
         """What makes and serves classifiers of the tenants' own, where there is an encoder for them."""
         custom = self._config.custom
         if custom is None or encoder is None:
@@ -133,14 +140,12 @@ class App:
         classifiers = await self._swap.load(sections)
         zero_shot = self._zero_shot
         if zero_shot is None and config.zero_shot is not None:
-            zero_shot = await apart(_warm_zero_shot, config.zero_shot, config.engine)
+            hosted = await apart(self._host.load, _LOAD_ZERO_SHOT, config.zero_shot, config.engine)
+            zero_shot = ReadyZeroShot(hosted, config.zero_shot.scale)
         return _Loaded(list(zip(config.classifiers, classifiers, strict=True)), zero_shot)
 
-    def _classifier(self, config: ClassifierConfig, key: str) -> Classifier:
-        torch.set_num_threads(self._config.engine.threads or THREADS)
-        classifier = loading.load_classifier(config, self._config.engine, key)
-        _warm_up(classifier, config, key)
-        return classifier
+    def _classifier(self, config: ClassifierConfig, key: str) -> ReadyClassifier:
+        return ReadyClassifier(self._host.load(_LOAD_CLASSIFIER, config, self._config.engine, key))
 
     def _models(self, config: ClassificationConfig, loaded: _Loaded) -> Models:
         zero = config.zero_shot
@@ -165,33 +170,18 @@ class App:
                 aliases=each.aliases,
                 capabilities=[models_pb2.CAPABILITY_CLASSIFY],
                 default=each.name == default,
-                max_input_tokens=classifier.tokeniser.max_tokens,
-                max_batch=most,
                 labels=classifier.card.labels,
-                dtype=classifier.dtype,
-                device=device.device_of(self._config.engine.device).type,
-                quantisation=classifier.weights.quantisation,
-                quality=classifier.weights.quality,
             )
             for each, classifier in loaded.classifiers
         ]
+        models: list[Ready] = [classifier for _, classifier in loaded.classifiers]
         zero = config.zero_shot
         if zero is not None and loaded.zero_shot is not None:
-            cards.append(
-                models_pb2.Model(
-                    name=zero.name,
-                    aliases=zero.aliases,
-                    capabilities=[models_pb2.CAPABILITY_ZERO_SHOT],
-                    max_input_tokens=loaded.zero_shot.tokeniser.max_tokens,
-                    max_batch=most,
-                    dtype=loaded.zero_shot.dtype,
-                    device=device.device_of(self._config.engine.device).type,
-                    quantisation=loaded.zero_shot.weights.quantisation,
-                    quality=loaded.zero_shot.weights.quality,
-                )
-            )
-        for card in cards:
-            card.loaded_at.FromSeconds(int(time.time()))
+            kinds = [models_pb2.CAPABILITY_ZERO_SHOT]
+            cards.append(models_pb2.Model(name=zero.name, aliases=zero.aliases, capabilities=kinds))
+            models.append(loaded.zero_shot)
+        for card, model in zip(cards, models, strict=True):
+            _describe(card, model.facts, most)
         return cards
 
 
@@ -202,40 +192,25 @@ class _Default:
         self._place = place
 
     @property
-    def _model(self) -> Classifier:
+    def _model(self) -> ReadyClassifier:
         models = self._place.get().models
         return models.classifiers[models.default][1]
-
-    @property
-    def tokeniser(self) -> Tokeniser:
-        return self._model.tokeniser
-
-    @property
-    def dtype(self) -> str:
-        return self._model.dtype
 
     def rows(self, batch: Sequence[Tokens]) -> list[Scores]:
         return self._model.rows(batch)
 
 
 def build(config: ClassificationConfig, path: Path | None = None) -> App:
-    """The service for a configuration; nothing is loaded yet. Needs a running event loop."""
-    return App(config, path)
+    """The service for a configuration, its models in a process of their own; nothing is loaded yet. Needs a running
+    event loop.
+    """
+    return App(config, path, Apart(App.name, config.engine.threads))
 
 
-def _warm_zero_shot(config: ZeroShotConfig, engine: EngineConfig) -> ZeroShot:
-    torch.set_num_threads(engine.threads or THREADS)
-    zero_shot = loading.load_zero_shot(config, engine)
-    _warm_up(zero_shot, config, "zero_shot")
-    return zero_shot
-
-
-def _warm_up(ready: model.Runnable, config: SourceConfig, key: str) -> None:
-    def run() -> None:
-        for lengths in first_lengths(ready.tokeniser.max_tokens, compiled=config.compile):
-            ready.rows([Tokens([1] * length, [0] * length) for length in lengths])
-
-    if config.compile:
-        compiling.warm(config.name, key, run)
-    else:
-        run()
+def _describe(card: models_pb2.Model, facts: Facts, most: int) -> None:
+    """Adds what was found out by loading."""
+    card.max_input_tokens, card.max_batch = facts.max_tokens, most
+    card.dtype, card.device, card.quantisation = facts.dtype, facts.device, facts.quantisation
+    if facts.quality is not None:
+        card.quality = facts.quality
+    card.loaded_at.FromSeconds(int(time.time()))

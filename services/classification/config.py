@@ -10,8 +10,7 @@ from pydantic import Field, model_validator
 from meshgate.runtime.config import Strict, home
 from meshgate.runtime.server import ServerConfig
 from meshgate.runtime.telemetry import MetricsConfig
-from services.device import Dtype
-from services.models.config import SourceConfig, unique
+from services.models.config import Dtype, SourceConfig, unique
 
 SHIPPED = "shipped:sentiment"
 

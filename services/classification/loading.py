@@ -17,8 +17,10 @@ from meshgate.runtime.config import ConfigError
 from services import device
 from services.classification import adapter
 from services.classification.config import SHIPPED, ClassifierConfig, EngineConfig, ZeroShotConfig
-from services.classification.model import Card, Classifier, ZeroShot
-from services.classification.tagging import LocatingTokeniser, Tagger
+from services.classification.locating import LocatingTokeniser
+from services.classification.model import Classifier, ZeroShot
+from services.classification.ready import Card
+from services.classification.tagging import Tagger
 from services.encoder import load_encoder, sample
 from services.models import source
 from services.models.config import SourceConfig
@@ -79,7 +81,10 @@ def _pretrained(config: ClassifierConfig, key: str, path: Path, where: Where) ->
     most = min(config.max_input_tokens or longest(facts, tokeniser), longest(facts, tokeniser))
     reader = (LocatingTokeniser if tags else Tokeniser)(tokeniser.backend_tokenizer, most)
     made = partial(
-        Tagger if tags else Classifier, card=card(facts), tokeniser=reader, pad_id=tokeniser.pad_token_id or 0
+        Tagger if tags else Classifier,
+        card=card(facts, tags=tags),
+        tokeniser=reader,
+        pad_id=tokeniser.pad_token_id or 0,
     )
     module, weights = opening.opened(config, key, where, load, [path], _yardstick(made, reader))
     return made(module, weights=weights)
@@ -95,7 +100,7 @@ def _yardstick(made: Callable[[Any], Classifier], reader: Tokeniser) -> Yardstic
     return Yardstick(answer, quality.labels, reader.max_tokens)
 
 
-def card(facts: Any) -> Card:
+def card(facts: Any, *, tags: bool = False) -> Card:
     """What a transformers configuration says of a classifier."""
     labels = tuple(str(facts.id2label[index]) for index in range(facts.num_labels))
     return Card(
@@ -103,6 +108,7 @@ def card(facts: Any) -> Card:
         pairs=True,
         typed=getattr(facts, "type_vocab_size", 0) > 1,
         several=facts.problem_type == _SEVERAL or len(labels) == 1,
+        tags=tags,
     )
 
 
@@ -123,4 +129,4 @@ def load_zero_shot(config: ZeroShotConfig, engine: EngineConfig, key: str = "zer
         most = min(config.max_input_tokens, longest(AutoConfig.from_pretrained(directory), tokeniser))
         reader = Tokeniser(tokeniser.backend_tokenizer, most)
         encoder = load_encoder(config, key, directory, where, reader, tokeniser.pad_token_id or 0)
-    return ZeroShot(encoder, reader, config.scale)
+    return ZeroShot(encoder, reader)

@@ -3,45 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from services.classification.ready import Card, Scores
 from services.crew import Crew
-from services.encoder import Encoder, Pooling, padded
+from services.encoder import Encoder, padded
+from services.pooling import Pooling
 from services.tokens import Tokeniser, Tokens
 from services.weights.opening import Weights
-
-Scores = NDArray[np.float32]
-
-
-class Runnable(Protocol):
-    """What the model's thread runs: a row of numbers for each input."""
-
-    @property
-    def tokeniser(self) -> Tokeniser: ...
-    @property
-    def dtype(self) -> str: ...
-
-    def rows(self, batch: Sequence[Tokens]) -> list[Scores]:
-        """Float32 [labels], or [dimensions] of an encoder, for each input."""
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """What a checkpoint says of itself."""
-
-    labels: tuple[str, ...]
-    pairs: bool = False
-    """Whether it reads a second text."""
-    typed: bool = False
-    """Whether token types tell it which text a token is of; RoBERTa and its kin go by the separators."""
-    several: bool = False
-    """Whether its scores are independent, so that a sigmoid makes them and no softmax."""
 
 
 class Classifier:
@@ -57,8 +29,9 @@ class Classifier:
         self.dtype = str(parameter.dtype).removeprefix("torch.")
         self._module = module
         self._device = parameter.device
+        self.device = self._device.type
         self._pad_id = pad_id
-        self._crew = Crew(torch.get_num_threads() if (self._device.type, self.dtype) == ("cpu", "bfloat16") else 0)
+        self._crew = Crew(torch.get_num_threads() if (self.device, self.dtype) == ("cpu", "bfloat16") else 0)
 
     @torch.inference_mode()
     def rows(self, batch: Sequence[Tokens]) -> list[Scores]:
@@ -75,34 +48,16 @@ class Classifier:
 
 
 class ZeroShot:
-    """An encoder whose vectors, of norm 1, are compared: a text with each label."""
+    """An encoder, whose vectors are compared."""
 
-    def __init__(self, encoder: Encoder, tokeniser: Tokeniser, scale: float) -> None:
+    def __init__(self, encoder: Encoder, tokeniser: Tokeniser) -> None:
         self.tokeniser = tokeniser
         self.dtype = encoder.dtype
+        self.device = encoder.device
         self.weights = encoder.weights
-        self.scale = scale
         self._encoder = encoder
 
     def rows(self, batch: Sequence[Tokens]) -> list[Scores]:
         """Vectors, float32 [dimensions] of norm 1, for each input."""
         vectors = self._encoder.pooled(batch, [Pooling.MEAN] * len(batch))
         return list(torch.nn.functional.normalize(vectors).numpy())
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One input as it is queued."""
-
-    model: Runnable
-    tokens: Tokens
-
-
-def run(batch: Sequence[Item]) -> list[Scores]:
-    """Runs a batch whose inputs may be for different models; results are index-aligned."""
-    results: dict[int, Scores] = {}
-    for model in {id(item.model): item.model for item in batch}.values():
-        places = [place for place, item in enumerate(batch) if item.model is model]
-        rows = model.rows([batch[place].tokens for place in places])
-        results.update(zip(places, rows, strict=True))
-    return [results[place] for place in range(len(batch))]

@@ -17,8 +17,8 @@ from services.checks import Purse
 from services.classification import scores, spans, validate
 from services.classification.custom.owned import Owned
 from services.classification.custom.training import Trainer
-from services.classification.model import Item, Scores, ZeroShot
-from services.classification.tagging import Located
+from services.classification.locating import Located
+from services.classification.ready import Item, ReadyZeroShot, Scores
 from services.classification.validate import Models, Plan
 from services.tokens import Cut, Tokens
 
@@ -136,7 +136,7 @@ def _results(
     """What the contract returns, of what the model said: logits, or vectors and what they are held against."""
     if plan.head is not None:
         rows = list(plan.head.raw(np.stack(rows)))
-    elif matrix is not None and isinstance(plan.model, ZeroShot):
+    elif matrix is not None and isinstance(plan.model, ReadyZeroShot):
         rows = list(plan.model.scale * (np.stack(rows) @ matrix.T))
     return [_result(scores.scored(row, plan.function), each, plan) for row, each in zip(rows, tokens, strict=True)]
 

@@ -9,8 +9,7 @@ from meshgate.errors import InvalidArgument
 from meshgate.v1 import classification_pb2 as pb
 from services import checks
 from services.classification.custom.heads import Head
-from services.classification.model import Classifier, ZeroShot
-from services.classification.tagging import Tagger
+from services.classification.ready import Ready, ReadyClassifier, ReadyZeroShot
 from services.tokens import Cut
 
 _MOST_LABELS: Final = 256
@@ -21,9 +20,9 @@ _DESCRIPTION_BYTES: Final = 4096
 class Models:
     """What the service has. `classifiers` maps names and aliases to a model's own name and the model."""
 
-    classifiers: dict[str, tuple[str, Classifier]]
+    classifiers: dict[str, tuple[str, ReadyClassifier]]
     default: str
-    zero_shot: tuple[str, ZeroShot] | None
+    zero_shot: tuple[str, ReadyZeroShot] | None
     zero_shot_names: frozenset[str]
     max_batch: int
 
@@ -41,7 +40,7 @@ class _Chosen(NamedTuple):
     """Which model a request is for."""
 
     name: str
-    model: Classifier | ZeroShot
+    model: Ready
     head: Head | None = None
 
 
@@ -50,7 +49,7 @@ class Plan:
     """A checked request."""
 
     name: str
-    model: Classifier | ZeroShot
+    model: Ready
     head: Head | None
     """Of a classifier of the tenant's own; `model` is then its encoder."""
     texts: list[str]
@@ -111,9 +110,9 @@ def _model(request: pb.ClassifyRequest, models: Models, own: Head | None) -> _Ch
     return _Chosen(*found)
 
 
-def _check_inputs(request: pb.ClassifyRequest, most: int, model: Classifier | ZeroShot) -> None:
+def _check_inputs(request: pb.ClassifyRequest, most: int, model: Ready) -> None:
     checks.in_range("inputs", len(request.inputs), 1, most, "inputs")
-    pairs = isinstance(model, Classifier) and model.card.pairs and not isinstance(model, Tagger)
+    pairs = isinstance(model, ReadyClassifier) and model.card.pairs and not model.card.tags
     for index, item in enumerate(request.inputs):
         checks.size(f"inputs[{index}].text", item.text, 1, checks.TEXT_BYTES)
         checks.size(f"inputs[{index}].text_pair", item.text_pair, 0, checks.TEXT_BYTES)
@@ -125,9 +124,9 @@ def _pairs(request: pb.ClassifyRequest) -> list[str]:
     return [item.text_pair for item in request.inputs] if any(item.text_pair for item in request.inputs) else []
 
 
-def _check_tagging(options: pb.ClassifyOptions, model: Classifier | ZeroShot) -> None:
+def _check_tagging(options: pb.ClassifyOptions, model: Ready) -> None:
     checks.known("options.token_grouping", options.token_grouping, pb.TokenGrouping)
-    if not isinstance(model, Tagger):
+    if not model.facts.card.tags:
         if options.token_grouping:
             raise InvalidArgument.of("options.token_grouping", "this model classifies whole texts")
         return
@@ -139,7 +138,7 @@ def _check_tagging(options: pb.ClassifyOptions, model: Classifier | ZeroShot) ->
 def _labels(request: pb.ClassifyRequest, chosen: _Chosen) -> tuple[tuple[str, ...], list[str]]:
     if chosen.head is not None:
         return chosen.head.labels, []
-    if isinstance(chosen.model, Classifier):
+    if isinstance(chosen.model, ReadyClassifier):
         return chosen.model.card.labels, []
     asked = request.candidate_labels.labels
     checks.in_range("candidate_labels.labels", len(asked), 2, _MOST_LABELS, "labels")
@@ -153,10 +152,10 @@ def _labels(request: pb.ClassifyRequest, chosen: _Chosen) -> tuple[tuple[str, ..
     return names, [label.description or label.name for label in asked]
 
 
-def _function(options: pb.ClassifyOptions, model: Classifier | ZeroShot) -> pb.ScoreFunction.ValueType:
+def _function(options: pb.ClassifyOptions, model: Ready) -> pb.ScoreFunction.ValueType:
     checks.known("options.score_function", options.score_function, pb.ScoreFunction)
     if options.score_function == pb.SCORE_FUNCTION_UNSPECIFIED:
-        several = isinstance(model, Classifier) and model.card.several
+        several = isinstance(model, ReadyClassifier) and model.card.several
         independent = options.multi_label if options.HasField("multi_label") else several
         return pb.SCORE_FUNCTION_SIGMOID if independent else pb.SCORE_FUNCTION_SOFTMAX
     return options.score_function

@@ -6,19 +6,16 @@ import argparse
 import sys
 
 import meshgate.runtime.tls13  # noqa: F401 - before grpc
-import services.openmp  # noqa: F401 - before torch
 
 # isort: split
 from meshgate.runtime import config, process
 from meshgate.runtime.server import serve
-from services import heap
 from services.embedding import app
 from services.embedding.config import EmbeddingConfig
 
 
 def main() -> int:
     parser = process.arguments("services.embedding")
-    heap.keep()
     return process.run("embedding", lambda: _serve(parser.parse_args()))
 
 

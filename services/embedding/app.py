@@ -6,25 +6,26 @@ import asyncio
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import grpc
-import torch
 
 from meshgate.runtime.telemetry import Exposition, Readings
 from meshgate.v1 import embedding_pb2_grpc, models_pb2, models_pb2_grpc
-from services import batching, faults
+from services import batching
 from services.batching import Batcher, figures
-from services.crew import THREADS
-from services.embedding import model
+from services.embedding import ready
 from services.embedding.config import EmbeddingConfig, ModelConfig
-from services.embedding.model import EmbeddingModel, Item, Vector
+from services.embedding.ready import Item, Ready, Vector
 from services.embedding.servicer import EmbeddingServicer, Models, Served
 from services.embedding.validate import Bounds
+from services.host import Apart, Here, Host
 from services.models.listing import ModelServicer
 from services.models.place import Place, Table
 from services.models.swap import Swap
 from services.models.watch import Watch
-from services.weights import compiling
+
+_LOAD: Final = "services.embedding.hosted:load"
 
 
 class App:
@@ -32,25 +33,30 @@ class App:
 
     name = "embedding"
 
-    def __init__(self, config: EmbeddingConfig, path: Path | None = None) -> None:
-        """`path` is the file that the configuration came from: where it changes, the models do."""
+    def __init__(self, config: EmbeddingConfig, path: Path | None = None, host: Host | None = None) -> None:
+        """`path` is the file that the configuration came from: where it changes, the models do. `host` is where models
+        are run; without one, here.
+        """
         self.failed = asyncio.Event()
+        self._host = host or Here()
         self._config = config
         self._place: Models = Place()
         self._swap = Swap[ModelConfig, Served](self._load)
         self._watch = Watch(path, EmbeddingConfig, self.take) if path is not None else None
         engine = config.engine
         bounds = batching.Bounds(engine.batch_tokens, engine.queue_tokens, engine.queue_calls, engine.hang_seconds)
-        sound = model.sound(_Default(self._place))
-        self._batcher = Batcher[Item, Vector](model.run, bounds, self.failed, judge=faults.judge, sound=sound)
+        sound = ready.sound(_Default(self._place))
+        self._batcher = Batcher[Item, Vector](ready.run, bounds, self.failed, judge=self._host.judge, sound=sound)
         self._started = False
         readings = Readings()
         figures.tell(readings, self._batcher)
-        self._exposition = Exposition(config.metrics, readings)
+        self._exposition = Exposition(config.metrics, readings, *self._host.collectors)
 
     async def start(self) -> None:
         """Loads the models and warms them up. Raises ConfigError when one can't be loaded."""
         await self._exposition.start()
+        loop = asyncio.get_running_loop()
+        self._host.start(lambda: loop.call_soon_threadsafe(self._batcher.fail))
         await self.take(self._config)
         self._batcher.start()
         self._started = True
@@ -75,16 +81,17 @@ class App:
             await self._watch.stop()
         if self._started:
             await self._batcher.stop(grace)
+        await asyncio.to_thread(self._host.stop)
         await self._exposition.stop()
 
     def _load(self, config: ModelConfig, key: str) -> Served:
-        torch.set_num_threads(self._config.engine.threads or THREADS)
-        loaded = _load(config, key)
+        engine = self._config.engine
+        loaded = Ready(self._host.load(_LOAD, config, key, engine.threads))
         bounds = Bounds(
-            max_batch=self._config.engine.max_batch,
-            dimensions=loaded.encoder.dimensions,
-            pooling=loaded.card.pooling,
-            prompts={**loaded.card.prompts, **config.prompts},
+            max_batch=engine.max_batch,
+            dimensions=loaded.facts.dimensions,
+            pooling=loaded.facts.pooling,
+            prompts={**loaded.facts.prompts, **config.prompts},
         )
         return Served(loaded, self._batcher, bounds, _card(config, loaded, bounds, default=key == "model"))
 
@@ -100,20 +107,13 @@ class _Default:
 
 
 def build(config: EmbeddingConfig, path: Path | None = None) -> App:
-    """The service for a configuration; nothing is loaded yet. Needs a running event loop."""
-    return App(config, path)
+    """The service for a configuration, its models in a process of their own; nothing is loaded yet. Needs a running
+    event loop.
+    """
+    return App(config, path, Apart(App.name, config.engine.threads))
 
 
-def _load(config: ModelConfig, key: str = "model") -> EmbeddingModel:
-    loaded = model.load(config, key)
-    if config.compile:
-        compiling.warm(config.name, key, lambda: loaded.warm_up(compiled=True))
-    else:
-        loaded.warm_up()
-    return loaded
-
-
-def _card(config: ModelConfig, loaded: EmbeddingModel, bounds: Bounds, *, default: bool) -> models_pb2.Model:
+def _card(config: ModelConfig, loaded: Ready, bounds: Bounds, *, default: bool) -> models_pb2.Model:
     card = models_pb2.Model(
         name=config.name,
         aliases=config.aliases,
@@ -123,10 +123,10 @@ def _card(config: ModelConfig, loaded: EmbeddingModel, bounds: Bounds, *, defaul
         max_batch=bounds.max_batch,
         dimensions=bounds.dimensions,
         prompt_names=sorted(bounds.prompts),
-        dtype=loaded.encoder.dtype,
-        device=loaded.encoder.device,
-        quantisation=loaded.encoder.weights.quantisation,
-        quality=loaded.encoder.weights.quality,
+        dtype=loaded.facts.dtype,
+        device=loaded.facts.device,
+        quantisation=loaded.facts.quantisation,
+        quality=loaded.facts.quality,
     )
     card.loaded_at.FromSeconds(int(time.time()))
     return card

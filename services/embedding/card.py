@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from meshgate.runtime.config import ConfigError
-from services.encoder import Pooling
+from services.pooling import Pooling
 
 _OURS: Final = "sentence_transformers."
 """Where the types of modules are from; those of others are code that comes beside a model."""

@@ -10,8 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from meshgate.runtime.config import Strict
 from meshgate.runtime.server import ServerConfig
 from meshgate.runtime.telemetry import MetricsConfig
-from services.device import Dtype
-from services.models.config import SourceConfig, unique
+from services.models.config import Dtype, SourceConfig, unique
 
 PROMPT_NAME_BYTES: Final = 64
 

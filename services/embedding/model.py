@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,29 +12,12 @@ from transformers import AutoConfig, AutoTokenizer
 from services import device
 from services.embedding.card import Card, read_card
 from services.embedding.config import ModelConfig
-from services.encoder import Encoder, Pooling, first_lengths, load_encoder
+from services.encoder import Encoder, first_lengths, load_encoder
 from services.models import source
+from services.pooling import Pooling
 from services.tokens import Tokeniser, Tokens
 from services.weights import opening
 from services.weights.opening import Where
-
-Vector = NDArray[np.float32]
-
-
-class Runnable(Protocol):
-    """What the model's thread runs."""
-
-    def run(self, batch: Sequence[Item]) -> list[Vector]:
-        """One vector, float32 [dimensions], for each item; not normalised."""
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One input as it is queued."""
-
-    model: Runnable
-    tokens: Tokens
-    pooling: Pooling
 
 
 class EmbeddingModel:
@@ -46,31 +28,15 @@ class EmbeddingModel:
         self.tokeniser = tokeniser
         self.card = card
 
-    def run(self, batch: Sequence[Item]) -> list[Vector]:
-        """One vector, float32 [dimensions], for each item; not normalised."""
-        vectors = self.encoder.pooled([item.tokens for item in batch], [item.pooling for item in batch])
-        return list(vectors.numpy())
+    def run(self, batch: Sequence[Tokens], pooling: Sequence[Pooling]) -> NDArray[np.float32]:
+        """Vectors, float32 [inputs, dimensions], not normalised."""
+        return self.encoder.pooled(batch, pooling).numpy()
 
     def warm_up(self, *, compiled: bool = False) -> None:
         """Runs what a caller would otherwise pay for, because it is the first."""
         for lengths in first_lengths(self.tokeniser.max_tokens, compiled=compiled):
-            self.run([sound(self, length) for length in lengths])
-
-
-def sound(model: Runnable, length: int = 4) -> Item:
-    """An input, `length` tokens long, that nothing is wrong with."""
-    return Item(model, Tokens([1] * length, [0] * length), Pooling.MEAN)
-
-
-def run(batch: Sequence[Item]) -> list[Vector]:
-    """Runs a batch whose inputs may be for different models; results are index-aligned."""
-    if all(item.model is batch[0].model for item in batch):
-        return batch[0].model.run(batch)
-    results: dict[int, Vector] = {}
-    for model in {id(item.model): item.model for item in batch}.values():
-        places = [place for place, item in enumerate(batch) if item.model is model]
-        results.update(zip(places, model.run([batch[place] for place in places]), strict=True))
-    return [results[place] for place in range(len(batch))]
+            batch = [Tokens([1] * length, [0] * length) for length in lengths]
+            self.run(batch, [Pooling.MEAN] * len(batch))
 
 
 def load(config: ModelConfig, key: str = "model") -> EmbeddingModel:

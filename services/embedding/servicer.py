@@ -16,7 +16,7 @@ from services.batching import Batcher, Permit
 from services.caller import Caller, caller_of
 from services.checks import Purse
 from services.embedding import validate, vectors
-from services.embedding.model import EmbeddingModel, Item, Vector
+from services.embedding.ready import Item, Ready, Vector
 from services.embedding.validate import Bounds, Plan
 from services.models.place import Place, Table
 from services.tokens import Tokens
@@ -31,7 +31,7 @@ _FEW: Final = 4
 class Served:
     """A loaded model and what stands before it."""
 
-    model: EmbeddingModel
+    model: Ready
     batcher: Batcher[Item, Vector]
     bounds: Bounds
     card: models_pb2.Model

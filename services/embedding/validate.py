@@ -9,7 +9,7 @@ from meshgate.errors import InvalidArgument
 from meshgate.v1 import embedding_pb2 as pb
 from services import checks
 from services.embedding.config import PROMPT_NAME_BYTES
-from services.encoder import Pooling
+from services.pooling import Pooling
 from services.tokens import Cut
 
 _POOLINGS: Final = {pb.POOLING_MEAN: Pooling.MEAN, pb.POOLING_CLS: Pooling.CLS, pb.POOLING_LAST: Pooling.LAST}

@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 
 from meshgate.runtime.config import Strict
 
+Dtype = Literal["auto", "float32", "bfloat16"]
+"""The number format of a model; `auto` is bfloat16 where its device multiplies that natively, else float32."""
 Quantisation = Literal["none", "int8", "nf4"]
 
 

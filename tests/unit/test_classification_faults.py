@@ -15,7 +15,8 @@ from meshgate.errors import Internal
 from meshgate.runtime.config import ConfigError
 from services.classification import adapter, loading
 from services.classification.config import SHIPPED, ClassifierConfig, EngineConfig
-from services.classification.model import Classifier, Scores
+from services.classification.model import Classifier
+from services.classification.ready import Scores
 from services.tokens import Tokens
 from tests.unit.classifying import build, classify, configured, running
 

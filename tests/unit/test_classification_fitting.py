@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.classification.custom.fitting import Sample, Stopped, solve
-from services.classification.custom.measuring import CANDIDATES, Recipe, divide, fit
+from services.classification.custom.measuring import CANDIDATES, divide, fit
+from services.classification.custom.recipe import Recipe
 
 NEVER = threading.Event()
 

@@ -21,7 +21,7 @@ from meshgate.errors import (
     Unimplemented,
 )
 from meshgate.v1 import classification_pb2 as pb
-from services.classification.custom import training
+from services.classification.custom import measuring
 from services.classification.servicer import ClassificationServicer
 from tests.unit.classifying import COLOURS, build, classify, configured, examples, of, running, sent, train
 
@@ -207,7 +207,7 @@ async def test_a_caller_that_leaves_ends_the_solver_and_changes_nothing(
         stop.wait(30)
         stopped.set()
 
-    monkeypatch.setattr(training, "fit", endless)
+    monkeypatch.setattr(measuring, "fit", endless)
     task = asyncio.create_task(train(servicer))
     assert await asyncio.to_thread(solving.wait, 30)
     assert (await classify(servicer, "colour", "x")).results  # meanwhile others are served
@@ -225,7 +225,7 @@ async def test_a_solver_that_takes_too_long_is_ended(
     def endless(sample: object, recipe: object, stop: threading.Event) -> None:
         stop.wait(30)
 
-    monkeypatch.setattr(training, "fit", endless)
+    monkeypatch.setattr(measuring, "fit", endless)
     async with running(configured(models, tmp_path, solve_seconds=0.01)) as servicer:
         with pytest.raises(DeadlineExceeded):
             await train(servicer)

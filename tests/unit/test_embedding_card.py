@@ -13,7 +13,7 @@ from meshgate.runtime.config import ConfigError
 from services.embedding import model
 from services.embedding.card import read_card
 from services.embedding.config import ModelConfig
-from services.encoder import Pooling
+from services.pooling import Pooling
 from tests.tinymodels.bert import build_tiny_bert
 
 OLD = "sentence_transformers.models."

@@ -21,19 +21,20 @@ from services.batching import Fault, figures
 from services.embedding import app as apps
 from services.embedding.app import App
 from services.embedding.config import EmbeddingConfig, EngineConfig, ModelConfig
-from services.embedding.model import EmbeddingModel, Item, Vector
+from services.embedding.ready import Item, Ready, Vector
 from services.embedding.servicer import EmbeddingServicer, Models, Served
+from services.host import Hosted
 from services.models.place import Place, Table
 from services.ordered import IN_HAND
 from tests.tinymodels.bert import build_tiny_bert
 from tests.unit.context import FakeContext
 
 
-class Gated(EmbeddingModel):
+class Gated(Ready):
     """Runs when it is let."""
 
-    def __init__(self, real: EmbeddingModel) -> None:
-        super().__init__(real.encoder, real.tokeniser, real.card)
+    def __init__(self, hosted: Hosted) -> None:
+        super().__init__(hosted)
         self.go_on = threading.Event()
         self.go_on.set()
         self.sizes: list[int] = []
@@ -51,8 +52,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def served(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
-    load = apps._load
-    monkeypatch.setattr(apps, "_load", lambda config, key: Gated(load(config, key)))
+    monkeypatch.setattr(apps, "Ready", Gated)
     nowhere = tls.TlsConfig(certificate=directory, key=directory, ca=directory)
     model = ModelConfig(source=str(directory), dtype="float32", device="cpu")
     engine = EngineConfig(queue_tokens=400, queue_calls=64, max_batch=64)

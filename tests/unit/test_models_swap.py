@@ -80,7 +80,13 @@ async def test_a_swap_under_load_fails_no_call_and_frees_the_old_model(
     app: App, file: Path, folders: tuple[Path, Path]
 ) -> None:
     before = (await embed(app)).embeddings[0].floats.values[0]
-    old = [weakref.ref(app._place.get().default.model), weakref.ref(app._place.get().default.model.encoder._module)]
+    run: Any = app._place.get().default.model._hosted.run
+    old = [
+        weakref.ref(app._place.get().default.model),
+        weakref.ref(run.args[0]),
+        weakref.ref(run.args[0].encoder._module),
+    ]
+    del run
     swapped, answers = asyncio.Event(), list[float]()
 
     async def caller() -> None:
@@ -97,7 +103,7 @@ async def test_a_swap_under_load_fails_no_call_and_frees_the_old_model(
     assert set(answers[-8:]) != {before}
     assert before in answers
     gc.collect()
-    assert [each() for each in old] == [None, None]
+    assert [each() for each in old] == [None, None, None]
 
 
 async def test_a_call_in_hand_ends_on_the_model_that_it_began_with(

@@ -16,24 +16,14 @@ import torch
 from torch import Tensor
 
 from services.classification.custom.fitting import Sample, Solution, solve
+from services.classification.custom.heads import Matrix
+from services.classification.custom.recipe import Recipe
 
 CANDIDATES: Final = (1e-1, 1e-2, 1e-3, 3e-4, 1e-4, 1e-5)
 """Strongest first: each solution is where the next, weaker one is looked for."""
 _FOLDS: Final = 4
 _NEAR: Final = 1e-4
 """A gradient that is small enough to compare candidates by."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What decides the result besides the texts."""
-
-    seed: int = 0
-    balanced: bool = True
-    held_out: float = 0.2
-    """Share of each label's texts."""
-    l2: float | None = None
-    """None is whichever does best."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +40,11 @@ class Fitted:
         """Share of the held-out texts that were classified right."""
         right = sum(row[index] for index, row in enumerate(self.confusion))
         return right / sum(map(sum, self.confusion))
+
+
+def labelled(vectors: Matrix, numbers: Sequence[int], classes: int) -> Sample:
+    """Vectors [texts, dimensions] with the number of the label of each."""
+    return Sample(torch.from_numpy(vectors).double(), torch.tensor(numbers), classes)
 
 
 def fit(sample: Sample, recipe: Recipe, stop: threading.Event) -> Fitted:

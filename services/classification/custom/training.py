@@ -12,10 +12,10 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-import torch
 
 from meshgate.errors import DeadlineExceeded, LimitExceeded, Unavailable
 from meshgate.v1 import classification_pb2 as pb
@@ -24,12 +24,13 @@ from services.caller import Caller
 from services.checks import Purse
 from services.classification.config import CustomConfig
 from services.classification.custom.examples import Examples
-from services.classification.custom.fitting import Sample
 from services.classification.custom.heads import Head, Matrix
-from services.classification.custom.measuring import Fitted, fit
 from services.classification.custom.owned import Owned
-from services.classification.model import Item, Scores, ZeroShot
+from services.classification.ready import Item, ReadyZeroShot, Scores
 from services.tokens import Cut
+
+if TYPE_CHECKING:
+    from services.classification.custom.measuring import Fitted
 
 _CHUNK: Final = 64
 """Texts that are queued together: what a training has in hand, and how often it says how far it is."""
@@ -49,7 +50,7 @@ class Trainer:
     def __init__(
         self,
         owned: Owned,
-        encoder: ZeroShot,
+        encoder: ReadyZeroShot,
         batcher: Batcher[Item, Scores],
         limits: CustomConfig,
         taken: Collection[str],
@@ -68,7 +69,7 @@ class Trainer:
         self._held = 0
         self._places = asyncio.Semaphore(limits.at_once)
         self._stops: set[threading.Event] = set()
-        self._threads = ThreadPoolExecutor(limits.at_once, "training", torch.set_num_threads, (limits.threads,))
+        self._threads = ThreadPoolExecutor(limits.at_once, "training", _prepare, (limits.threads,))
 
     async def train(
         self, requests: AsyncIterator[pb.TrainClassifierRequest], caller: Caller, purse: Purse
@@ -144,11 +145,9 @@ class Trainer:
         return np.stack(rows)
 
     async def _fit(self, vectors: Matrix, examples: Examples) -> Fitted:
-        numbers, classes = torch.tensor(examples.numbers), len(examples.labels)
-        sample = Sample(torch.from_numpy(vectors).double(), numbers, classes)
         stop = threading.Event()
         self._stops.add(stop)
-        solving = asyncio.get_running_loop().run_in_executor(self._threads, fit, sample, examples.recipe, stop)
+        solving = asyncio.get_running_loop().run_in_executor(self._threads, _fit, vectors, examples, stop)
         try:
             async with asyncio.timeout(self._limits.solve_seconds):
                 return await asyncio.shield(solving)
@@ -172,6 +171,18 @@ class Trainer:
             tenant, examples.name, head, trained=self._now(), accuracy=fitted.accuracy, inputs=len(examples.texts)
         )
         return made.current
+
+
+def _prepare(threads: int) -> None:
+    """On a thread of the solver's. torch is imported there, for nobody needs it here before somebody trains."""
+    import_module("torch").set_num_threads(threads)
+
+
+def _fit(vectors: Matrix, examples: Examples, stop: threading.Event) -> Fitted:
+    measuring = import_module("services.classification.custom.measuring")
+    sample = measuring.labelled(vectors, examples.numbers, len(examples.labels))
+    fitted: Fitted = measuring.fit(sample, examples.recipe, stop)
+    return fitted
 
 
 def _report(examples: Examples, done: _Done) -> pb.TrainingReport:

@@ -1,0 +1,61 @@
+"""What a host calls to load a classifier or an encoder for zero-shot, and what it then runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+
+from services.classification import loading
+from services.classification.config import ClassifierConfig, EngineConfig, ZeroShotConfig
+from services.classification.model import Classifier, ZeroShot
+from services.classification.ready import Card, Facts, Input, Scores
+from services.crew import THREADS
+from services.encoder import first_lengths
+from services.host.host import Loaded
+from services.models.config import SourceConfig
+from services.tokens import Tokens
+from services.weights import compiling
+
+
+def load_classifier(config: ClassifierConfig, engine: EngineConfig, key: str) -> Loaded:
+    """Loads the classifier of the section `key` and warms it up. Raises ConfigError."""
+    torch.set_num_threads(engine.threads or THREADS)
+    classifier = loading.load_classifier(config, engine, key)
+    return _ready(classifier, classifier.card, config, key)
+
+
+def load_zero_shot(config: ZeroShotConfig, engine: EngineConfig) -> Loaded:
+    """Loads the encoder and warms it up. Raises ConfigError."""
+    torch.set_num_threads(engine.threads or THREADS)
+    return _ready(loading.load_zero_shot(config, engine), Card(), config, "zero_shot")
+
+
+def _ready(model: Classifier | ZeroShot, card: Card, config: SourceConfig, key: str) -> Loaded:
+    _warm_up(model, config, key)
+    facts = Facts(
+        tokeniser=model.tokeniser.backend,
+        max_tokens=model.tokeniser.max_tokens,
+        card=card,
+        dtype=model.dtype,
+        device=model.device,
+        quantisation=model.weights.quantisation,
+        quality=model.weights.quality,
+    )
+    return Loaded(facts, partial(_run, model))
+
+
+def _run(model: Classifier | ZeroShot, batch: Sequence[Input]) -> Sequence[Scores]:
+    return model.rows([Tokens(each.ids, each.types) for each in batch])
+
+
+def _warm_up(model: Classifier | ZeroShot, config: SourceConfig, key: str) -> None:
+    def run() -> None:
+        for lengths in first_lengths(model.tokeniser.max_tokens, compiled=config.compile):
+            model.rows([Tokens([1] * length, [0] * length) for length in lengths])
+
+    if config.compile:
+        compiling.warm(config.name, key, run)
+    else:
+        run()

@@ -1,0 +1,37 @@
+"""`python -m services.host NAME RUNS LOADS`: the process that Apart starts. It ends when whoever started it does."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+import meshgate.runtime.tls13  # noqa: F401 - before grpc
+import services.openmp  # noqa: F401 - before torch
+
+# isort: split
+from multiprocessing.connection import Connection
+
+from meshgate.runtime import log
+from services import heap
+from services.host import ending
+from services.host.desk import Desk
+
+
+def main() -> None:
+    """Loads on one thread and runs on the main one, so that what is loaded serves while another loads."""
+    parser = argparse.ArgumentParser(prog="python -m services.host")
+    parser.add_argument("name")
+    parser.add_argument("runs", type=int)
+    parser.add_argument("loads", type=int)
+    flags = parser.parse_args()
+    ending.with_parent()
+    log.configure(flags.name)
+    heap.keep()
+    Desk(Connection(flags.runs), Connection(flags.loads)).serve()
+    sys.stderr.flush()
+    os._exit(0)  # a model that is being loaded need not be finished
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The other side of Apart: takes messages, and keeps what was loaded."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+from meshgate.runtime.config import ConfigError
+from services import faults
+from services.host.host import named
+from services.host.messages import Done, Drop, Failed, Load, Refused, Reply, Run
+
+_log = logging.getLogger(__name__)
+
+
+class Desk:
+    """Serves until its connections close."""
+
+    def __init__(self, runs: Connection[Any, Any], loads: Connection[Any, Any]) -> None:
+        self._runs = runs
+        self._loads = loads
+        self._numbers = itertools.count()
+        self._models: dict[int, Callable[[Any], Any]] = {}
+
+    def serve(self) -> None:
+        """Returns when nobody is there any more."""
+        threading.Thread(target=_answer, args=(self._loads, self._loaded), name="loads", daemon=True).start()
+        _answer(self._runs, self._ran)
+
+    def _ran(self, message: Run) -> Any:
+        return self._models[message.number](message.batch)
+
+    def _loaded(self, message: Load | Drop) -> Any:
+        if isinstance(message, Drop):
+            del self._models[message.number]
+            return None
+        return _apart(partial(self._load, message))
+
+    def _load(self, message: Load) -> tuple[int, Any]:
+        loaded, number = named(message.function)(*message.args), next(self._numbers)
+        self._models[number] = loaded.run
+        return number, loaded.facts
+
+
+def _apart(load: Callable[[], Any]) -> Any:
+    """What it returns, on a thread that ends with it: see services.models.swap.apart."""
+    with ThreadPoolExecutor(1, "loading") as threads:
+        return threads.submit(load).result()
+
+
+def _answer(connection: Connection[Any, Any], ask: Callable[[Any], Any]) -> None:
+    try:
+        while True:
+            connection.send(_reply(ask, connection.recv()))
+    except (EOFError, OSError):
+        return
+
+
+def _reply(ask: Callable[[Any], Any], message: Any) -> Reply:
+    try:
+        return Done(ask(message))
+    except ConfigError as error:
+        return Refused(str(error))
+    except BaseException as error:  # whatever it is, who waits is told
+        _log.error("a model failed", extra={"error": type(error).__name__}, exc_info=error)
+        return Failed(faults.judge(error))
