@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import pickle
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from typing import Any
 from meshgate.runtime.config import ConfigError
 from services import faults
 from services.host.host import named
-from services.host.messages import Done, Drop, Failed, Load, Refused, Reply, Run
+from services.host.messages import Done, Drop, Failed, Load, Refused, Run
 
 _log = logging.getLogger(__name__)
 
@@ -57,16 +58,17 @@ def _apart(load: Callable[[], Any]) -> Any:
 def _answer(connection: Connection[Any, Any], ask: Callable[[Any], Any]) -> None:
     try:
         while True:
-            connection.send(_reply(ask, connection.recv()))
+            connection.send_bytes(_reply(ask, connection.recv_bytes()))
     except (EOFError, OSError):
         return
 
 
-def _reply(ask: Callable[[Any], Any], message: Any) -> Reply:
+def _reply(ask: Callable[[Any], Any], message: bytes) -> bytes:
+    """Both pickled. What can't be is as wrong as what fails."""
     try:
-        return Done(ask(message))
+        return pickle.dumps(Done(ask(pickle.loads(message))))  # noqa: S301 - from who started this process
     except ConfigError as error:
-        return Refused(str(error))
+        return pickle.dumps(Refused(str(error)))
     except BaseException as error:  # whatever it is, who waits is told
         _log.error("a model failed", extra={"error": type(error).__name__}, exc_info=error)
-        return Failed(faults.judge(error))
+        return pickle.dumps(Failed(faults.judge(error)))

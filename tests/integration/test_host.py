@@ -90,6 +90,17 @@ def test_a_fault_is_told_and_its_text_stays_where_it_was(capfd: pytest.CaptureFi
     assert "canary" not in log
 
 
+def test_what_can_t_be_told_fails_and_nobody_waits_for_it(host: Apart) -> None:
+    with pytest.raises(HostError):
+        host.load(f"{MODELS}:untold", "one")
+    with pytest.raises(HostError):
+        host.load("tests.integration.nowhere:load", "one")
+    model = host.load(f"{MODELS}:load", "two")
+    with pytest.raises(HostError):
+        model.run("secret")
+    assert model.run(1) == ("two", 1)
+
+
 def test_what_a_model_did_not_mean_is_its_own_fault_here_and_there(host: Apart) -> None:
     assert host.judge(ValueError()) is Here().judge(ValueError()) is Fault.INPUT
     assert host.judge(MemoryError()) is Here().judge(MemoryError()) is Fault.MEMORY
