@@ -11,6 +11,7 @@ import meshgate.runtime.tls13  # noqa: F401 - before grpc
 import argparse
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -79,6 +80,9 @@ class Instant:
 
     async def start(self) -> None:
         return None
+
+    def cpu_seconds(self) -> float:
+        return time.process_time()
 
     def register(self, made: grpc.aio.Server) -> Sequence[str]:
         answers = {

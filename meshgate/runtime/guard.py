@@ -57,10 +57,10 @@ class PeerPolicy:
 class Guard:
     """One for all methods of a service."""
 
-    def __init__(self, peers: PeerPolicy, ready: Callable[[], bool]) -> None:
+    def __init__(self, peers: PeerPolicy, ready: Callable[[], bool], load: orca.Load) -> None:
         self._peers = peers
         self._ready = ready
-        self._load = orca.Load()
+        self._load = load
 
     def wrap(self, method: str, handler: Any) -> Any:
         """The same handler behind the guard. Only registered methods come here, so the policy's cache is bounded."""

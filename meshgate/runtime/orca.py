@@ -56,7 +56,7 @@ class Load:
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, cpu_clock: Callable[[], float] = time.process_time
     ) -> None:
-        """Both clocks in seconds; `cpu_clock` is what this process used of all its processors together."""
+        """Both clocks in seconds; `cpu_clock` is what was used of all processors together."""
         self._clock = clock
         self._cpu_clock = cpu_clock
         self._processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -17,7 +17,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from pydantic import Field
 
-from meshgate.runtime import channel, guard, sealed, shield, tls
+from meshgate.runtime import channel, guard, orca, sealed, shield, tls
 from meshgate.runtime.config import ConfigError, Strict
 from meshgate.runtime.health import NOT_SERVING, SERVING, Health
 from meshgate.runtime.renewal import Renewal
@@ -57,6 +57,9 @@ class Application(Protocol):
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """Adds the servicers and returns their full service names."""
+
+    def cpu_seconds(self) -> float:
+        """What it has used of all processors together, processes of its own included."""
 
     async def stop(self, grace: float) -> None:
         """Lets what runs finish for at most `grace` seconds, then cancels it; leaves no task and no thread."""
@@ -116,7 +119,8 @@ class Server:
             await self._renewal.stop()
 
     async def _listen(self) -> None:
-        around = guard.Guard(guard.PeerPolicy(self._config.peers), lambda: self._ready).wrap
+        load = orca.Load(cpu_clock=self._application.cpu_seconds)
+        around = guard.Guard(guard.PeerPolicy(self._config.peers), lambda: self._ready, load).wrap
         options = (
             *server_options(self._config.max_message_bytes),
             ("grpc.max_connection_age_ms", self._config.max_connection_age_seconds * 1000),

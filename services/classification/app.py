@@ -104,6 +104,10 @@ class App:
         models, cards = self._models(kept, loaded), self._cards(kept, loaded)
         self._place.served = Served(models, served.batcher, cards, self._custom)
 
+    def cpu_seconds(self) -> float:
+        """What this process and the models' have used."""
+        return time.process_time() + self._host.cpu_seconds()
+
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """Adds the servicers and returns their full service names."""
         servicer = ClassificationServicer(self._place)

@@ -69,6 +69,10 @@ class App:
         """
         self._place.served = Table(await self._swap.load(config.sections))
 
+    def cpu_seconds(self) -> float:
+        """What this process and the models' have used."""
+        return time.process_time() + self._host.cpu_seconds()
+
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """Adds the servicers and returns their full service names."""
         embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(EmbeddingServicer(self._place), server)

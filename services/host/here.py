@@ -27,6 +27,10 @@ class Here:
         fault: Fault = import_module("services.faults").judge(error)
         return fault
 
+    def cpu_seconds(self) -> float:
+        """Nothing that is not this process's."""
+        return 0.0
+
     @property
     def collectors(self) -> Sequence[Collector]:
         """Nothing that is not told of this process."""

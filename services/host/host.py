@@ -54,6 +54,9 @@ class Host(Protocol):
     def judge(self, error: BaseException) -> Fault:
         """Whose fault an error of `run` is."""
 
+    def cpu_seconds(self) -> float:
+        """What a process that is not this one has used of all processors together."""
+
     @property
     def collectors(self) -> Sequence[Collector]:
         """What Prometheus is told of a process that is not this one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -37,6 +38,9 @@ class ScriptedApplication:
 
     async def start(self) -> None:
         return None
+
+    def cpu_seconds(self) -> float:
+        return time.process_time()
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(Generation(self), server)

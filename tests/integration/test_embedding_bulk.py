@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,9 @@ class Hashed(Embedding):
 
     async def start(self) -> None:
         return None
+
+    def cpu_seconds(self) -> float:
+        return time.process_time()
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(self, server)

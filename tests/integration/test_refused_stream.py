@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -36,6 +37,9 @@ class Full(embedding_pb2_grpc.EmbeddingServiceServicer):
 
     async def stop(self, grace: float) -> None:
         return None
+
+    def cpu_seconds(self) -> float:
+        return time.process_time()
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         embedding_pb2_grpc.add_EmbeddingServiceServicer_to_server(self, server)
