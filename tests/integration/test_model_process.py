@@ -26,7 +26,7 @@ from services.host import Apart
 from tests.integration import mesh as meshes
 from tests.tinymodels.bert import build_tiny_bert, build_tiny_classifier
 
-ENGINE = {"hang_seconds": 1.0, "threads": 1}
+ENGINE = {"hang_seconds": 3.0, "threads": 1}
 
 
 def embedding(server: ServerConfig, folder: Path) -> Any:
