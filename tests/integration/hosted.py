@@ -41,6 +41,7 @@ class Model:
             case "end":
                 os._exit(7)
             case "hang":
+                print("hanging", flush=True)
                 time.sleep(3600)
         return self.word, batch
 

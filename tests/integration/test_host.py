@@ -187,6 +187,7 @@ def test_it_ends_with_the_process_that_started_it_however_that_ends(busy: str) -
     ) as parent:
         assert parent.stdout is not None
         child = os.pidfd_open(int(parent.stdout.readline()))
+        assert busy != "hang" or parent.stdout.readline() == "hanging\n"
         parent.kill()
     try:
         assert select.select([child], [], [], SECONDS)[0]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +69,7 @@ class Service:
     """What its health is, one state after the other."""
     models: int
     """The pid of the models' process."""
+    cpu_seconds: Callable[[], float]
 
     async def ends(self) -> None:
         """As failed, its health first, and nothing is left."""
@@ -96,7 +99,7 @@ async def service(request: pytest.FixtureRequest, tmp_path: Path, unused_tcp_por
             pass
         assert isinstance(made._host, Apart)
         assert made._host._process is not None
-        yield Service(running, lambda: call(channel), watch, made._host._process.pid)
+        yield Service(running, lambda: call(channel), watch, made._host._process.pid, made.cpu_seconds)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
@@ -121,6 +124,12 @@ async def test_models_that_are_killed_in_a_batch_fail_their_callers_and_end_the_
 async def test_models_that_are_killed_while_nobody_calls_end_the_service_too(service: Service) -> None:
     os.kill(service.models, signal.SIGKILL)
     await service.ends()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel can't tell")
+async def test_the_load_that_is_reported_has_the_models_in_it(service: Service) -> None:
+    await service.call()
+    assert service.cpu_seconds() > time.process_time() + 0.1  # importing torch alone takes longer
 
 
 async def test_the_service_ends_its_models(service: Service) -> None:
