@@ -267,7 +267,7 @@ class Batcher(Generic[ItemT, ResultT]):
 
     def _hung(self) -> None:
         _log.error("the model hangs", extra={"seconds": self._bounds.hang_seconds})
-        self._fail(self._running or ())
+        self.fail()
 
     def fail(self) -> None:
         """The model is gone, be there a batch or not."""

@@ -2,8 +2,8 @@
 
 torch's own fuses its steps, for which it multiplies many small blocks, and on a CPU without matrix tiles (AMX) nearly
 half of the time of a long input goes there. Here scores are one product, weights oneDNN's softmax of them, and what
-comes out another product, each as fast as the CPU multiplies bfloat16. Scores lie in memory for that, so there are
-never more of them than a core's cache holds. Encoders attend one group of inputs of like length after the other.
+comes out another product, each as fast as the CPU multiplies bfloat16. Scores lie in memory for that, so how many there
+are at a time is bounded. Encoders attend one group of inputs of like length after the other, prompts a piece.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ def groups(lengths: Sequence[int], heads: int, dtype: torch.dtype) -> Iterator[G
     starts = list(itertools.accumulate(lengths, initial=0))
     begin = 0
     while begin < len(lengths):
-        count = _alike(lengths[begin:], heads)
+        count = _alike(lengths, begin, heads)
         yield _group(starts[begin : begin + count], lengths[begin : begin + count], dtype)
         begin += count
 
 
-def _alike(lengths: Sequence[int], heads: int) -> int:
-    """How many of them, in ascending order, make a group."""
-    count = 1
-    while count < len(lengths) and fitted(count + 1) * heads * _filled(lengths[count]) ** 2 <= _MOST:
-        count += 1
-    return count
+def _alike(lengths: Sequence[int], begin: int, heads: int) -> int:
+    """How many of them from there, in ascending order, make a group."""
+    end = begin + 1
+    while end < len(lengths) and fitted(end + 1 - begin) * heads * _filled(lengths[end]) ** 2 <= _MOST:
+        end += 1
+    return end - begin
 
 
 def _filled(length: int) -> int:
