@@ -17,6 +17,7 @@ from gateway.routes import SERVICES, Route
 from meshgate import errors
 from meshgate.runtime import channel, ending, metadata, status, tls
 from meshgate.runtime.balancing import BalancingConfig, service_config
+from meshgate.runtime.leaving import leaving
 from meshgate.runtime.unary import Unary
 from meshgate.v1 import models_pb2, models_pb2_grpc
 
@@ -116,6 +117,10 @@ class Backend:
                 await self._unary(call, route, first, passage, timeout)
         except grpc.aio.AioRpcError as error:
             raise _rename(error, self.name) from error
+        except asyncio.CancelledError:
+            if leaving():
+                raise
+            raise _gone(self.name) from None  # its channel was closed: who asked is still there
 
     async def _unary(self, call: Call, route: Route, first: bytes, passage: Passage, timeout: float) -> None:
         answer = await self._unaries.call(route.path.encode(), first, timeout, _metadata(call))
@@ -198,12 +203,16 @@ async def _book(call: Call, finished: Any) -> None:
     call.input_tokens, call.output_tokens = metadata.usage_of(await finished.trailing_metadata())
 
 
+def _gone(name: str) -> errors.Unavailable:
+    return errors.Unavailable(f"the {name} service is not there", reason="BACKEND_UNAVAILABLE", retry_after=1.0)
+
+
 def _rename(error: grpc.aio.AioRpcError, name: str) -> errors.MeshError:
     if status.has_details(error):
         return status.from_rpc_error(error)
     match error.code():
         case grpc.StatusCode.UNAVAILABLE | grpc.StatusCode.CANCELLED:
-            return errors.Unavailable(f"the {name} service is not there", reason="BACKEND_UNAVAILABLE", retry_after=1.0)
+            return _gone(name)
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return errors.DeadlineExceeded("the deadline passed")
         case grpc.StatusCode.RESOURCE_EXHAUSTED:

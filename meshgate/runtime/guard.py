@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 
 from meshgate import errors
 from meshgate.runtime import channel, metadata, orca, status, tls
+from meshgate.runtime.leaving import leaving
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -84,8 +85,12 @@ class Guard:
                 return await work()
         except errors.MeshError as error:
             await self._abort(context, error, request_id_of(context))
-        except (asyncio.CancelledError, grpc.aio.AbortError):
+        except grpc.aio.AbortError:
             raise
+        except asyncio.CancelledError:
+            if leaving():
+                raise
+            await self._abort(context, _dropped(), request_id_of(context))
         except Exception:  # the border: whatever else is our fault, and its text stays here
             request_id = request_id_of(context)
             _log.exception("call failed", extra={"method": method, "request_id": request_id})
@@ -95,6 +100,11 @@ class Guard:
         """As `abort`, without its pushback: that is for the caller, and the gateway should ask another replica now."""
         trailers = (*status.details_of(error, request_id), *self._load.trailers())
         await context.abort(status.grpc_code(error), error.message, trailing_metadata=trailers)
+
+
+def _dropped() -> errors.Unavailable:
+    """What the call waited for was given up, which is done to what is left where a server stops."""
+    return errors.Unavailable("this server is about to stop", reason="DRAINING", retry_after=1.0)
 
 
 def request_id_of(context: Context) -> str:

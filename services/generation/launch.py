@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from meshgate.errors import MeshError
 from services.batching.pace import Pace
 from services.generation import adapters, catalogue, limits, model
 from services.generation.adapters import Adapters
@@ -44,11 +45,11 @@ class _Beside(NamedTuple):
     admission: Admission
     adapters: Adapters | None
 
-    def close(self) -> None:
-        """Ends their threads."""
-        self.tokenising.close()
+    def close(self, why: Callable[[], MeshError] | None = None) -> None:
+        """Ends their threads. Who waits for one is told `why`, or that the server stops."""
+        self.tokenising.close(why)
         if self.adapters is not None:
-            self.adapters.close()
+            self.adapters.close(why)
 
 
 class Launch:
@@ -116,8 +117,8 @@ class Launch:
         await asyncio.gather(*(engine.stop(grace) for engine in tuple(self._running)), *self._ending)
         if self._leader is not None:
             await asyncio.to_thread(self._leader.stop)
-        for beside in self._running.values():
-            beside.close()
+        for engine, beside in self._running.items():
+            beside.close(engine.refusal)
         self._running.clear()
 
     def _prefixes(self, causal: LoadedModel) -> Prefixes | None:

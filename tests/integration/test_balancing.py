@@ -9,7 +9,9 @@ import pytest
 
 from meshgate import errors
 from meshgate.runtime.health import NOT_SERVING, SERVING
-from tests.integration.replicas import Replica, fleet
+from meshgate.v1 import embedding_pb2
+from tests.integration import mesh as meshes
+from tests.integration.replicas import ASK, Replica, fleet
 
 NAMES = ("a", "b", "c")
 
@@ -149,3 +151,15 @@ async def test_certificates_are_renewed_before_all_replicas_without_a_lost_call(
         await backend.refresh(5)
         assert backend._channel is not before
         assert set(await calls) <= set(NAMES)
+
+
+async def test_a_stream_that_outlasts_its_old_certificate_is_told_so(tmp_path: Path) -> None:
+    async with fleet(tmp_path, three()) as found:
+        call = found.stub.EmbedStream(metadata=found.mesh.auth(), timeout=20)
+        await call.write(embedding_pb2.EmbedStreamRequest(request=ASK))
+        assert (await call.read()).response.model in NAMES
+        certificate = tmp_path / "certs" / "gateway.pem"
+        certificate.write_bytes(certificate.read_bytes())
+        await found.mesh.gateway._backends["embedding"].refresh(0.1)
+        async with asyncio.timeout(5):
+            assert (await meshes.refused(call.read())).reason == "BACKEND_UNAVAILABLE"

@@ -256,6 +256,23 @@ async def test_tokenising_of_a_departed_caller_counts_until_it_is_done() -> None
     tokenising.close()
 
 
+async def test_tokenising_that_is_dropped_at_the_end_is_told_and_is_nobodys_leaving() -> None:
+    tokenising, go_on = Tokenising(8), threading.Event()
+    busy = [asyncio.ensure_future(tokenising.run(lambda _: go_on.wait(20), index)) for index in range(2)]
+    waits, leaves = (asyncio.ensure_future(tokenising.run(str, index)) for index in (3, 4))
+    await asyncio.sleep(0)
+    leaves.cancel()
+    tokenising.close(lambda: Unavailable("gone", reason="MODEL_FAILED"))
+    for refused in (waits, asyncio.ensure_future(tokenising.run(str, 5))):
+        with pytest.raises(Unavailable) as caught:
+            await refused
+        assert caught.value.reason == "MODEL_FAILED"
+    with pytest.raises(asyncio.CancelledError):
+        await leaves
+    go_on.set()
+    assert await asyncio.gather(*busy) == [True, True]
+
+
 async def test_leaving_a_stream_ends_its_work(service: GenerationServicer, app: App) -> None:
     context: Any = Context()
     request = pb.GenerateStreamRequest(request=ask(max_output_tokens=200, candidate_count=4, sampling={"seed": 1}))

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 from weakref import WeakValueDictionary
 
-from meshgate.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable
+from meshgate.errors import DeadlineExceeded, InvalidArgument, MeshError, NotFound, Unavailable
 from services.generation.adapters.lora import Fitting, LoRA
 from services.generation.adapters.refusals import unusable
 from services.generation.adapters.shelf import SHARED, Found, Names, Shelf, folder_of
@@ -71,11 +72,10 @@ class Adapters:
         found = self._shelf.look(tenant, name)
         self._keep(found, self._read(found))
 
-    def close(self) -> None:
-        """Ends the threads once they have done what they are at."""
-        self._looks.close()
-        self._loads.close()
-        self._lists.close()
+    def close(self, why: Callable[[], MeshError] | None = None) -> None:
+        """Ends the threads once they have done what they are at; see Tokenising."""
+        for each in (self._looks, self._loads, self._lists):
+            each.close(why)
 
     async def _look(self, tenant: str, name: str) -> Found:
         try:
