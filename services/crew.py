@@ -5,7 +5,8 @@ are idle, all threads together are faster, the more so the more rows there are; 
 each of those waits may be for a thread that is not running, and one thread alone can be several times faster. Which it
 is changes from one second to the next, so it is measured: steps of like size run with what was fastest lately, and now
 and then one of them tries another number, less often the worse that was. What a step says in bfloat16 does not depend
-on it; in float32 its last bits do, so there all threads are always used, and the same input says the same.
+on it; in float32 its last bits do, so generation always uses all threads there, and the same input says the same. (Of
+an encoder they depend on what else is in the batch, too.)
 """
 
 from __future__ import annotations

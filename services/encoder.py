@@ -1,4 +1,4 @@
-"""A transformer encoder on its device: batches of token ids in, pooled vectors out. One thread uses it at a time."""
+"""A transformer encoder on its device: batches of token ids in, pooled vectors out. Thread-safe."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModel
 
-from services.crew import Crew
 from services.models.config import SourceConfig
 from services.pooling import Pooling
+from services.sharing import Sharing, threads_of
 from services.tokens import Cut, Tokeniser, Tokens
 from services.weights import opening, quality
 from services.weights.opening import Weights, Where
@@ -31,14 +31,15 @@ class Encoder:
         self._device = next(module.parameters()).device
         self.device = self._device.type
         self._pad_id = pad_id
-        self._crew = Crew(torch.get_num_threads() if (self.device, self.dtype) == ("cpu", "bfloat16") else 0)
+        self.threads = threads_of(self._device)
+        self._sharing = Sharing(self.threads, serial=self.weights.serial)
         self._typed = getattr(module.config, "type_vocab_size", 0) > 1
 
     @torch.inference_mode()
     def pooled(self, batch: Sequence[Tokens], pooling: Sequence[Pooling]) -> Tensor:
         """Vectors float32 [batch, dimensions] on the CPU, row i pooled as pooling[i] says."""
         inputs = padded(batch, self._pad_id, self._device, typed=self._typed)
-        with self._crew.reading(inputs["input_ids"].numel()):
+        with self._sharing.batch(inputs["input_ids"].numel()):
             states = self._module(**inputs).last_hidden_state.float()
         return _pool(states, inputs["attention_mask"], pooling).cpu()
 

@@ -1,8 +1,8 @@
-"""Dynamic batching for encoders: who is let in, whose turn it is, what runs together, and the thread that runs it.
+"""Dynamic batching for encoders: who is let in, whose turn it is, what runs together, and the threads that run it.
 
 Theory (after text-embeddings-inference's queue). A call takes a place before any work is done for it, and its inputs
 are tokenised before they are queued, so that their true cost is known. There is no wait timer: when the model is free,
-it takes what waits. An idle server adds no delay, and while one batch runs the next gathers by itself.
+it takes what waits. An idle server adds no delay, and while batches run the next gathers by itself.
 
     admission.py   who is let in, and who is too late
     room.py        how much may be in hand, and how much of it one tenant's
@@ -11,7 +11,8 @@ it takes what waits. An idle server adds no delay, and while one batch runs the 
     take.py        which inputs run together: like lengths, little padding
     pace.py        how long it will take
     faults.py      what an error of the model says of its inputs and of itself
-    worker.py      the model's thread
+    worker.py      a thread of the model
+    workers.py     all of them: batches side by side
     batcher.py     all of it put together
 """
 

@@ -1,6 +1,7 @@
 """The queue before one model: takes calls in, makes batches of their inputs, and tells each call what came of its own.
 
 No task runs here. The batcher is moved on by two events, a call that comes and a batch that ends, both on one loop.
+Batches run side by side where there is more than one worker; what is in line goes to whichever is free.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from services.batching.faults import Fault, Judge
 from services.batching.line import Line
 from services.batching.pace import Pace
 from services.batching.room import Refusal
-from services.batching.worker import ItemT, ResultT, Run, Worker
+from services.batching.worker import ItemT, ResultT, Run
+from services.batching.workers import Ended, Workers
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +31,8 @@ _GIVE_UP: Final = 8
 """So many inputs that fail alone, with none between that succeeds, and the model itself is in doubt."""
 _RECOVERY: Final = 64
 """After a batch that was too large, each that is not adds this part of the whole budget to what is left of it."""
+_WORTH: Final = 256
+"""Tokens that are worth a batch of their own."""
 _JOIN_SECONDS: Final = 5.0
 
 
@@ -65,7 +69,7 @@ class Permit(Generic[ItemT, ResultT]):
 
 
 class Batcher(Generic[ItemT, ResultT]):
-    """The queue before one model and the one thread that runs it. For one event loop."""
+    """The queue before one model and the threads that run it. For one event loop."""
 
     def __init__(
         self,
@@ -84,7 +88,6 @@ class Batcher(Generic[ItemT, ResultT]):
         self.counts = Counts()
         self._pace = Pace(bounds.batch_tokens)
         self.admission = Admission(bounds, self._pace, self.counts)
-        self._run = run
         self._bounds = bounds
         self._clock = clock
         self._judge = judge
@@ -94,32 +97,26 @@ class Batcher(Generic[ItemT, ResultT]):
         self._budget = bounds.batch_tokens
         self._halves: list[list[Entry[ItemT, ResultT]]] = []
         """Of batches that failed: they run next."""
-        self._running: list[Entry[ItemT, ResultT]] | None = None
-        self._began = 0.0
-        self._watch: asyncio.TimerHandle | None = None
+        self._workers = Workers[Entry[ItemT, ResultT], ItemT, ResultT](run, clock, self._finished)
         self._misses = 0
         self._due = False
 
-    def start(self) -> None:
-        """Begins to serve."""
+    def start(self, workers: int = 1) -> None:
+        """Begins to serve, with so many batches at a time."""
         self._loop = asyncio.get_running_loop()
-        self._worker = Worker(self._run, self._loop, self._finished)
-        self._worker.start()
+        self._workers.start(workers)
 
     async def stop(self, grace: float) -> None:
         """Takes nothing new, lets what waits finish for `grace` seconds, then drops it. Leaves no task; and no thread,
-        unless that hangs in the model.
+        unless one hangs in the model.
         """
         self.admission.close(_draining)
         try:
             await asyncio.wait_for(self.admission.empty.wait(), grace)
         except TimeoutError:
             _log.warning("dropped what did not finish in time", extra={"calls": self.admission.calls.held})
-        self._drop(self._running or (), _draining)
-        if self._watch is not None:
-            self._watch.cancel()
-        hangs = self.failed.is_set() and self._running is not None
-        if not await self._worker.stop(0.0 if hangs else _JOIN_SECONDS):
+        self._drop((), _draining)
+        if not await self._workers.stop(_JOIN_SECONDS, failed=self.failed.is_set()):
             _log.warning("the model still runs")
 
     async def submit(
@@ -172,25 +169,31 @@ class Batcher(Generic[ItemT, ResultT]):
 
     def _wake(self) -> None:
         """Makes a batch once all who came in this turn of the loop are in line."""
-        if not self._due and self._running is None:
+        if not self._due and self._workers.free:
             self._due = True
             self._loop.call_soon(self._next)
 
     def _next(self) -> None:
         self._due = False
-        if self._running is not None or self.failed.is_set():
-            return
-        batch = self._pick()
-        while batch and not (present := self._present(batch)):
-            batch = self._pick()
-        if batch:
-            self._running = present
-            self._began = self._clock()
-            self._watch = self._loop.call_later(self._bounds.hang_seconds, self._hung)
-            self._worker.put([entry.item for entry in present])
+        while self._workers.free and not self.failed.is_set() and (batch := self._batch()):
+            self._workers.put(batch, [entry.item for entry in batch], self._bounds.hang_seconds, self._hung)
+
+    def _batch(self) -> list[Entry[ItemT, ResultT]]:
+        """The next one; empty if nobody waits."""
+        while batch := self._pick():
+            if present := self._present(batch):
+                return present
+        return []
 
     def _pick(self) -> list[Entry[ItemT, ResultT]]:
-        return self._halves.pop() if self._halves else self._line.next(self._budget)
+        return self._halves.pop() if self._halves else self._line.next(self._part())
+
+    def _part(self) -> int:
+        """The most tokens of the next batch: no more than each worker's part of what is in hand, or one has a long
+        batch, for whose callers it takes long, and the others what comes by and by.
+        """
+        workers = self._workers.count
+        return self._budget if workers < 2 else min(self._budget, max(_WORTH, self.admission.tokens.held // workers))
 
     def _present(self, batch: list[Entry[ItemT, ResultT]]) -> list[Entry[ItemT, ResultT]]:
         """Those that somebody waits for, in time."""
@@ -201,28 +204,26 @@ class Batcher(Generic[ItemT, ResultT]):
                 entry.call.done.set_exception(DeadlineExceeded("the time is over"))
         return [entry for entry in batch if not entry.gone]
 
-    def _finished(self, outcome: Sequence[ResultT] | BaseException) -> None:
-        batch, self._running = self._running, None
-        if self._watch is not None:
-            self._watch.cancel()
-        if self.failed.is_set() or batch is None:
+    def _finished(self, ended: Ended[Entry[ItemT, ResultT], ResultT]) -> None:
+        batch, outcome, seconds = ended
+        if self.failed.is_set():
             return
         if isinstance(outcome, BaseException):
             self._faulted(batch, outcome)
         elif len(outcome) != len(batch):
             _log.error("the model's results are not as many as its inputs", extra={"inputs": len(batch)})
-            self._fail(batch)
+            self.fail(batch)
         else:
-            self._deliver(batch, outcome)
+            self._deliver(batch, outcome, seconds)
         self._next()
 
-    def _deliver(self, batch: Sequence[Entry[ItemT, ResultT]], results: Sequence[ResultT]) -> None:
+    def _deliver(self, batch: Sequence[Entry[ItemT, ResultT]], results: Sequence[ResultT], seconds: float) -> None:
         for entry, result in zip(batch, results, strict=True):
             entry.call.fill(entry.index, result)
         self._misses = 0
         lengths = [entry.length for entry in batch]
         cost, tokens = max(lengths) * len(lengths), sum(lengths)
-        self._pace.learn(cost, self._clock() - self._began)
+        self._pace.learn(cost, seconds)
         whole = self._bounds.batch_tokens
         self._budget = min(whole, self._budget + whole // _RECOVERY + 1)
         self.counts.add(len(batch), tokens, cost - tokens)
@@ -234,7 +235,7 @@ class Batcher(Generic[ItemT, ResultT]):
         _log.error("a batch failed", extra=facts, exc_info=error)
         error.with_traceback(None)  # its frames keep the batch's memory
         if fault is Fault.MODEL:
-            self._fail(batch)
+            self.fail(batch)
             return
         if fault is Fault.MEMORY:
             self.counts.memory_splits += 1
@@ -253,7 +254,7 @@ class Batcher(Generic[ItemT, ResultT]):
             entry.call.done.set_exception(error if known else Internal("the model could not do this input"))
         self._misses += 1
         if entry is self._trial or (self._misses >= _GIVE_UP and self._sound is None):
-            self._fail()
+            self.fail()
         elif self._misses == _GIVE_UP and self._sound is not None:
             self._try(self._sound)
 
@@ -269,18 +270,17 @@ class Batcher(Generic[ItemT, ResultT]):
         _log.error("the model hangs", extra={"seconds": self._bounds.hang_seconds})
         self.fail()
 
-    def fail(self) -> None:
-        """The model is gone, be there a batch or not."""
-        self._fail(self._running or ())
-
-    def _fail(self, batch: Sequence[Entry[ItemT, ResultT]] = ()) -> None:
-        """Says that the model can't go on, and fails all who wait, at once: those of `batch`, and in line."""
+    def fail(self, batch: Sequence[Entry[ItemT, ResultT]] = ()) -> None:
+        """The model can't go on, be there batches or not. All who wait fail at once: those of `batch`, which ended just
+        now, in other batches, and in line.
+        """
         self.failed.set()
         self.admission.close(_model_failed)
         self._drop(batch, _model_failed)
 
     def _drop(self, batch: Sequence[Entry[ItemT, ResultT]], why: Refusal) -> None:
-        waiting = [*batch, *(entry for half in self._halves for entry in half), *self._line.clear()]
+        halves = (entry for half in self._halves for entry in half)
+        waiting = [*batch, *self._workers.running, *halves, *self._line.clear()]
         self._halves.clear()
         for entry in waiting:
             if not entry.gone:

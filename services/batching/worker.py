@@ -1,4 +1,4 @@
-"""The model's thread. It does one job after another and hands what came of each to the event loop.
+"""A thread of the model. It does one job after another and hands what came of each to the event loop.
 
 It is a daemon, and not of an executor's: the interpreter waits for those at exit, and a model that hangs would keep the
 process from ending, which is the one thing that is left to do with it.
@@ -16,7 +16,7 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 Run = Callable[[Sequence[ItemT]], Sequence[ResultT]]
-"""Runs a batch on the model's thread; results are index-aligned."""
+"""Runs a batch on a thread of the model; results are index-aligned."""
 
 
 class Worker(Generic[ItemT, ResultT]):

@@ -17,6 +17,7 @@ from meshgate.runtime.telemetry import Exposition, Readings
 from meshgate.v1 import classification_pb2_grpc, models_pb2, models_pb2_grpc
 from services import batching
 from services.batching import Batcher, figures
+from services.batching.workers import USUAL, usual
 from services.classification import ready
 from services.classification.config import ClassificationConfig, ClassifierConfig
 from services.classification.custom.owned import Owned
@@ -81,7 +82,7 @@ class App:
         figures.tell(readings, batcher)
         self._exposition = Exposition(self._config.metrics, readings, *self._host.collectors)
         await self._exposition.start()
-        batcher.start()
+        batcher.start(engine.concurrent_batches or usual(loaded.classifiers[0][1].facts.threads))
         models = self._models(self._config, loaded)
         self._custom = await self._trains(loaded.zero_shot, batcher, models)
         self._place.served = Served(models, batcher, self._cards(self._config, loaded), self._custom)
@@ -208,7 +209,8 @@ def build(config: ClassificationConfig, path: Path | None = None) -> App:
     """The service for a configuration, its models in a process of their own; nothing is loaded yet. Needs a running
     event loop.
     """
-    return App(config, path, Apart(App.name, config.engine.threads))
+    engine = config.engine
+    return App(config, path, Apart(App.name, engine.threads, engine.concurrent_batches or USUAL))
 
 
 def _describe(card: models_pb2.Model, facts: Facts, most: int) -> None:

@@ -75,7 +75,9 @@ class EngineConfig(Strict):
     max_batch: int = Field(1024, ge=1, le=65_536)
     """The most inputs in one request."""
     threads: int = Field(0, ge=0, le=1024)
-    """CPU threads of the models; 0 is one a core."""
+    """CPU threads of the models, of all batches together; 0 is one a core."""
+    concurrent_batches: int = Field(0, ge=0, le=64)
+    """Batches that run side by side; 0 is two on a CPU where there are two threads for them, and one elsewhere."""
     dtype: Dtype = "auto"
     device: str = "auto"
 

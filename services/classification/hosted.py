@@ -40,6 +40,7 @@ def _ready(model: Classifier | ZeroShot, card: Card, config: SourceConfig, key: 
         card=card,
         dtype=model.dtype,
         device=model.device,
+        threads=model.threads,
         quantisation=model.weights.quantisation,
         quality=model.weights.quality,
     )

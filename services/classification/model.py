@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from services.classification.ready import Card, Scores
-from services.crew import Crew
 from services.encoder import Encoder, padded
 from services.pooling import Pooling
+from services.sharing import Sharing, threads_of
 from services.tokens import Tokeniser, Tokens
 from services.weights.opening import Weights
 
@@ -31,7 +31,8 @@ class Classifier:
         self._device = parameter.device
         self.device = self._device.type
         self._pad_id = pad_id
-        self._crew = Crew(torch.get_num_threads() if (self.device, self.dtype) == ("cpu", "bfloat16") else 0)
+        self.threads = threads_of(self._device)
+        self._sharing = Sharing(self.threads, serial=self.weights.serial)
 
     @torch.inference_mode()
     def rows(self, batch: Sequence[Tokens]) -> list[Scores]:
@@ -41,7 +42,7 @@ class Classifier:
     def logits(self, batch: Sequence[Tokens]) -> Scores:
         """All that the module says of a batch, float32 [inputs, ...]."""
         inputs = padded(batch, self._pad_id, self._device, typed=self.card.typed)
-        with self._crew.reading(inputs["input_ids"].numel()):
+        with self._sharing.batch(inputs["input_ids"].numel()):
             output = self._module(**inputs)
         logits: Tensor = output if isinstance(output, Tensor) else output.logits
         return logits.float().cpu().numpy()
@@ -54,6 +55,7 @@ class ZeroShot:
         self.tokeniser = tokeniser
         self.dtype = encoder.dtype
         self.device = encoder.device
+        self.threads = encoder.threads
         self.weights = encoder.weights
         self._encoder = encoder
 

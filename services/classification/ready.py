@@ -41,6 +41,8 @@ class Facts(NamedTuple):
     """Of an encoder, nothing."""
     dtype: str
     device: str
+    threads: int
+    """Of a CPU; 0 on another device."""
     quantisation: str
     quality: float | None
 

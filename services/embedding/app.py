@@ -14,6 +14,7 @@ from meshgate.runtime.telemetry import Exposition, Readings
 from meshgate.v1 import embedding_pb2_grpc, models_pb2, models_pb2_grpc
 from services import batching
 from services.batching import Batcher, figures
+from services.batching.workers import USUAL, usual
 from services.embedding import ready
 from services.embedding.config import EmbeddingConfig, ModelConfig
 from services.embedding.ready import Item, Ready, Vector
@@ -58,7 +59,8 @@ class App:
         loop = asyncio.get_running_loop()
         self._host.start(lambda: loop.call_soon_threadsafe(self._batcher.fail))
         await self.take(self._config)
-        self._batcher.start()
+        threads = self._place.get().default.model.facts.threads
+        self._batcher.start(self._config.engine.concurrent_batches or usual(threads))
         self._started = True
         if self._watch is not None:
             self._watch.start()
@@ -114,7 +116,8 @@ def build(config: EmbeddingConfig, path: Path | None = None) -> App:
     """The service for a configuration, its models in a process of their own; nothing is loaded yet. Needs a running
     event loop.
     """
-    return App(config, path, Apart(App.name, config.engine.threads))
+    engine = config.engine
+    return App(config, path, Apart(App.name, engine.threads, engine.concurrent_batches or USUAL))
 
 
 def _card(config: ModelConfig, loaded: Ready, bounds: Bounds, *, default: bool) -> models_pb2.Model:

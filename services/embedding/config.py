@@ -53,7 +53,9 @@ class EngineConfig(Strict):
     max_batch: int = Field(1024, ge=1, le=65_536)
     """The most inputs in one request."""
     threads: int = Field(0, ge=0, le=1024)
-    """CPU threads of the model; 0 is one a core."""
+    """CPU threads of the model, of all batches together; 0 is one a core."""
+    concurrent_batches: int = Field(0, ge=0, le=64)
+    """Batches that run side by side; 0 is two on a CPU where there are two threads for them, and one elsewhere."""
 
 
 class EmbeddingConfig(Strict):
@@ -64,7 +66,7 @@ class EmbeddingConfig(Strict):
     model: ModelConfig = ModelConfig.model_validate({})
     """The default."""
     models: tuple[ModelConfig, ...] = Field((), max_length=64)
-    """Others beside it. All share the engine, and one thread runs them."""
+    """Others beside it. All share the engine."""
     engine: EngineConfig = EngineConfig.model_validate({})
 
     @property

@@ -45,6 +45,7 @@ def _facts(loaded: EmbeddingModel) -> Facts:
         prompts=loaded.card.prompts,
         dtype=loaded.encoder.dtype,
         device=loaded.encoder.device,
+        threads=loaded.encoder.threads,
         quantisation=loaded.encoder.weights.quantisation,
         quality=loaded.encoder.weights.quality,
     )

@@ -28,6 +28,8 @@ class Facts(NamedTuple):
     prompts: Mapping[str, str]
     dtype: str
     device: str
+    threads: int
+    """Of a CPU; 0 on another device."""
     quantisation: str
     quality: float | None
 

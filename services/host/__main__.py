@@ -1,4 +1,4 @@
-"""`python -m services.host NAME RUNS LOADS`: the process that Apart starts. It ends when whoever started it does."""
+"""`python -m services.host NAME LOADS RUNS...`: the process that Apart starts. It ends when whoever started it does."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from services.host.desk import Desk
 
 
 def main() -> None:
-    """Loads on one thread and runs on the main one, so that what is loaded serves while another loads."""
+    """Loads on one thread and runs on others, so that what is loaded serves while another loads."""
     parser = argparse.ArgumentParser(prog="python -m services.host")
     parser.add_argument("name")
-    parser.add_argument("runs", type=int)
     parser.add_argument("loads", type=int)
+    parser.add_argument("runs", type=int, nargs="+")
     flags = parser.parse_args()
     ending.with_parent()
     log.configure(flags.name)
     heap.keep()
-    Desk(Connection(flags.runs), Connection(flags.loads)).serve()
+    Desk(Connection(flags.loads), [Connection(number) for number in flags.runs]).serve()
     sys.stderr.flush()
     os._exit(0)  # a model that is being loaded need not be finished
 

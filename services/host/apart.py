@@ -33,10 +33,15 @@ _ALL_THREADS: Final = 2
 class Apart(Host):
     """Implements Host. The other process ends with this one, however this one ends."""
 
-    def __init__(self, name: str, threads: int = 0) -> None:
-        """`name` is the service's, for the log; `threads` are what a model has on a CPU, 0 for one a core."""
+    def __init__(self, name: str, threads: int = 0, batches: int = 1) -> None:
+        """`name` is the service's, for the log; `threads` are what models have on a CPU, 0 for one a core; so many
+        `batches` can run side by side, more wait.
+        """
         self._name = name
         self._threads = threads
+        self._batches = batches
+        self._runs: queue.LifoQueue[Connection[Any, Any]] = queue.LifoQueue()
+        """Those on which nothing runs; a thread of the other process listens to each."""
         self._dropped: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._loading = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -44,15 +49,19 @@ class Apart(Host):
 
     def start(self, died: Callable[[], object]) -> None:
         """See Host. On the main thread: the kernel ends the process with the thread that started it."""
-        self._runs, runs = Pipe()
         self._loads, loads = Pipe()
-        command = (sys.executable, "-m", "services.host", self._name, str(runs.fileno()), str(loads.fileno()))
+        pipes = [Pipe() for _ in range(self._batches)]
+        theirs = [loads, *(other for _, other in pipes)]
+        numbers = [other.fileno() for other in theirs]
+        command = (sys.executable, "-m", "services.host", self._name, *map(str, numbers))
         environment = {**os.environ, "OMP_NUM_THREADS": str(self._threads)} if self._threads else None
         self._process = subprocess.Popen(  # noqa: S603 - our own command
-            command, pass_fds=(runs.fileno(), loads.fileno()), env=environment, process_group=0
+            command, pass_fds=numbers, env=environment, process_group=0
         )
-        runs.close()
-        loads.close()
+        for other in theirs:
+            other.close()
+        for mine, _ in pipes:
+            self._runs.put(mine)
         self._watching = threading.Thread(target=self._watch, args=(self._process, died), name="host", daemon=True)
         self._watching.start()
         threading.Thread(target=self._drop, name="drops", daemon=True).start()
@@ -65,7 +74,11 @@ class Apart(Host):
 
     def run(self, number: int, batch: Any) -> Any:
         """For what was loaded."""
-        return _asked(self._runs, Run(number, batch))
+        connection = self._runs.get()
+        try:
+            return _asked(connection, Run(number, batch))
+        finally:
+            self._runs.put(connection)
 
     def judge(self, error: BaseException) -> Fault:
         """See Host."""

@@ -6,7 +6,7 @@ import itertools
 import logging
 import pickle
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection
@@ -23,16 +23,18 @@ _log = logging.getLogger(__name__)
 class Desk:
     """Serves until its connections close."""
 
-    def __init__(self, runs: Connection[Any, Any], loads: Connection[Any, Any]) -> None:
-        self._runs = runs
+    def __init__(self, loads: Connection[Any, Any], runs: Sequence[Connection[Any, Any]]) -> None:
         self._loads = loads
+        self._runs = runs
         self._numbers = itertools.count()
         self._models: dict[int, Callable[[Any], Any]] = {}
 
     def serve(self) -> None:
         """Returns when nobody is there any more."""
-        threading.Thread(target=_answer, args=(self._loads, self._loaded), name="loads", daemon=True).start()
-        _answer(self._runs, self._ran)
+        _start("loads", self._loads, self._loaded)
+        for connection in self._runs[1:]:
+            _start("runs", connection, self._ran)
+        _answer(self._runs[0], self._ran)
 
     def _ran(self, message: Run) -> Any:
         return self._models[message.number](message.batch)
@@ -53,6 +55,10 @@ def _apart(load: Callable[[], Any]) -> Any:
     """What it returns, on a thread that ends with it: see services.models.swap.apart."""
     with ThreadPoolExecutor(1, "loading") as threads:
         return threads.submit(load).result()
+
+
+def _start(name: str, connection: Connection[Any, Any], ask: Callable[[Any], Any]) -> None:
+    threading.Thread(target=_answer, args=(connection, ask), name=name, daemon=True).start()
 
 
 def _answer(connection: Connection[Any, Any], ask: Callable[[Any], Any]) -> None:

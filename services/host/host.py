@@ -35,7 +35,7 @@ class Hosted(Protocol):
     def facts(self) -> Any: ...
 
     def run(self, batch: Any) -> Any:
-        """What the model makes of a batch. One thread at a time, of all models of a host. Raises HostError, or whatever
+        """What the model makes of a batch. From any thread; several may run at a time. Raises HostError, or whatever
         the model raises; the host's `judge` knows both.
         """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
@@ -44,23 +45,30 @@ def product(linear: Any) -> PackedLinear | Product:
     return PackedLinear(linear) if packable(linear) else Product(linear)
 
 
+class _Newest(threading.local):
+    """A thread's newest product of layers that are one."""
+
+    inputs: Tensor | None = None
+    made: Sequence[Tensor | None] = ()
+    """What is still to be asked for of it; no longer, for it is as large as the batch."""
+
+
 class Whole:
-    """Layers that are one, for a module that calls them one after the other with the same input. For one thread."""
+    """Layers that are one, for a module that calls them one after the other with the same input. Thread-safe."""
 
     def __init__(self, linears: Sequence[Any]) -> None:
         self.product = product(join(linears))
-        self._inputs: Tensor | None = None
-        self._made: list[Tensor | None] = []
-        """What is still to be asked for of the newest product; no longer, for it is as large as the batch."""
+        self._newest = _Newest()
         self._sizes = [each.out_features for each in linears]
 
     def part(self, inputs: Tensor, index: int) -> Tensor:
         """The outputs of one layer for `inputs`, [..., in]."""
-        if self._inputs is not inputs or self._made[index] is None:
-            self._made, self._inputs = list(self.product(inputs).split(self._sizes, -1)), inputs
-        made, self._made[index] = self._made[index], None
-        if not any(each is not None for each in self._made):
-            self._inputs = None
+        newest = self._newest
+        if newest.inputs is not inputs or newest.made[index] is None:
+            newest.made, newest.inputs = self.product(inputs).split(self._sizes, -1), inputs
+        made, newest.made = newest.made[index], [None if at == index else each for at, each in enumerate(newest.made)]
+        if not any(each is not None for each in newest.made):
+            newest.inputs = None
         return cast("Tensor", made)
 
 

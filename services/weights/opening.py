@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,13 +18,17 @@ from services.weights.quality import Figure, Yardstick
 
 _log = logging.getLogger(__name__)
 
+_FOLLOWING: Final = ("dynamic", "longrope")
+
 
 class Weights(NamedTuple):
-    """What ListModels says of them."""
+    """What was made of them, mostly for ListModels."""
 
     quantisation: str = ""
     quality: float | None = None
     """See quality.py; None where nothing is quantised."""
+    serial: bool = False
+    """Whether no more than one batch may run at a time."""
 
 
 class Where(NamedTuple):
@@ -70,7 +74,7 @@ def opened(
         unpadded.unpad(module)
         joined.join_siblings(module)
         packing.pack(module)
-    return module, weights
+    return module, weights._replace(serial=settings.compile or _changes(module))
 
 
 def _quantised(
@@ -106,6 +110,14 @@ def _made(settings: SourceConfig, key: str, where: Where, load: Load, plain: Any
 
 def _placed(module: Any, where: Where) -> Any:
     return module.to(where.device).eval()
+
+
+def _changes(module: Any) -> bool:
+    """Whether running a module changes it: rotary embeddings that follow the longest input, as transformers has them
+    (modeling_rope_utils.dynamic_rope_update).
+    """
+    kinds = {str(getattr(each, "rope_type", "")) for each in module.modules()}
+    return any(word in kind for kind in kinds for word in _FOLLOWING)
 
 
 @torch.inference_mode()

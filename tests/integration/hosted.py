@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import weakref
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from meshgate.runtime.config import ConfigError
 from services.host.host import Loaded
 
+_MEETING = threading.Barrier(2)
 _alive: weakref.WeakSet[Model] = weakref.WeakSet()
 
 
@@ -24,7 +26,9 @@ class Model:
         _alive.add(self)
 
     def run(self, batch: Any) -> Any:
-        """`alive`: how many models are. `pid`, `threads`: of the process. `fail`, `end`, `hang`: as they say."""
+        """`alive`: how many models are. `pid`, `threads`: of the process. `fail`, `end`, `hang`: as they say.
+        `meet`: once another one runs.
+        """
         match batch:
             case "alive":
                 return len(_alive)
@@ -38,6 +42,8 @@ class Model:
                 raise ValueError(f"what is {self.word}?")
             case "secret":
                 return lambda: self.word  # can't be told
+            case "meet":
+                return _MEETING.wait(30)
             case "end":
                 os._exit(7)
             case "hang":

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,8 +43,8 @@ def life() -> Life:
 
 
 @contextmanager
-def started(life: Life) -> Iterator[Apart]:
-    made = Apart("test", threads=1)
+def started(life: Life, batches: int = 1) -> Iterator[Apart]:
+    made = Apart("test", threads=1, batches=batches)
     made.start(life.over.set)
     yield made
     made.stop()
@@ -125,6 +126,25 @@ async def test_what_is_loaded_runs_while_another_loads(host: Apart, tmp_path: Pa
     assert first.run(1) == ("first", 1)
     writer.close()
     assert (await asyncio.wait_for(loading, SECONDS)).run(2) == ("second", 2)
+
+
+def test_batches_run_there_side_by_side_and_what_is_more_waits(life: Life) -> None:
+    with started(life, batches=2) as host, ThreadPoolExecutor(6) as threads:
+        model = host.load(f"{MODELS}:load", "one")
+        met = [threads.submit(model.run, "meet") for _ in range(6)]  # each needs one other beside it
+        assert sorted(each.result(SECONDS) for each in met) == [0, 0, 0, 1, 1, 1]
+
+
+def test_all_that_run_there_fail_together_when_it_ends(life: Life) -> None:
+    with started(life, batches=2) as host, ThreadPoolExecutor(3) as threads:
+        model = host.load(f"{MODELS}:load", "one")
+        pid = model.run("pid")
+        asked = [threads.submit(model.run, "hang") for _ in range(3)]
+        os.kill(pid, signal.SIGKILL)
+        for each in asked:
+            error = each.exception(SECONDS)
+            assert isinstance(error, HostError)
+            assert error.fault is Fault.MODEL
 
 
 @pytest.mark.parametrize("how", ["ends", "is killed"])

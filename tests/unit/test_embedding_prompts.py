@@ -28,16 +28,15 @@ async def test_the_configurations_prompts_stand_before_the_models(tmp_path: Path
     servicer = EmbeddingServicer(app._place)
     context: Any = FakeContext()
 
-    async def vector(text: str, name: str = "") -> bytes:
-        options = pb.EmbedOptions(prompt_name=name, encoding=pb.EMBEDDING_ENCODING_FLOAT32)
-        reply = await servicer.Embed(pb.EmbedRequest(inputs=[text], options=options), context)
-        return reply.embeddings[0].packed
+    async def vector(text: str, name: str = "") -> list[float]:
+        reply = await servicer.Embed(pb.EmbedRequest(inputs=[text], options=pb.EmbedOptions(prompt_name=name)), context)
+        return list(reply.embeddings[0].floats.values)
 
     try:
-        assert await vector("x", "query") == await vector("find x")
-        assert await vector("x", "code") == await vector("code x")
-        assert await vector("x", "passage") == await vector("passage: x")
-        assert await vector("x", "query") != await vector("x")
+        assert await vector("x", "query") == pytest.approx(await vector("find x"), abs=1e-5)
+        assert await vector("x", "code") == pytest.approx(await vector("code x"), abs=1e-5)
+        assert await vector("x", "passage") == pytest.approx(await vector("passage: x"), abs=1e-5)
+        assert await vector("x", "query") != pytest.approx(await vector("x"), abs=1e-3)
         with pytest.raises(InvalidArgument, match="code, passage, query"):
             await vector("x", "document")
         assert app._place.get().default.card.prompt_names == ["code", "passage", "query"]

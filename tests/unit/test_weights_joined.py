@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from typing import Any
 
@@ -114,3 +115,29 @@ def test_what_is_not_alike_is_left_alone() -> None:
     for module in (uneven, other, mixed):
         joined.join_siblings(module)
         assert type(module.q_proj) is nn.Linear
+
+
+def test_threads_that_ask_in_turns_get_their_own() -> None:
+    module: Any = Attention()
+    inputs = [torch.randn(3, 64), torch.randn(3, 64)]
+    wanted = [module(each) for each in inputs]
+    joined.join_siblings(module)
+    turn, made = threading.Barrier(2), dict[int, list[Tensor]]()
+
+    @torch.inference_mode()
+    def ask(index: int) -> None:
+        parts = list[Tensor]()
+        for layer in (module.q_proj, module.k_proj, module.v_proj):
+            turn.wait(10)
+            parts.append(layer(inputs[index]))
+        made[index] = parts
+
+    threads = [threading.Thread(target=ask, args=(index,)) for index in range(2)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(10)
+    same(made[0], wanted[0])
+    same(made[1], wanted[1])
+    whole = module.q_proj.whole
+    assert whole._newest.inputs is None
