@@ -1,13 +1,14 @@
 """What sentence-transformers' files beside a model say of it.
 
-They list the modules that a text passes. What we run is the encoder and a pooling; scaling to norm 1 is a caller's
-choice. A model with anything else would answer with vectors that are not its own, so it is refused.
+They list the modules that a text passes. What we run is the encoder, a pooling and Dense layers (`dense.py`); scaling
+to norm 1 in the end is a caller's choice. A model with anything else would answer with vectors that are not its own, so
+it is refused.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -17,8 +18,8 @@ from services.pooling import Pooling
 
 _OURS: Final = "sentence_transformers."
 """Where the types of modules are from; those of others are code that comes beside a model."""
-_SERVED: Final = frozenset(("Transformer", "Pooling", "Normalize", "Dropout"))
-"""Dropout does nothing where nobody trains."""
+_AFTER: Final = frozenset(("Normalize", "Dense", "Dropout"))
+"""What may follow the pooling. Dropout does nothing where nobody trains."""
 _MODES: Final = {"mean": Pooling.MEAN, "cls": Pooling.CLS, "lasttoken": Pooling.LAST}
 _FLAGS: Final = {
     "pooling_mode_mean_tokens": "mean",
@@ -35,31 +36,41 @@ class Card:
     pooling: Pooling = Pooling.MEAN
     max_tokens: int | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
+    after: Sequence[str | None] = ()
+    """What follows the pooling: the folder of a Dense layer, or None where vectors are scaled to norm 1 between two."""
 
 
 def read_card(folder: Path, key: str) -> Card:
     """Reads them for the model of the section `key`. Raises ConfigError for a module or a pooling that we don't have,
     and ValueError for what is no JSON.
     """
-    pooling = _read(folder / _pooling_folder(folder, key) / "config.json")
+    place, after = _places(folder, key)
     return Card(
-        pooling=_pooling(pooling, key),
+        pooling=_pooling(_read(folder / place / "config.json"), key),
         max_tokens=_read(folder / "sentence_bert_config.json").get("max_seq_length"),
         prompts=_read(folder / "config_sentence_transformers.json").get("prompts") or {},
+        after=after,
     )
 
 
-def _pooling_folder(folder: Path, key: str) -> str:
-    """Where the pooling is described. Raises ConfigError for a module that we don't have."""
-    found = "1_Pooling"
+def _places(folder: Path, key: str) -> tuple[str, list[str | None]]:
+    """Where the pooling is described, and what follows it. Raises ConfigError for a module that we don't have, or have
+    elsewhere.
+    """
+    pooling, after = "", list[str | None]()
     for module in _modules(folder):
         kind, path = str(module["type"]), str(module["path"])
         name = kind.rpartition(".")[2]
-        if not kind.startswith(_OURS) or name not in _SERVED:
+        served = name in _AFTER if pooling else name in ("Transformer", "Pooling")
+        if not kind.startswith(_OURS) or not served:
             raise ConfigError(f"{key}.source: the model has a module that is not served: {path or '.'} ({kind})")
         if name == "Pooling":
-            found = Path(path).name
-    return found
+            pooling = Path(path).name
+        elif name in ("Dense", "Normalize"):
+            after.append(Path(path).name if name == "Dense" else None)
+    while after and after[-1] is None:
+        after.pop()
+    return pooling or "1_Pooling", after
 
 
 def _modules(folder: Path) -> list[dict[str, Any]]:

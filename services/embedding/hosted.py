@@ -40,7 +40,7 @@ def _facts(loaded: EmbeddingModel) -> Facts:
     return Facts(
         tokeniser=loaded.tokeniser.backend,
         max_tokens=loaded.tokeniser.max_tokens,
-        dimensions=loaded.encoder.dimensions,
+        dimensions=loaded.dimensions,
         pooling=loaded.card.pooling,
         prompts=loaded.card.prompts,
         dtype=loaded.encoder.dtype,

@@ -56,8 +56,7 @@ def test_what_changes_no_vector_of_ours_is_served(tmp_path: Path, after: tuple[t
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("2_Dense", OLD + "Dense"),
-        ("2_Dense", NEW + "dense.Dense"),
+        ("2_Pooling", NEW + "pooling.Pooling"),
         ("2_LayerNorm", OLD + "LayerNorm"),
         ("2_SpladePooling", "sentence_transformers.sparse_encoder.models.SpladePooling"),
         ("2_Pooling", "custom_st.Pooling"),
@@ -68,6 +67,20 @@ def test_any_other_module_is_refused_by_name(tiny: Path, tmp_path: Path, path: s
     with pytest.raises(ConfigError) as refused:
         model.load(ModelConfig(source=str(folder), name="m", dtype="float32", device="cpu"), "models.1")
     assert str(refused.value) == f"models.1.source: the model has a module that is not served: {path} ({kind})"
+
+
+def test_what_follows_the_pooling_is_kept_in_its_order(tmp_path: Path) -> None:
+    dense = OLD + "Dense"
+    listed(
+        tmp_path, ENCODER, POOLING, ("2_N", OLD + "Normalize"), ("3_D", dense), ("4_D", dense), ("5", OLD + "Normalize")
+    )
+    assert read_card(tmp_path, "model").after == [None, "3_D", "4_D"]
+
+
+def test_a_layer_before_the_pooling_is_refused(tmp_path: Path) -> None:
+    listed(tmp_path, ENCODER, ("1_Dense", NEW + "dense.Dense"), POOLING)
+    with pytest.raises(ConfigError, match=r"^model\.source: .*1_Dense"):
+        read_card(tmp_path, "model")
 
 
 @pytest.mark.parametrize(
