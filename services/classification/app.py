@@ -120,10 +120,11 @@ class App:
         """Lets what runs finish for at most `grace` seconds, then drops it."""
         if self._watch is not None:
             await self._watch.stop()
+        until = time.monotonic() + grace
         if self._place.served is not None:
             await self._place.served.batcher.stop(grace)
         if self._custom is not None:
-            await self._custom.trainer.stop()
+            await self._custom.trainer.stop(max(0.0, until - time.monotonic()))
         await asyncio.to_thread(self._host.stop)
         if self._exposition is not None:
             await self._exposition.stop()

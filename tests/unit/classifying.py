@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from services.classification.config import (
 from services.classification.servicer import ClassificationServicer
 from tests.tinymodels.bert import build_tiny_bert, build_tiny_classifier, build_tiny_reranker, build_tiny_tagger
 from tests.unit.context import FakeContext
+
+Stop = Callable[[float], Awaitable[None]]
 
 BUILT = {
     "bert": build_tiny_bert,
@@ -57,10 +59,17 @@ def configured(models: Path, home: Path, **custom: Any) -> ClassificationConfig:
 @asynccontextmanager
 async def running(config: ClassificationConfig) -> AsyncIterator[ClassificationServicer]:
     """The service of a configuration, from its start to its end."""
+    async with stopping(config) as (servicer, _):
+        yield servicer
+
+
+@asynccontextmanager
+async def stopping(config: ClassificationConfig) -> AsyncIterator[tuple[ClassificationServicer, Stop]]:
+    """Likewise, and what stops it before."""
     app = App(config)
     await app.start()
     try:
-        yield ClassificationServicer(app._place)
+        yield ClassificationServicer(app._place), app.stop
     finally:
         await app.stop(1)
 

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.classification.custom.fitting import Sample, Stopped, solve
+from services.classification.custom.fitting import Sample, solve
 from services.classification.custom.measuring import CANDIDATES, divide, fit
-from services.classification.custom.recipe import Recipe
+from services.classification.custom.recipe import Recipe, Stopped
 
 NEVER = threading.Event()
 

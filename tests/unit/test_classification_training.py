@@ -22,8 +22,20 @@ from meshgate.errors import (
 )
 from meshgate.v1 import classification_pb2 as pb
 from services.classification.custom import measuring
+from services.classification.custom.recipe import Stopped
 from services.classification.servicer import ClassificationServicer
-from tests.unit.classifying import COLOURS, build, classify, configured, examples, of, running, sent, train
+from tests.unit.classifying import (
+    COLOURS,
+    build,
+    classify,
+    configured,
+    examples,
+    of,
+    running,
+    sent,
+    stopping,
+    train,
+)
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +241,48 @@ async def test_a_solver_that_takes_too_long_is_ended(
     async with running(configured(models, tmp_path, solve_seconds=0.01)) as servicer:
         with pytest.raises(DeadlineExceeded):
             await train(servicer)
+
+
+async def test_what_is_being_solved_when_the_service_stops_is_served_at_the_next_start(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solving, go_on, fit = threading.Event(), threading.Event(), measuring.fit
+
+    def slow(*told: Any) -> Any:
+        solving.set()
+        assert go_on.wait(30)
+        return fit(*told)
+
+    monkeypatch.setattr(measuring, "fit", slow)
+    async with stopping(configured(models, tmp_path)) as (servicer, stop):
+        task = asyncio.create_task(train(servicer))
+        assert await asyncio.to_thread(solving.wait, 30)
+        stopped = asyncio.ensure_future(stop(30))
+        await asyncio.sleep(0)
+        go_on.set()
+        await task
+        await stopped
+    async with running(configured(models, tmp_path)) as again:
+        assert await listed(again) == {"mood": 1}
+
+
+async def test_what_takes_longer_than_the_service_has_is_told_that_it_stops(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solving = threading.Event()
+
+    def endless(sample: object, recipe: object, stop: threading.Event) -> None:
+        solving.set()
+        assert stop.wait(30)
+        raise Stopped
+
+    monkeypatch.setattr(measuring, "fit", endless)
+    async with stopping(configured(models, tmp_path)) as (servicer, stop):
+        task = asyncio.create_task(train(servicer))
+        assert await asyncio.to_thread(solving.wait, 30)
+        await stop(0.01)
+        refused = await refusal(task)
+        assert (type(refused), refused.reason) == (Unavailable, "DRAINING")
 
 
 async def test_texts_are_paid_for(servicer: ClassificationServicer) -> None:

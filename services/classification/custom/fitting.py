@@ -16,15 +16,13 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from services.classification.custom.recipe import Stopped
+
 _ITERATIONS: Final = 200
 _HISTORY: Final = 10
 _CHANGE: Final = 1e-12
 EXACT: Final = 1e-6
 """A gradient that is none: the loss is then within 1e-9 or so of its minimum."""
-
-
-class Stopped(Exception):
-    """The training was called off."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+class Stopped(Exception):
+    """The training was called off."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What decides the result besides the texts."""

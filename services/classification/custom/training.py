@@ -26,6 +26,7 @@ from services.classification.config import CustomConfig
 from services.classification.custom.examples import Examples
 from services.classification.custom.heads import Head, Matrix
 from services.classification.custom.owned import Owned
+from services.classification.custom.recipe import Stopped
 from services.classification.ready import Item, ReadyZeroShot, Scores
 from services.tokens import Cut
 
@@ -68,7 +69,9 @@ class Trainer:
         self._tenants: set[str] = set()
         self._held = 0
         self._places = asyncio.Semaphore(limits.at_once)
-        self._stops: set[threading.Event] = set()
+        self._solving: dict[asyncio.Future[Fitted], threading.Event] = {}
+        """What is being solved, with what stops it."""
+        self._draining = False
         self._threads = ThreadPoolExecutor(limits.at_once, "training", _prepare, (limits.threads,))
 
     async def train(
@@ -77,7 +80,7 @@ class Trainer:
         """Trains from what `requests` bring; the last reply is the report. `purse` pays for what is read.
 
         Raises LimitExceeded for a second training of a tenant or a classifier too many, InvalidArgument for texts that
-        are wrong, too many or too few, and Unavailable (OVERLOADED).
+        are wrong, too many or too few, and Unavailable (OVERLOADED, DRAINING).
         """
         if caller.tenant in self._tenants:
             raise _busy()
@@ -97,9 +100,12 @@ class Trainer:
             self._held -= examples.size
             self._tenants.discard(caller.tenant)
 
-    async def stop(self) -> None:
-        """Ends what the solver does. Leaves no thread."""
-        for stop in self._stops:
+    async def stop(self, grace: float) -> None:
+        """Solves nothing new, lets what is being solved finish for `grace` seconds, then ends it. Leaves no thread."""
+        self._draining = True
+        if self._solving:
+            await asyncio.wait(self._solving, timeout=grace)
+        for stop in self._solving.values():
             stop.set()
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
@@ -145,18 +151,22 @@ class Trainer:
         return np.stack(rows)
 
     async def _fit(self, vectors: Matrix, examples: Examples) -> Fitted:
+        if self._draining:
+            raise _stopping()
         stop = threading.Event()
-        self._stops.add(stop)
         solving = asyncio.get_running_loop().run_in_executor(self._threads, _fit, vectors, examples, stop)
+        self._solving[solving] = stop
         try:
             async with asyncio.timeout(self._limits.solve_seconds):
                 return await asyncio.shield(solving)
         except TimeoutError:
             raise DeadlineExceeded("the solver took too long: fewer texts or labels take less") from None
+        except Stopped:
+            raise _stopping() from None
         finally:
             stop.set()
             await asyncio.wait((solving,), timeout=_STOP_SECONDS)
-            self._stops.discard(stop)
+            del self._solving[solving]
             if solving.done() and not solving.cancelled():
                 solving.exception()  # looked at, so that nobody is told that it was not
 
@@ -209,6 +219,10 @@ def _busy() -> LimitExceeded:
         subject="tenant",
         limit="trainings",
     )
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("the service is draining", reason="DRAINING", retry_after=1.0)
 
 
 def _overloaded() -> Unavailable:
