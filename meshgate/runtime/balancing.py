@@ -19,10 +19,16 @@ ServiceConfig = dict[str, Any]
 _FIRST_BACKOFF: Final = "0.02s"
 """A retry goes to another replica, so there is nothing to wait for but a connection that is just being made."""
 _LONGEST_BACKOFF: Final = "0.2s"
+_RETRYABLE: Final = ["UNAVAILABLE", "CANCELLED"]
+"""What a server that stops says of calls that came and were not taken up yet is CANCELLED (grpc/grpc#41785). A caller
+who cancels is not meant: his call is over.
+"""
 
 
 class RetriesConfig(Strict):
-    """Calls that failed UNAVAILABLE before their first reply are tried again, if they are safe to repeat."""
+    """Calls that their replica did not serve, by their status, are tried again before their first reply, if they are
+    safe to repeat.
+    """
 
     attempts: int = Field(3, ge=1, le=5)
     """Of one call, the first included; 1 is no retries. gRPC itself takes no more than 5."""
@@ -131,7 +137,7 @@ def _retry(config: RetriesConfig) -> ServiceConfig:
         "initialBackoff": _FIRST_BACKOFF,
         "maxBackoff": _LONGEST_BACKOFF,
         "backoffMultiplier": 2,
-        "retryableStatusCodes": ["UNAVAILABLE"],
+        "retryableStatusCodes": _RETRYABLE,
     }
 
 

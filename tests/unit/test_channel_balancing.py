@@ -28,7 +28,7 @@ def test_the_default_is_all_replicas_in_turn_that_are_healthy_with_retries_of_wh
     assert made["healthCheckConfig"] == {"serviceName": "pkg.Service"}
     (method,) = made["methodConfig"]
     assert method["name"] == [{"service": "pkg.Service", "method": "Ask"}]
-    assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
+    assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "CANCELLED"]
     assert made["retryThrottling"] == {"maxTokens": 100, "tokenRatio": 0.1}
 
 
