@@ -91,8 +91,13 @@ def width(made: Sequence[Step], dimensions: int) -> int:
 
 def _layer(folder: Path, where: str, *, pickles: bool) -> Dense:
     config = _config(json.loads((folder / "config.json").read_text(encoding="utf-8")), where)
-    layer = Dense(config)
-    layer.load_state_dict(_weights(folder, where, pickles=pickles))
+    with torch.device("meta"):  # nothing is made as large as a configuration says, only as large as the file is
+        layer = Dense(config)
+    weights = _weights(folder, where, pickles=pickles)
+    try:
+        layer.load_state_dict(weights, assign=True)
+    except RuntimeError as error:  # its text has several lines
+        raise ConfigError(f"{where}: its weights are not those that its config.json says") from error
     return layer.float().eval()
 
 

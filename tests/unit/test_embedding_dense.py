@@ -87,6 +87,8 @@ def dense(tiny: Path, tmp_path: Path) -> Path:
         ({"in_features": 3}, "it takes 3 numbers of 32"),
         ({"in_features": "many"}, "config.json: in_features: "),
         ({"in_features": 10**12}, "config.json: in_features: "),
+        ({"in_features": 10**6, "out_features": 10**6}, "its weights are not those that its config.json says"),
+        ({"bias": False}, "its weights are not those that its config.json says"),
         ({"gate": True}, "config.json: gate: Extra inputs are not permitted"),
     ],
 )
