@@ -49,7 +49,7 @@ class _Newest(threading.local):
     """A thread's newest product of layers that are one."""
 
     inputs: Tensor | None = None
-    made: Sequence[Tensor | None] = ()
+    made: list[Tensor | None]
     """What is still to be asked for of it; no longer, for it is as large as the batch."""
 
 
@@ -65,8 +65,8 @@ class Whole:
         """The outputs of one layer for `inputs`, [..., in]."""
         newest = self._newest
         if newest.inputs is not inputs or newest.made[index] is None:
-            newest.made, newest.inputs = self.product(inputs).split(self._sizes, -1), inputs
-        made, newest.made = newest.made[index], [None if at == index else each for at, each in enumerate(newest.made)]
+            newest.made, newest.inputs = list(self.product(inputs).split(self._sizes, -1)), inputs
+        made, newest.made[index] = newest.made[index], None
         if not any(each is not None for each in newest.made):
             newest.inputs = None
         return cast("Tensor", made)

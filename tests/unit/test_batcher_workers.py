@@ -65,13 +65,19 @@ def call(queue: Batcher[int, int], *numbers: int, length: int = 300) -> asyncio.
     return asyncio.create_task(queue.submit(numbers, [length] * len(numbers)))
 
 
+async def begun(model: Model, queue: Batcher[int, int], *numbers: int) -> list[asyncio.Task[list[int]]]:
+    """Calls whose batches run side by side."""
+    calls = []
+    for number in numbers:
+        calls.append(call(queue, number))
+        await model.begun(len(model.batches) + 1)
+    return calls
+
+
 async def test_as_many_run_as_there_are_workers_and_each_ends_for_its_own_callers() -> None:
     model = Model()
     async with batcher(model) as queue:
-        one = call(queue, 1)
-        await model.begun(1)
-        two = call(queue, 2)
-        await model.begun(2)
+        one, two = await begun(model, queue, 1, 2)
         three, four = call(queue, 3), call(queue, 4)
         await asyncio.sleep(0)
         model.let(2)
@@ -105,10 +111,7 @@ async def test_what_is_little_is_not_divided_and_what_one_worker_has_neither() -
 async def test_a_bad_input_fails_alone_beside_a_good_batch() -> None:
     model = Model()
     async with batcher(model) as queue:
-        good = call(queue, 1)
-        await model.begun(1)
-        bad = call(queue, 13)
-        await model.begun(2)
+        good, bad = await begun(model, queue, 1, 13)
         model.let(13)
         with pytest.raises(Internal):
             await bad
@@ -120,10 +123,7 @@ async def test_a_bad_input_fails_alone_beside_a_good_batch() -> None:
 async def test_a_model_that_is_broken_fails_every_batch_at_once() -> None:
     model = Model()
     async with batcher(model) as queue:
-        other = call(queue, 1)
-        await model.begun(1)
-        broken = call(queue, 66)
-        await model.begun(2)
+        other, broken = await begun(model, queue, 1, 66)
         waiting = call(queue, 3)
         await asyncio.sleep(0)
         model.let(66)
@@ -153,10 +153,7 @@ async def test_one_batch_that_hangs_ends_the_model_and_is_not_waited_for() -> No
 async def test_draining_waits_for_all_batches() -> None:
     model = Model()
     async with batcher(model) as queue:
-        one = call(queue, 1)
-        await model.begun(1)
-        two = call(queue, 2)
-        await model.begun(2)
+        one, two = await begun(model, queue, 1, 2)
         stopping = asyncio.create_task(queue.stop(10))
         await asyncio.sleep(0)
         model.let(2)

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import BertConfig, BertModel
 
+from services.classification import app as classification_app
+from services.classification.config import ClassificationConfig
+from services.embedding import app as embedding_app
+from services.embedding.config import EmbeddingConfig
 from services.encoder import Encoder
+from services.host import Apart
 from services.pooling import Pooling
 from services.sharing import Company, Sharing
 from services.tokens import Tokens
 from services.weights import opening
 from services.weights.opening import Where
 from services.weights.quality import Yardstick
+from tests.tinymodels.bert import build_tiny_bert, build_tiny_classifier
 
 
 def test_a_batch_alone_has_all_threads_and_one_beside_others_its_part() -> None:
@@ -126,3 +134,28 @@ def test_an_encoder_says_the_same_to_threads_side_by_side() -> None:
     for each in threads:
         each.join(60)
     assert wrong == []
+
+
+@pytest.mark.parametrize(("engine", "batches"), [({}, 2), ({"threads": 1}, 1), ({"concurrent_batches": 3}, 3)])
+async def test_both_services_run_as_many_batches_as_they_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: dict[str, int], batches: int
+) -> None:
+    monkeypatch.setattr("services.embedding.hosted.THREADS", 2)
+    monkeypatch.setattr("services.classification.hosted.THREADS", 2)
+    whole = {"server": {"tls": dict.fromkeys(("certificate", "key", "ca"), tmp_path)}, "engine": engine}
+    model = {"source": str(build_tiny_bert(tmp_path)), "name": "tiny", "device": "cpu"}
+    embedding = EmbeddingConfig.model_validate({**whole, "model": model})
+    (tmp_path / "colour").mkdir()
+    classes = {"source": str(build_tiny_classifier(tmp_path / "colour")), "name": "colour"}
+    alone = {"classifiers": [classes], "zero_shot": None, "custom": None}
+    classification = ClassificationConfig.model_validate({**whole, **alone})
+    one, other = embedding_app.App(embedding), classification_app.App(classification)
+    await one.start()
+    await other.start()
+    assert one._batcher._workers.count == batches
+    assert other._place.get().batcher._workers.count == batches
+    await one.stop(1)
+    await other.stop(1)
+    for host in (embedding_app.build(embedding)._host, classification_app.build(classification)._host):
+        assert isinstance(host, Apart)
+        assert host._batches >= batches, "as many at a time as are asked for"
