@@ -28,7 +28,9 @@ const token = grpc.credentials.createFromMetadataGenerator((_, done) => {
   metadata.set("authorization", `Bearer ${MESHGATE_TOKEN}`);
   done(null, metadata);
 });
-const client = new GenerationService(MESHGATE_TARGET, grpc.credentials.combineChannelCredentials(tls, token));
+// A gateway on this machine is reached without the proxy that the environment may name.
+const direct = /^(localhost|127\.|\[::1\])/.test(MESHGATE_TARGET) ? { "grpc.enable_http_proxy": 0 } : {};
+const client = new GenerationService(MESHGATE_TARGET, grpc.credentials.combineChannelCredentials(tls, token), direct);
 
 const stream = client.GenerateStream(
   { request: { prompt: process.argv[2] ?? "Gravity is", maxOutputTokens: 20, sampling: { temperature: 0 } } },

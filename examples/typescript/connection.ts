@@ -30,6 +30,8 @@ types.loadSync(files);
 const definition = loader.loadSync(files, { includeDirs: [join(root, "protos")], defaults: true, longs: Number });
 const contract: any = grpc.loadPackageDefinition(definition);
 const tls = grpc.credentials.createSsl(readFileSync(ca));
+// A gateway on this machine is reached without the proxy that the environment may name.
+const direct = /^(localhost|127\.|\[::1\])/.test(MESHGATE_TARGET) ? { "grpc.enable_http_proxy": 0 } : {};
 const metadata = new grpc.Metadata();
 metadata.set("authorization", `Bearer ${MESHGATE_TOKEN}`);
 
@@ -90,7 +92,7 @@ export function run(main: Promise<void>): void {
 }
 
 function connect(service: string): any {
-  return new contract.meshgate.v1[service](MESHGATE_TARGET, tls);
+  return new contract.meshgate.v1[service](MESHGATE_TARGET, tls, direct);
 }
 
 function options(): grpc.CallOptions {

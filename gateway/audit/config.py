@@ -61,6 +61,8 @@ class OtlpSinkConfig(SinkTerms):
     """PEM of who may vouch for the collector. Default: the system's."""
     insecure: bool = False
     """No TLS at all: for a collector on the same machine."""
+    proxy: bool = False
+    """Whether the collector is reached through the proxy that grpc_proxy, https_proxy or http_proxy names."""
     headers: dict[str, SecretStr] = Field(default_factory=dict)
     """Metadata of each export, such as an access key."""
 

@@ -21,6 +21,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from gateway.audit.config import OtlpSinkConfig
 from gateway.audit.sink import SinkFailed, SinkRefused
+from meshgate.runtime import channel
 from meshgate.runtime.config import ConfigError
 
 _MAX_RECORDS: Final = 512
@@ -56,14 +57,15 @@ class OtlpSink:
     def open(self) -> None:
         """Connects lazily: a collector may come later. Raises ConfigError for a CA that can't be read."""
         config = self._config
+        options = () if config.proxy else channel.DIRECT
         if config.insecure:
-            self._channel = grpc.insecure_channel(config.target)
+            self._channel = grpc.insecure_channel(config.target, options)
         else:
             try:
                 ca = config.ca.read_bytes() if config.ca else None
             except OSError as error:
                 raise ConfigError(f"audit.sinks: otlp: ca: {error.strerror}") from error
-            self._channel = grpc.secure_channel(config.target, grpc.ssl_channel_credentials(ca))
+            self._channel = grpc.secure_channel(config.target, grpc.ssl_channel_credentials(ca), options)
         self._export = LogsServiceStub(self._channel).Export  # type: ignore[no-untyped-call] # generated, no stubs
 
     def write(self, records: Sequence[bytes]) -> None:

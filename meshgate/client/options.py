@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import grpc
 
-from meshgate.runtime import channel
+from meshgate.runtime import addresses, channel
 
 Certificates: TypeAlias = bytes | str | os.PathLike[str] | None
 """PEM of the CAs to believe, or the file that holds it. None is the system's."""
@@ -42,16 +42,22 @@ def credentials(ca: Certificates, client_certificate: tuple[bytes, bytes] | None
     return grpc.ssl_channel_credentials(root_certificates=pem, private_key=key, certificate_chain=chain)
 
 
-def channel_options(extra: Iterable[tuple[str, Any]] = ()) -> channel.Options:
+def channel_options(
+    extra: Iterable[tuple[str, Any]] = (), *, target: str = "", proxy: bool | None = None
+) -> channel.Options:
     """Options of a caller's channel; those in `extra` win.
 
     gRPC retries UNAVAILABLE, never sooner than the server says, and no limit or quota, which is RESOURCE_EXHAUSTED. It
     must not retry sealed calls, which a gateway opens only once: the sealed channel seals those again by itself.
+
+    `proxy` says whether gRPC may ask the proxy of the environment. None allows it unless `target` is on this machine.
     """
+    direct = addresses.is_local(target) if proxy is None else not proxy
     base = dict(channel.client_options())
     config = json.loads(base[_SERVICE_CONFIG])
     config["methodConfig"] = [{"name": [{"service": SEALED_SERVICE}]}, *config["methodConfig"]]
-    return tuple({**base, _SERVICE_CONFIG: json.dumps(config), **dict(extra)}.items())
+    given = {**(dict(channel.DIRECT) if direct else {}), **dict(extra)}
+    return tuple({**base, _SERVICE_CONFIG: json.dumps(config), **given}.items())
 
 
 def retry_policy() -> RetryPolicy:

@@ -20,6 +20,8 @@ Options = tuple[tuple[str, Any], ...]
 
 UNUSED: Final[Options] = (("grpc.enable_channelz", 0),)
 """What gRPC does for each call and nobody here looks at: its channelz service is not served."""
+DIRECT: Final[Options] = (("grpc.enable_http_proxy", 0), ("grpc.address_http_proxy_enabled_addresses", ""))
+"""Ask no proxy, whatever grpc_proxy, https_proxy, http_proxy and GRPC_ADDRESS_HTTP_PROXY say."""
 _PLAIN: Final[Options] = (("grpc.per_message_compression", 0), ("grpc.per_message_decompression", 0))
 """In the mesh nothing is compressed: sealed payloads and vectors don't shrink, and the rest is short."""
 
@@ -52,6 +54,7 @@ def mesh_options(
     """
     return (
         *UNUSED,
+        *DIRECT,
         *_PLAIN,
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
+from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import ConfigDict
 
-from meshgate.runtime import config, tls
+from meshgate.runtime import addresses, channel, config, tls
 
 _SECONDS: Final = 5.0
-_LOOPBACK: Final = "127.0.0.1"
 
 
 class _Section(config.Strict):
@@ -51,7 +51,7 @@ def main() -> int:
     flags = parser.parse_args()
     try:
         section = config.load(flags.config, _Config).server
-        said = _ask(target(flags.listen or section.listen), section.tls, flags.service)
+        said = _ask(addresses.reachable(flags.listen or section.listen), section.tls, flags.service)
     except (config.ConfigError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -59,19 +59,34 @@ def main() -> int:
     return 0 if said == "SERVING" else 1
 
 
-def target(listen: str) -> str:
-    """Where this machine reaches a server that listens on `listen`."""
-    return f"{_LOOPBACK}:{listen.rpartition(':')[2]}"
-
-
 def _ask(where: str, identity: tls.TlsConfig, service: str) -> str:
-    with grpc.secure_channel(where, tls.channel_credentials(identity)) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
+    credentials, options = tls.channel_credentials(identity), _options(identity)
+    with grpc.secure_channel(where, credentials, options=options) as opened:
+        stub: Any = health_pb2_grpc.HealthStub(opened)
         try:
             reply = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=_SECONDS)
         except grpc.RpcError as error:
             return str(error.code().name)
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status))
+
+
+def _options(identity: tls.TlsConfig) -> channel.Options:
+    """The server is expected to present the name of its own certificate, whichever address it listens on."""
+    name = own_name(identity.certificate.read_bytes())
+    return (*channel.DIRECT, *((("grpc.ssl_target_name_override", name),) if name else ()))
+
+
+def own_name(pem: bytes) -> str:
+    """The first host name in a certificate, else its first IP address, else nothing. Raises ConfigError."""
+    try:
+        leaf = x509.load_pem_x509_certificate(pem)
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ""
+    except ValueError as error:
+        raise config.ConfigError("server.tls.certificate: not a PEM certificate") from error
+    hosts = [name.replace("*", "any", 1) for name in names.get_values_for_type(x509.DNSName)]
+    return next(iter((*hosts, *map(str, names.get_values_for_type(x509.IPAddress)))), "")
 
 
 if __name__ == "__main__":

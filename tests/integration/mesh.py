@@ -20,6 +20,7 @@ from gateway.config import GatewayConfig
 from gateway.routes import SERVICES
 from meshgate import errors
 from meshgate.runtime import status, tls
+from meshgate.runtime.channel import DIRECT
 from meshgate.runtime.server import Application, Server, ServerConfig
 from meshgate.v1 import models_pb2, models_pb2_grpc
 
@@ -85,7 +86,7 @@ class Mesh:
     def channel(self) -> Any:
         """A channel that carries no token."""
         credentials = grpc.ssl_channel_credentials(self.ca)
-        return grpc.aio.secure_channel(self.target, credentials, options=(("grpc.enable_retries", 0),))
+        return grpc.aio.secure_channel(self.target, credentials, options=(("grpc.enable_retries", 0), *DIRECT))
 
     def auth(self, token: str | None = None) -> tuple[tuple[str, str], ...]:
         """Metadata with a token."""

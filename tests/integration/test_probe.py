@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from meshgate.runtime import probe
 from tests.integration import mesh as meshes
@@ -59,6 +61,41 @@ async def test_a_configuration_that_is_none_is_said(tmp_path: Path) -> None:
     assert (status, said.rpartition(": ")[2]) == (2, "No such file or directory")
 
 
-@pytest.mark.parametrize("listen", ["0.0.0.0:8443", "[::]:8443", "gateway:8443", ":8443"])
-def test_it_asks_on_this_machine(listen: str) -> None:
-    assert probe.target(listen) == "127.0.0.1:8443"
+@pytest.mark.parametrize(
+    "listen", ["0.0.0.0:0", "127.0.0.1:0", "127.0.0.9:0", "[::1]:0", "[::]:0", "localhost:0", "unix:{home}/s", "own"]
+)
+async def test_it_asks_where_the_server_listens(tmp_path: Path, listen: str) -> None:
+    meshes.prepare(tmp_path)
+    address = f"{own_address()}:0" if listen == "own" else listen.format(home=tmp_path)
+    peers = {"/grpc.health.v1.Health/*": [ITSELF]}
+    async with meshes.serving(tmp_path, "embedding", ScriptedApplication(), peers=peers, listen=address) as server:
+        where = address if address.startswith("unix") else f"{address.removesuffix(':0')}:{server.port}"
+        path = tmp_path / "embedding.toml"
+        path.write_text(CONFIG.format(port=1, certs=tmp_path / "certs").replace("0.0.0.0:1", where))
+        assert await probed(path) == (0, "SERVING")
+
+
+def own_address() -> str:
+    """The address of the interface by which this machine reaches others, else one of the loopback's."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            return "127.0.0.2"
+        return str(probe.getsockname()[0])
+
+
+def test_the_name_that_is_expected_is_the_certificates_own(tmp_path: Path) -> None:
+    meshes.prepare(tmp_path)
+    made = x509.load_pem_x509_certificate((tmp_path / "certs" / "embedding.pem").read_bytes())
+    names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    pem = (tmp_path / "certs" / "embedding.pem").read_bytes()
+    assert probe.own_name(pem) == names.get_values_for_type(x509.DNSName)[0]
+
+
+async def test_a_certificate_that_is_none_is_said(tmp_path: Path) -> None:
+    meshes.prepare(tmp_path)
+    path = tmp_path / "embedding.toml"
+    path.write_text(CONFIG.format(port=1, certs=tmp_path / "certs"))
+    (tmp_path / "certs" / "embedding.pem").write_text("junk")
+    assert await probed(path) == (2, "server.tls.certificate: not a PEM certificate")

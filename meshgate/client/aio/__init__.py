@@ -25,6 +25,7 @@ def connect(
     sealed: settings.Sealed = False,
     pinned_fingerprints: Collection[str] = (),
     client_certificate: tuple[bytes, bytes] | None = None,
+    proxy: bool | None = None,
     options: Iterable[tuple[str, Any]] = (),
 ) -> grpc.aio.Channel:
     """As `meshgate.client.connect`, for asyncio. A function that makes tokens may be asynchronous; one that is not runs
@@ -34,7 +35,7 @@ def connect(
     channel = grpc.aio.secure_channel(
         target,
         settings.credentials(ca, client_certificate),
-        options=settings.channel_options(options),
+        options=settings.channel_options(options, target=target, proxy=proxy),
         interceptors=cast(Any, interceptors(source)),
     )
     if not sealed:

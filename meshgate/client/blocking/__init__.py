@@ -25,6 +25,7 @@ def connect(
     sealed: settings.Sealed = False,
     pinned_fingerprints: Collection[str] = (),
     client_certificate: tuple[bytes, bytes] | None = None,
+    proxy: bool | None = None,
     options: Iterable[tuple[str, Any]] = (),
 ) -> grpc.Channel:
     """A channel to a gateway. Generated stubs work on it unchanged; close it, or use it as a context manager.
@@ -37,6 +38,9 @@ def connect(
     trusts those that the gateway lists. `client_certificate` is a chain and its key, PEM. `options` are gRPC channel
     arguments.
 
+    `proxy` says whether gRPC asks the proxy that `grpc_proxy`, `https_proxy` or `http_proxy` names; `no_proxy` lists
+    exceptions. None asks it unless `target` is on this machine (a loopback address, `localhost` or a Unix socket).
+
     Calls that end UNAVAILABLE before anything was delivered are made again, a few times and no sooner than the gateway
     says. Limits are never retried. Raises OSError for a file that can't be read, ValueError for a bad fingerprint, and
     Unauthenticated for a `token` that is none.
@@ -44,7 +48,9 @@ def connect(
     pinned = pins(pinned_fingerprints)
     source = None if token is None else TokenSource(token)
     credentials = settings.credentials(ca, client_certificate)
-    channel = grpc.secure_channel(target, credentials, options=settings.channel_options(options))
+    channel = grpc.secure_channel(
+        target, credentials, options=settings.channel_options(options, target=target, proxy=proxy)
+    )
     if source is not None:
         channel = grpc.intercept_channel(channel, TokenInterceptor(source))
     if not sealed:
