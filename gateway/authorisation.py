@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
+from gateway.names import EVERYONE, ScopeName, TenantOrEveryone
 from gateway.principal import Principal
 from meshgate import errors
 from meshgate.runtime.config import Strict
@@ -27,9 +28,6 @@ DEFAULT_SCOPES: Final[Mapping[str, tuple[str, ...]]] = {
 
 OPEN_METHODS: Final = frozenset({"/meshgate.v1.KeyService/ListSealingKeys"})
 """What anyone who is authenticated may call: public keys, which sealing needs before anything else."""
-
-EVERYONE: Final = "*"
-"""In the table of tenants: those without an entry of their own. In a list of models: all of them."""
 
 
 def _pattern(value: str) -> str:
@@ -55,9 +53,9 @@ class TenantPolicy(Strict):
 class PolicyConfig(Strict):
     """The table."""
 
-    scopes: Mapping[str, tuple[Annotated[str, AfterValidator(_pattern)], ...]] = Field(default=DEFAULT_SCOPES)
+    scopes: Mapping[ScopeName, tuple[Annotated[str, AfterValidator(_pattern)], ...]] = Field(default=DEFAULT_SCOPES)
     """Scope to methods, each `/package.Service/Method` or `/package.Service/*`."""
-    tenants: Mapping[str, TenantPolicy] = Field(default_factory=dict)
+    tenants: Mapping[TenantOrEveryone, TenantPolicy] = Field(default_factory=dict)
     """Tenant to what it may use; "*" is every tenant without an entry of its own."""
 
 

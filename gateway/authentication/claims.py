@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
 from typing import Any, Final
 
+from gateway import names
 from gateway.authentication import refusal
-from gateway.authentication.config import TENANT, IssuerConfig
+from gateway.authentication.config import IssuerConfig
 from gateway.authentication.revocation import Revocable
 from gateway.principal import Principal
 
-_TENANT: Final = re.compile(TENANT, re.ASCII)
-_MAX_SUBJECT: Final = 256
-_MAX_DATE: Final = 2**53
+_MAX_DATE: Final = 253_402_300_799
+"""The last second of the year 9999: whatever shows a date can show this one."""
+_SCOPE_RULE: Final = "words (RFC 6749) separated by single spaces, or scp a list of such words"
 
 
 def principal(claims: dict[str, Any], issuer: IssuerConfig, token: bytes, expires_at: int) -> Principal:
@@ -74,35 +74,41 @@ def _date(claims: dict[str, Any], name: str) -> float | None:
 
 def _tenant(claims: dict[str, Any], name: str) -> str:
     value = claims.get(name)
-    if not isinstance(value, str) or _TENANT.fullmatch(value) is None:
+    if not names.is_tenant(value):
         raise refusal.claim("of the tenant", "1 to 128 printable ASCII characters that begin with a letter or digit")
     return value
 
 
 def _subject(claims: dict[str, Any]) -> str:
     value = claims.get("sub")
-    # A surrogate is not printable, so what passes the first two can be encoded.
-    if not isinstance(value, str) or not value.isprintable() or not 1 <= len(value.encode()) <= _MAX_SUBJECT:
-        raise refusal.claim("sub", f"printable text of 1 to {_MAX_SUBJECT} bytes")
+    if not names.is_visible(value, names.MAX_SUBJECT):
+        raise refusal.claim("sub", names.visible_rule(names.MAX_SUBJECT))
     return value
 
 
 def _scopes(claims: dict[str, Any]) -> frozenset[str]:
-    """`scope` (RFC 8693: words separated by spaces), else `scp` (a list, or such a string). Neither is no scope."""
+    """`scope` (RFC 8693: words separated by spaces), else `scp` (a list, or such a string). Neither is no scope.
+
+    Words are parted by U+0020 alone (RFC 6749, section 3.3): any other space would make two words of what is one there.
+    """
     value = claims.get("scope", claims.get("scp", ""))
     if isinstance(value, str):
-        return frozenset(value.split())
-    if "scope" not in claims and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return frozenset(value)
-    raise refusal.claim("scope", "words separated by spaces, or scp a list of words")
+        words = [word for word in value.split(" ") if word]
+    elif "scope" not in claims and isinstance(value, list):
+        words = value
+    else:
+        raise refusal.claim("scope", _SCOPE_RULE)
+    if not all(map(names.is_scope, words)):
+        raise refusal.claim("scope", _SCOPE_RULE)
+    return frozenset(words)
 
 
 def _token_id(claims: dict[str, Any], token: bytes) -> bytes:
     if "jti" not in claims:
         return token
     value = claims["jti"]
-    if not isinstance(value, str) or not value.isprintable() or not value:
-        raise refusal.claim("jti", "printable text")
+    if not names.is_visible(value, names.MAX_TEXT):
+        raise refusal.claim("jti", names.visible_rule(names.MAX_TEXT))
     return value.encode()
 
 

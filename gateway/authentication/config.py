@@ -9,13 +9,11 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
+from gateway.names import TenantName, VisibleText
 from meshgate.runtime.config import Strict
 
 Algorithm = Literal["ES256", "EdDSA", "RS256", "PS256"]
 """All that can be configured: no HMAC, where verifying is also signing, and never `none`."""
-
-TENANT: Final = r"^[A-Za-z0-9][!-~]{0,127}$"
-"""What a tenant is called: safe in metadata and in keys. For a full match."""
 
 _URL: Final = re.compile(r"[!-~]{1,2048}", re.ASCII)
 
@@ -60,15 +58,15 @@ class JwksConfig(Strict):
 class IssuerConfig(JwksConfig):
     """One trusted issuer, for one audience. A token must fit all of one entry."""
 
-    issuer: str = Field(min_length=1, max_length=2048)
+    issuer: VisibleText
     """The exact `iss` claim."""
-    audience: str = Field(min_length=1, max_length=2048)
+    audience: VisibleText
     """What `aud` must be or contain."""
     algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = ("ES256",)
     """Which signatures are believed."""
     tenant_claim: str = Field("tenant", min_length=1, max_length=256)
     """The claim that names the tenant."""
-    tenants: frozenset[Annotated[str, Field(pattern=TENANT)]] | None = Field(None, min_length=1)
+    tenants: frozenset[TenantName] | None = Field(None, min_length=1)
     """The tenants that this issuer may name. Default: any, which is right for the only issuer alone."""
     leeway_seconds: float = Field(30.0, ge=0, le=300)
     """How far clocks may differ."""

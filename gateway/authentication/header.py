@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from gateway.authentication import refusal
+from gateway.authentication.keyset import MAX_KID
 
 MAX_TOKEN_BYTES: Final = 8 * 1024
 """A longer token is refused unread."""
@@ -23,7 +24,6 @@ _COMPACT: Final = re.compile(r"([A-Za-z0-9_-]{1,2048})\.([A-Za-z0-9_-]+)\.([A-Za
 _FORBIDDEN: Final = frozenset({"crit", "b64", "jku", "jwk", "x5u", "x5c", "zip"})
 """Parameters that would change how a token is read or bring a key along (RFC 8725, section 3.10)."""
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
-_MAX_KID: Final = 256
 _LAST_LETTERS: Final = {2: "AQgw", 3: "AEIMQUYcgkosw048"}
 """By how many letters the last group has: of two, the last has four bits left over, of three, two. One is none."""
 
@@ -66,8 +66,8 @@ def _kid(header: dict[str, Any]) -> str | None:
     if "kid" not in header:
         return None
     kid = header["kid"]
-    if not isinstance(kid, str) or not 1 <= len(kid) <= _MAX_KID:
-        raise refusal.malformed(f"kid must be a string of 1 to {_MAX_KID} characters")
+    if not isinstance(kid, str) or not 1 <= len(kid) <= MAX_KID:
+        raise refusal.malformed(f"kid must be a string of 1 to {MAX_KID} characters")
     return kid
 
 

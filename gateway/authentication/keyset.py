@@ -1,17 +1,28 @@
-"""The public keys of an issuer, from a JWK Set (RFC 7517): what each may verify is fixed by the key, not the token."""
+"""The public keys of an issuer, from a JWK Set (RFC 7517): what each may verify is fixed by the key, not the token.
+
+A key is chosen by `kid` and by the token's algorithm, which must fit its `kty`, `crv` and `alg`. Keys of different
+kinds may share a `kid` (section 4.5), and one key may be listed once for each of its algorithms. A listed key that is
+bad, and an algorithm for which two different keys have one `kid`, are left out and named; the rest of the set is good.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt import PyJWK, PyJWTError
 
-from gateway.authentication import rsakey
+from gateway.authentication import edkey, rsakey
 from gateway.authentication.source import SourceError
+
+MAX_KID: Final = 256
+"""Characters of a `kid`, in a set as in a token."""
 
 _PUBLIC: Final = {"EC": ("crv", "x", "y"), "OKP": ("crv", "x"), "RSA": ("n", "e")}
 """The members that make a public key, by `kty`. Others, a private key's above all, are never looked at."""
@@ -21,6 +32,7 @@ _FITTING: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("RSA", ""): frozenset({"RS256", "PS256"}),
 }
 _MAX_KEYS: Final = 256
+_SHOWN_KID: Final = 64
 
 
 class KeySetError(SourceError):
@@ -36,55 +48,160 @@ class Key:
     algorithms: frozenset[str]
 
 
-KeySet = Mapping[str | None, Key]
-"""Keys by `kid`. None is the key of a token without `kid`: there only where the set has one key."""
+@dataclass(frozen=True, slots=True)
+class KeySet:
+    """The keys that can be used."""
+
+    keys: Mapping[str | None, tuple[Key, ...]]
+    """Keys by `kid`, of which no two verify the same algorithm. None is for tokens without `kid`: there only where the
+    set has one key."""
+    dropped: tuple[str, ...] = ()
+    """What was left out for a fault, and why: for the log."""
+
+    def __contains__(self, kid: object) -> bool:
+        return kid in self.keys
+
+    def find(self, kid: str | None) -> tuple[Key, ...]:
+        """The keys named `kid`, or the only one for None; none where there is none."""
+        return self.keys.get(kid, ())
+
+
+EMPTY: Final = KeySet({})
+
+
+class _Bad(Exception):
+    """A listed key that should not be there as it is; the text says why, and nothing of the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A listed key that can be used."""
+
+    place: int
+    kid: str | None
+    key: Key
 
 
 def parse(text: bytes) -> KeySet:
-    """Reads a JWK Set. Keys of unknown types, for encryption, or too weak are left out (RFC 7517, section 5).
+    """Reads a JWK Set. Keys of unknown types and for encryption are passed over in silence (RFC 7517, section 5).
 
-    An empty list is a set: it withdraws every key. Raises KeySetError for what is no set, for a repeated `kid`, and
-    where all of several listed keys are unusable, which is a mistake and no withdrawal.
+    An empty list is a set: it withdraws every key. Raises KeySetError for what is no set, and where all of several
+    listed keys are unusable, which is a mistake and no withdrawal.
     """
     listed = _listed(text)
-    usable = [(jwk.get("kid"), key) for jwk in listed if (key := _key(jwk)) is not None]
+    usable, dropped = _usable(listed)
     if listed and not usable:
-        raise KeySetError("none of its keys can be used")
-    found: dict[str | None, Key] = {kid: key for kid, key in usable if isinstance(kid, str)}
-    if len(found) != sum(isinstance(kid, str) for kid, _ in usable):
-        raise KeySetError("a kid is repeated")
-    if len(usable) == 1:
-        found[None] = usable[0][1]
-    return found
+        raise KeySetError("; ".join(("none of its keys can be used", *dropped[:1])))
+    keys, ambiguous = _by_kid(usable)
+    if len({_material(each.key) for each in usable}) == 1:
+        keys[None] = _merged(each.key for each in usable)
+    return KeySet(keys, (*dropped, *ambiguous))
 
 
-def _listed(text: bytes) -> list[dict[str, Any]]:
+def _listed(text: bytes) -> list[Any]:
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError):
         raise KeySetError("not JSON") from None
     keys = document.get("keys") if isinstance(document, dict) else None
-    if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
+    if not isinstance(keys, list):
         raise KeySetError("no list `keys` of objects")
     if len(keys) > _MAX_KEYS:
         raise KeySetError(f"more than {_MAX_KEYS} keys")
     return keys
 
 
-def _key(jwk: dict[str, Any]) -> Key | None:
-    """The key, or None where it can't verify a token for us."""
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | None:
+    """An object, or None where a name is repeated in it: parsers differ on which one counts."""
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else None
+
+
+def _usable(listed: list[Any]) -> tuple[list[_Listed], list[str]]:
+    usable, dropped = [], []
+    for place, jwk in enumerate(listed):
+        try:
+            key = _key(jwk)
+            if key is not None:
+                usable.append(_Listed(place, _kid(jwk), key))
+        except _Bad as why:
+            dropped.append(f"key {place}{_shown(jwk)}: {why}")
+    return usable, dropped
+
+
+def _shown(jwk: Any) -> str:
+    kid = jwk.get("kid") if isinstance(jwk, dict) else None
+    return f" (kid {kid[:_SHOWN_KID]!a})" if isinstance(kid, str) else ""
+
+
+def _by_kid(usable: list[_Listed]) -> tuple[dict[str | None, tuple[Key, ...]], list[str]]:
+    """Keys by their names, and what is ambiguous among them."""
+    named: dict[str, list[_Listed]] = defaultdict(list)
+    for each in usable:
+        if each.kid is not None:
+            named[each.kid].append(each)
+    keys: dict[str | None, tuple[Key, ...]] = {}
+    said: list[str] = []
+    for kid, group in named.items():
+        chosen, ambiguous = _chosen(each.key for each in group)
+        if ambiguous:
+            places = ", ".join(str(each.place) for each in group)
+            said.append(f"keys {places} (kid {kid[:_SHOWN_KID]!a}): two for {', '.join(sorted(ambiguous))}")
+        if chosen:
+            keys[kid] = chosen
+    return keys, said
+
+
+def _chosen(group: Iterable[Key]) -> tuple[tuple[Key, ...], set[str]]:
+    """The keys of one name, each for what it alone verifies, and the algorithms for which there are two."""
+    by_algorithm: dict[str, dict[bytes, Key]] = defaultdict(dict)
+    for key in group:
+        for algorithm in key.algorithms:
+            by_algorithm[algorithm][_material(key)] = key
+    ambiguous = {algorithm for algorithm, keys in by_algorithm.items() if len(keys) > 1}
+    alone: dict[bytes, list[Key]] = defaultdict(list)
+    for algorithm in sorted(set(by_algorithm) - ambiguous):
+        for material, key in by_algorithm[algorithm].items():
+            alone[material].append(Key(key.public, frozenset({algorithm})))
+    return tuple(found for keys in alone.values() for found in _merged(keys)), ambiguous
+
+
+def _merged(group: Iterable[Key]) -> tuple[Key, ...]:
+    """One key that is listed once or more, for all of its algorithms."""
+    every = list(group)
+    return (Key(every[0].public, frozenset().union(*(key.algorithms for key in every))),)
+
+
+def _material(key: Key) -> bytes:
+    """The key itself, whatever it is called."""
+    der: bytes = key.public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return der
+
+
+def _kid(jwk: dict[str, Any]) -> str | None:
+    if "kid" not in jwk:
+        return None
+    kid = jwk["kid"]
+    if not isinstance(kid, str) or not 1 <= len(kid) <= MAX_KID:
+        raise _Bad(f"its kid is not text of 1 to {MAX_KID} characters")
+    return kid
+
+
+def _key(jwk: Any) -> Key | None:
+    """The key, or None where it is for something else than tokens of ours."""
+    if not isinstance(jwk, dict):
+        raise _Bad("not an object, or one with a name twice")
     kty = jwk.get("kty")
     if not isinstance(kty, str) or kty not in _PUBLIC or not _for_signatures(jwk):
         return None
-    algorithms = _FITTING.get((kty, str(jwk.get("crv", ""))), frozenset())
-    if "alg" in jwk:
-        algorithms = algorithms & {str(jwk["alg"])}
-    if not algorithms:
-        return None
-    public = _public(kty, jwk, min(algorithms))
-    if public is None or (isinstance(public, RSAPublicKey) and not rsakey.sound(public)):
-        return None
-    return Key(public, algorithms)
+    algorithms = _algorithms(kty, jwk)
+    return Key(_public(kty, jwk, min(algorithms)), algorithms) if algorithms else None
+
+
+def _algorithms(kty: str, jwk: dict[str, Any]) -> frozenset[str]:
+    curve = jwk.get("crv", "")
+    fitting = _FITTING.get((kty, curve), frozenset()) if isinstance(curve, str) else frozenset()
+    return fitting & {str(jwk["alg"])} if "alg" in jwk else fitting
 
 
 def _for_signatures(jwk: dict[str, Any]) -> bool:
@@ -94,6 +211,11 @@ def _for_signatures(jwk: dict[str, Any]) -> bool:
 
 def _public(kty: str, jwk: dict[str, Any], algorithm: str) -> Any:
     try:
-        return PyJWK({"kty": kty, **{name: jwk[name] for name in _PUBLIC[kty]}}, algorithm).key
+        public = PyJWK({"kty": kty, **{name: jwk[name] for name in _PUBLIC[kty]}}, algorithm).key
     except (PyJWTError, KeyError, TypeError, ValueError, AttributeError):
-        return None
+        raise _Bad("its members make no public key") from None
+    if isinstance(public, RSAPublicKey) and not rsakey.sound(public):
+        raise _Bad("an RSA key that is too weak or too large")
+    if isinstance(public, Ed25519PublicKey) and not edkey.sound(public):
+        raise _Bad("an Ed25519 key of small order, or no point of the curve")
+    return public

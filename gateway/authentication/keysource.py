@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from gateway.authentication import fetch
 from gateway.authentication.config import JwksConfig
-from gateway.authentication.keyset import Key, KeySet, parse
+from gateway.authentication.keyset import EMPTY, Key, KeySet, parse
 from gateway.authentication.source import Source, SourceError, SourceFile, Watch
 from meshgate.runtime.config import ConfigError
 
@@ -30,6 +30,8 @@ _UNKNOWN_SECONDS: Final = 10.0
 """How long after a fetch unknown kids can bring about another."""
 _FIRST_RETRY_SECONDS: Final = 1.0
 _MAX_BYTES: Final = 1024 * 1024
+_SAID: Final = 8
+"""Keys that are left out, of which the log says why."""
 _JITTER: Final = 0.1
 """By which part a fetch comes early, at random, so that replicas don't fetch at one moment."""
 
@@ -45,8 +47,8 @@ class KeySource(Source, Protocol):
     good_until: float
     """On the monotonic clock: keys that could not be confirmed for too long are believed no more."""
 
-    def find(self, kid: str | None) -> Key | None:
-        """The key named `kid`, or the only one for None."""
+    def find(self, kid: str | None) -> tuple[Key, ...]:
+        """The keys named `kid`, each for other algorithms, or the only one for None."""
 
 
 def source(config: JwksConfig, name: str, clock: Clock) -> KeySource:
@@ -74,17 +76,19 @@ class _Keys:
         self.good_until = -math.inf
         self.watch = Watch(f"keys {name}")
         self._clock = clock
-        self._keys: KeySet = {}
+        self._keys: KeySet = EMPTY
 
-    def find(self, kid: str | None) -> Key | None:
-        return self._keys.get(kid)
+    def find(self, kid: str | None) -> tuple[Key, ...]:
+        return self._keys.find(kid)
 
     def _take(self, keys: KeySet) -> None:
-        if keys == self._keys:
-            return
-        self._keys = keys
-        self.generation += 1
-        _log.info("keys loaded", extra={"source": self.watch.name, "count": len(keys)})
+        old, self._keys = self._keys, keys
+        if keys.keys != old.keys:
+            self.generation += 1
+            _log.info("keys loaded", extra={"source": self.watch.name, "count": len(keys.keys)})
+        if keys.dropped and keys.dropped != old.dropped:
+            said = {"source": self.watch.name, "count": len(keys.dropped), "why": "; ".join(keys.dropped[:_SAID])}
+            _log.warning("some keys of the set are left out", extra=said)
 
 
 class KeyFile(_Keys):
@@ -134,9 +138,9 @@ class KeyUrl(_Keys):
         self._asked_at = -math.inf
         self._sooner = asyncio.Event()
 
-    def find(self, kid: str | None) -> Key | None:
-        found = self._keys.get(kid)
-        if found is None:
+    def find(self, kid: str | None) -> tuple[Key, ...]:
+        found = self._keys.find(kid)
+        if not found:
             self._want()
         return found
 

@@ -21,6 +21,7 @@ from typing import Annotated, Final, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from gateway.authentication.source import SourceError
+from gateway.names import Subject, TokenId, VisibleText
 from meshgate.runtime.config import Strict
 
 MAX_ENTRIES: Final = 1_000_000
@@ -33,9 +34,9 @@ Seconds = Annotated[int, Field(ge=0, le=2**53)]
 class Revoked(Strict):
     """One entry."""
 
-    issuer: str = Field(min_length=1, max_length=2048)
-    jti: str | None = Field(None, min_length=1, max_length=2048)
-    subject: str | None = Field(None, min_length=1, max_length=256)
+    issuer: VisibleText
+    jti: TokenId | None = None
+    subject: Subject | None = None
     issued_before: Seconds | None = None
     """Of a subject: spares tokens whose `iat` says they were issued then or later."""
     until: Seconds | None = None

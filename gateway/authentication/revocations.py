@@ -77,7 +77,9 @@ def _listed(content: bytes) -> Sequence[Revoked]:
 def _where(error: ValidationError) -> str:
     """The place of the first mistake and its kind, without what stands there."""
     first = error.errors(include_input=False, include_context=False, include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['type']}"
+    own = first["type"] == "value_error"  # words of ours, which repeat nothing of a name
+    why = first["msg"].removeprefix("Value error, ") if own else first["type"]
+    return f"{'.'.join(map(str, first['loc'])) or 'file'}: {why}"
 
 
 class Revocations:

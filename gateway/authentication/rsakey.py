@@ -7,6 +7,7 @@ can be worked out (ROCA, CVE-2017-15361: Nemec, Sys, Svenda, Klinec, Matyas, "Th
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -22,7 +23,14 @@ _LARGEST_PRIME: Final = 167
 def sound(public: RSAPublicKey) -> bool:
     """Whether the key may verify tokens."""
     numbers = public.public_numbers()
-    return public.key_size in _BITS and numbers.e in _EXPONENTS and not _roca(numbers.n)
+    exponent = numbers.e in _EXPONENTS and numbers.e % 2 == 1
+    return public.key_size in _BITS and exponent and not _easy(numbers.n) and not _roca(numbers.n)
+
+
+def _easy(modulus: int) -> bool:
+    """Whether anybody can factor it by sight: a small prime divides it, or it is a square."""
+    small = modulus % 2 == 0 or any(modulus % prime == 0 for prime in _POWERS)
+    return small or math.isqrt(modulus) ** 2 == modulus
 
 
 def _roca(modulus: int) -> bool:

@@ -82,10 +82,11 @@ class Verifier:
         passed("algorithm")
         if self._monotonic() >= trust.keys.good_until:
             raise refusal.keys_unavailable()
-        key = trust.keys.find(unverified.kid)
-        if key is None:
+        named = trust.keys.find(unverified.kid)
+        if not named:
             raise refusal.key_unknown()
-        if unverified.algorithm not in key.algorithms:
+        key = next((key for key in named if unverified.algorithm in key.algorithms), None)
+        if key is None:
             raise refusal.algorithm()
         passed("key")
         return key

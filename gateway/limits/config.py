@@ -8,6 +8,7 @@ from typing import Final, Literal, Self
 from pydantic import Field, model_validator
 
 from gateway import gcra
+from gateway.names import TenantName
 from meshgate.runtime.config import Strict
 
 _LONGEST_FILL_SECONDS: Final = 7 * 86_400
@@ -87,7 +88,7 @@ class LimitsConfig(Levels):
 
     total: Allowance = Allowance.model_validate({})
     """All callers together. Default: no such limit."""
-    tenants: Mapping[str, TenantLimits] = Field(default_factory=dict)
+    tenants: Mapping[TenantName, TenantLimits] = Field(default_factory=dict)
     """Tenant to what differs for it."""
     models: Mapping[str, Levels] = Field(default_factory=dict)
     """Model (its own name, no alias) to what its calls have instead: a limit said here has buckets of its own, and its

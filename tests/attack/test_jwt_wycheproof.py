@@ -41,7 +41,8 @@ def accepted(jwk: Any, jws: Any) -> bool:
         return False
     try:
         head = header._object(parts[1], "header")
-        key = next(iter(keyset.parse(json.dumps(jwk if "keys" in jwk else {"keys": [jwk]}).encode()).values()))
+        listed = keyset.parse(json.dumps(jwk if "keys" in jwk else {"keys": [jwk]}).encode())
+        (key,) = next(iter(listed.keys.values()))
         if not header._FORBIDDEN.isdisjoint(head) or header._algorithm(head) not in key.algorithms:
             return False
         verification.check_signature(jws, key, header._algorithm(head))

@@ -71,10 +71,10 @@ def published(group: dict[str, Any], algorithm: str) -> Key | None:
     try:
         jwk = _TO_JWK[algorithm].to_jwk(load_der_public_key(bytes.fromhex(group["publicKeyDer"])), as_dict=True)
         jwk.pop("key_ops", None)
-        key = keyset.parse(json.dumps({"keys": [jwk]}).encode())[None]
+        keys = keyset.parse(json.dumps({"keys": [jwk]}).encode()).find(None)
     except (KeySetError, ValueError, UnsupportedAlgorithm):
         return None
-    return key if algorithm in key.algorithms else None
+    return next((key for key in keys if algorithm in key.algorithms), None)
 
 
 def believed(key: Key | None, algorithm: str, test: dict[str, Any]) -> bool:

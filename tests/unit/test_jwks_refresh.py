@@ -135,7 +135,7 @@ async def test_an_unknown_kid_has_them_fetched_soon_and_a_flood_not_oftener(web:
     await keys.refresh()
     monotonic.now += 60
     for number in range(1000):
-        assert keys.find(f"bad-{number}") is None
+        assert keys.find(f"bad-{number}") == ()
     assert keys.next_at <= monotonic.now
     await keys.refresh()
     for number in range(1000):
@@ -148,7 +148,7 @@ async def test_a_known_kid_brings_nothing_about(web: Web, monotonic: Clock) -> N
     keys = key_url(web, monotonic)
     await keys.refresh()
     due = keys.next_at
-    assert keys.find("ec") is not None
+    assert keys.find("ec")
     assert keys.next_at == due
 
 
