@@ -6,5 +6,6 @@ Not for production: the CA's key lies next to what it signs. certs/README.md say
 from __future__ import annotations
 
 from certs.authority import NAMES, TRUST_DOMAIN, ensure
+from certs.files import state_directory
 
-__all__ = ["NAMES", "TRUST_DOMAIN", "ensure"]
+__all__ = ["NAMES", "TRUST_DOMAIN", "ensure", "state_directory"]

@@ -56,6 +56,7 @@ def ensure(
     moment = now or datetime.now(UTC)
     wanted = [_checked(name) for name in names]
     folder = home / "certs"
+    files.state_directory(home)
     with files.private_directory(folder):
         authority = _load_authority(folder, moment) or _make_authority(folder, moment)
         made = [name for name in wanted if renew or not _fresh(folder, name, authority, moment)]

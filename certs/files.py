@@ -13,6 +13,18 @@ _PRIVATE: Final = 0o600
 _PUBLIC: Final = 0o644
 
 
+def state_directory(path: Path) -> None:
+    """Makes the directory of a mesh's state where it is missing, kept out of git: keys and tokens are in it.
+
+    A directory that was there before is left as it is: it may be a project's own. Raises OSError.
+    """
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        return
+    (path / ".gitignore").write_text("*\n", encoding="utf-8")
+
+
 @contextmanager
 def private_directory(path: Path) -> Iterator[None]:
     """Makes a directory that only its owner may enter, and holds it against other writers: two at once would leave a CA

@@ -24,11 +24,15 @@ def token(
     ] = None,
     ttl: Annotated[str, typer.Option(help="How long it is good: 90s, 15m, 1h, 7d, or seconds.")] = "1h",
 ) -> None:
-    """Print a token signed with the development key, which is made where it is missing."""
+    """Print a token signed with the development issuer's key, which `up` made in the state directory."""
     scopes = " ".join(scope).split() if scope else issuer.SCOPES
     try:
         minted = issuer.mint(config.home(), tenant=tenant, subject=subject, scopes=scopes, ttl=seconds(ttl))
-    except (OSError, ValueError) as error:
-        typer.echo(f"no token: {error}", err=True)
+    except (OSError, ValueError, config.ConfigError) as error:
+        typer.echo(f"no token: {_said(error)}", err=True)
         raise typer.Exit(_USAGE_ERROR) from error
     typer.echo(minted)
+
+
+def _said(error: Exception) -> str:
+    return f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from meshgate.runtime import keyfile
+from meshgate.runtime.config import ConfigError
 
 ISSUER: Final = "https://meshgate.local/dev"
 AUDIENCE: Final = "meshgate"
@@ -30,9 +32,10 @@ _SHORT: Final = 15 * 60
 def ensure_key(home: Path) -> None:
     """Makes keys/issuer-key.pem (ES256, owner-only) and keys/jwks.json under `home` where they are missing.
 
-    A JWK Set that lacks the key is written anew. Raises OSError.
+    A JWK Set that lacks the key is written anew. Raises OSError, and ConfigError for a file that is not such a key.
     """
-    public = _public_jwk(_signing_key(home))
+    path = key_path(home)
+    public = _public_jwk(_parsed(path, keyfile.obtain(path, _new_key)))
     path = home / "keys" / "jwks.json"
     if not _publishes(path, public):
         keyfile.replace(path, json.dumps({"keys": [public]}, indent=2).encode())
@@ -48,8 +51,10 @@ def mint(
     audience: str = AUDIENCE,
     issuer: str = ISSUER,
 ) -> str:
-    """A signed token, good for `ttl` seconds from now. The key is made where it is missing. Raises OSError."""
-    ensure_key(home)
+    """A signed token, good for `ttl` seconds from now.
+
+    Raises ConfigError where `home` has no issuer's key: one made here would be one that no gateway knows. And OSError.
+    """
     key = _signing_key(home)
     now = int(time.time())
     claims = {
@@ -77,11 +82,29 @@ def _publishes(path: Path, public: dict[str, Any]) -> bool:
         return False
 
 
+def key_path(home: Path) -> Path:
+    """Where the issuer's private key is."""
+    return home / "keys" / "issuer-key.pem"
+
+
 def _signing_key(home: Path) -> ec.EllipticCurvePrivateKey:
-    pem = keyfile.obtain(home / "keys" / "issuer-key.pem", _new_key)
-    key = serialization.load_pem_private_key(pem, password=None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ValueError("issuer-key.pem is not an EC private key")
+    path = key_path(home)
+    try:
+        return _parsed(path, path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(
+            f"{path}: no such file; `make up` makes the development issuer's key: run this command in the same "
+            "directory, or name the mesh's state directory with --home or MESHGATE_HOME"
+        ) from None
+
+
+def _parsed(path: Path, pem: bytes) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: an encrypted one
+        key = None
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise ConfigError(f"{path}: not a P-256 private key in PEM; remove the file, and `make up` makes another")
     return key
 
 

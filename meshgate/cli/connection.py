@@ -61,8 +61,12 @@ def _development_token() -> Callable[[], str]:
 
     home = config.home()
     source = next(iter(entry_points(group=TOKEN_SOURCES)), None)
-    if source is None or not (home / "keys" / "issuer-key.pem").is_file():
-        raise config.ConfigError("no token: give --token-file or MESHGATE_TOKEN, or run `make up`")
+    key = home / "keys" / "issuer-key.pem"
+    if source is None or not key.is_file():
+        raise config.ConfigError(
+            "no token: give --token-file or MESHGATE_TOKEN, or run `make up`; the development issuer's key would be "
+            f"{key}, and --home or MESHGATE_HOME names another state directory"
+        )
     try:
         mint: Any = source.load()
     except ImportError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -31,9 +32,17 @@ def root(
         str | None, typer.Option(envvar="MESHGATE_TOKEN", help="Better in the environment.", show_default=False)
     ] = None,
     token_file: Annotated[Path | None, typer.Option(help="A file with the token.", show_default=False)] = None,
+    home: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="MESHGATE_HOME", help="The mesh's state directory. Default: .meshgate here.", show_default=False
+        ),
+    ] = None,
     deadline: Annotated[float, typer.Option(help="Seconds a call may take.", min=0.001, max=86_400)] = 120.0,
 ) -> None:
     """Flags of every command that calls the gateway."""
+    if home is not None:
+        os.environ["MESHGATE_HOME"] = str(home)  # which every part reads, and processes that a command starts
     ctx.obj = Connection(target, ca, token, token_file, deadline)
 
 

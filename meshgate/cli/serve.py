@@ -37,10 +37,14 @@ def up(
 def certs(
     renew: Annotated[bool, typer.Option("--renew", help="Also replace those that are still good.")] = False,
     days: Annotated[int, typer.Option(help="Life of a leaf.", min=1, max=90)] = 7,
+    issuer: Annotated[bool, typer.Option("--issuer", help="Also make the development issuer's key.")] = False,
 ) -> None:
-    """Make or renew the development certificates."""
+    """Make or renew the development certificates. `up` does both by itself."""
     from certs import ensure
     from meshgate.runtime import config
+    from meshgate.supervisor.bootstrap import bootstrap
 
     made = ensure(config.home(), life=timedelta(days=days), renew=renew)
     output.text(f"{config.home() / 'certs'}: made {', '.join(made) or 'nothing, all still good'}")
+    if issuer:
+        bootstrap(config.home())

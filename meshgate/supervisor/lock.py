@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import certs
 from meshgate.runtime.config import ConfigError
 
 
@@ -16,7 +17,7 @@ def alone(home: Path) -> Iterator[None]:
     """Holds the state directory for one mesh; the kernel lets go of it however we end. Raises ConfigError when another
     has it.
     """
-    home.mkdir(parents=True, exist_ok=True)
+    certs.state_directory(home)
     with (home / "up.lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

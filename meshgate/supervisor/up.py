@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from importlib.metadata import entry_points
-from typing import Final
 
 import certs
+from meshgate.supervisor.bootstrap import bootstrap
 from meshgate.supervisor.layout import Layout
 from meshgate.supervisor.lock import alone
 from meshgate.supervisor.mesh import Mesh
 from meshgate.supervisor.screen import Steadfast
-
-BOOTSTRAP: Final = "meshgate.bootstrap"
-"""Entry points called with the state directory before the first start. The development issuer's key is made by one."""
 
 
 def up(layout: Layout) -> None:
@@ -26,8 +22,7 @@ def up(layout: Layout) -> None:
 
 def _prepare(layout: Layout) -> None:
     certs.ensure(layout.home)
-    for entry in entry_points(group=BOOTSTRAP):
-        entry.load()(layout.home)
+    bootstrap(layout.home)
     for name in layout.ports:
         log = layout.log(name)
         log.parent.mkdir(parents=True, exist_ok=True)

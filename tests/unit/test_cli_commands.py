@@ -107,3 +107,71 @@ def test_certificates_are_made_once(home: Path) -> None:
     assert "made gateway, generation, embedding, classification" in run("certs").stdout
     assert "all still good" in run("certs").stdout
     assert (home / "certs" / "gateway.pem").is_file()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("token",),
+        ("models",),
+        ("generate", "x"),
+        ("embed", "x"),
+        ("classify", "x"),
+        ("classifier", "list"),
+        ("audit", "verify"),
+        ("audit", "tail"),
+        ("audit", "search"),
+        ("audit", "match", "id", str(Path(__file__))),
+        ("policy", "explain", "--token", "x", "--method", "/meshgate.v1.GenerationService/Generate"),
+        ("policy", "revoke", "--issuer", "https://meshgate.local/dev", "--subject", "x"),
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+def test_no_other_command_makes_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.delenv("MESHGATE_HOME")
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments).exit_code != 0
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_token_needs_the_key_and_says_where_it_was_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MESHGATE_HOME")
+    monkeypatch.chdir(tmp_path)
+    result = run("token")
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert f"{tmp_path}/.meshgate/keys/issuer-key.pem: no such file" in result.stderr
+    assert "--home or MESHGATE_HOME" in result.stderr
+
+
+def test_the_state_directory_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MESHGATE_HOME")
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "elsewhere"
+    assert run("--home", str(home), "certs", "--issuer").exit_code == 0
+    assert run("--home", str(home), "token").stdout.count(".") == 2
+    monkeypatch.setenv("MESHGATE_HOME", str(home))
+    assert run("token").exit_code == 0
+
+
+def test_a_state_directory_keeps_itself_out_of_git(tmp_path: Path) -> None:
+    made, own = tmp_path / "a" / "home", tmp_path / "project"
+    own.mkdir()
+    for home in (made, own):
+        assert run("--home", str(home), "certs").exit_code == 0
+    assert (made / ".gitignore").read_text() == "*\n"
+    assert not (own / ".gitignore").exists()
+
+
+@pytest.mark.parametrize(
+    "path", [".meshgate/keys/issuer-key.pem", "docs/.meshgate/up.json", "examples/node/.meshgate/x"]
+)
+def test_no_state_directory_below_the_project_is_in_git(path: str) -> None:
+    root = Path(__file__).parents[2]
+    ignored = subprocess.run(["git", "check-ignore", "--quiet", "--no-index", path], cwd=root, check=False)
+    if ignored.returncode == 128:
+        pytest.skip("not a git checkout")
+    assert ignored.returncode == 0

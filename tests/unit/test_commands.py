@@ -34,6 +34,7 @@ def run(*arguments: str) -> tuple[int, str]:
 
 
 def minted(home: Path, *arguments: str) -> Principal:
+    issuer.ensure_key(home)
     code, printed = run("token", *arguments)
     assert code == 0
     entry = IssuerConfig(issuer=issuer.ISSUER, audience=issuer.AUDIENCE, jwks=home / "keys" / "jwks.json")

@@ -9,10 +9,18 @@ import time
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 
 from gateway import issuer
 from gateway.authentication import Authenticator, IssuerConfig
 from meshgate.errors import Unauthenticated
+from meshgate.runtime.config import ConfigError
 
 
 def authenticator(home: Path) -> Authenticator:
@@ -21,6 +29,7 @@ def authenticator(home: Path) -> Authenticator:
 
 
 def mint(home: Path, ttl: int = 60) -> str:
+    issuer.ensure_key(home)
     return issuer.mint(home, tenant="acme", subject="bob", scopes=["generate", "embed"], ttl=ttl)
 
 
@@ -76,8 +85,32 @@ def test_a_key_is_named_by_its_thumbprint(tmp_path: Path) -> None:
     assert base64.urlsafe_b64decode(key["kid"] + "=") == digest
 
 
-def test_a_foreign_key_file_is_an_error(tmp_path: Path) -> None:
+FOREIGN = {
+    "junk": b"not a key",
+    "empty": b"",
+    "another curve": ec.generate_private_key(ec.SECP384R1()).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    ),
+    "another kind": ed25519.Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    ),
+    "encrypted": ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")
+    ),
+}
+
+
+@pytest.mark.parametrize("pem", FOREIGN.values(), ids=FOREIGN)
+def test_a_foreign_key_file_is_an_error(tmp_path: Path, pem: bytes) -> None:
     (tmp_path / "keys").mkdir()
-    (tmp_path / "keys" / "issuer-key.pem").write_bytes(b"not a key")
-    with pytest.raises(ValueError, match=r"."):
+    (tmp_path / "keys" / "issuer-key.pem").write_bytes(pem)
+    with pytest.raises(ConfigError, match=r"keys/issuer-key.pem: not a P-256 private key in PEM"):
         issuer.ensure_key(tmp_path)
+    with pytest.raises(ConfigError, match=r"keys/issuer-key.pem: not a P-256 private key in PEM"):
+        issuer.development_token(tmp_path)
+
+
+def test_minting_makes_no_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=rf"{tmp_path}/keys/issuer-key.pem: no such file; .* --home or MESHGATE_HOME"):
+        issuer.development_token(tmp_path)
+    assert list(tmp_path.iterdir()) == []
