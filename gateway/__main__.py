@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # for Workers to pass
     flags = parser.parse_args()
     name = "gateway" if flags.worker is None else f"gateway.{flags.worker}"
-    return process.run(name, lambda: _run(flags))
+    return process.run(name, flags.config, lambda: _run(flags))
 
 
 async def _run(flags: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from gateway.routes import SERVICES, Route
 from meshgate import errors
 from meshgate.runtime import channel, ending, metadata, status, tls
 from meshgate.runtime.balancing import BalancingConfig, service_config
+from meshgate.runtime.config import ConfigError
 from meshgate.runtime.leaving import leaving
 from meshgate.runtime.unary import Unary
 from meshgate.v1 import models_pb2, models_pb2_grpc
@@ -65,6 +66,10 @@ class Backend:
         )
         self._tls = credentials
         self._identity = tls.Identity(credentials) if credentials else None
+        self._unusable: str | None = None
+        """Why changed certificates could not be taken up, as last logged."""
+        if self._identity is not None:
+            self._identity.changed()  # what changes while it is read is read again
         self._channel: Any = self._open()  # the stubs ask for serialisers; bytes need none
         self._unaries = Unary(self._channel)
         self._methods: dict[str, Any] = {}
@@ -72,17 +77,33 @@ class Backend:
     def _open(self) -> grpc.aio.Channel:
         if self._identity is None or self._tls is None:
             return channel.open_channel(self._config.target, None, self._options)
-        self._identity.changed()
         return channel.open_channel(self._config.target, tls.channel_credentials(self._tls), self._options)
 
     async def refresh(self, grace: float) -> None:
         """Moves to a new channel when the certificates changed; calls on the old one get `grace` seconds to end."""
-        if self._identity is not None and self._identity.changed():
+        opened = self._reopened()
+        if opened is not None:
             old, old_unaries = self._channel, self._unaries
-            self._channel, self._methods = self._open(), {}
+            self._channel, self._methods = opened, {}
             self._unaries = Unary(self._channel)
             _log.info("certificates changed", extra={"backend": self.name})
             await _closed(old, old_unaries, grace)
+
+    def _reopened(self) -> grpc.aio.Channel | None:
+        """A channel with the certificates that changed; None where they did not, or can't be used (yet): files are
+        replaced one after the other, so the old channel serves on until all of them fit together.
+        """
+        if self._identity is None:
+            return None
+        try:
+            return self._open() if self._identity.changed() else None
+        except ConfigError as error:
+            self._identity.forget()
+            if str(error) != self._unusable:
+                why = {"backend": self.name, "why": str(error)}
+                _log.error("certificates can't be used; the old ones stay", extra=why)
+            self._unusable = str(error)
+            return None
 
     async def close(self) -> None:
         """Closes the channel and cancels what is on it."""

@@ -17,6 +17,7 @@ from gateway.routes import SERVICES
 from gateway.store import StoreConfig
 from gateway.telemetry import GatewayMetricsConfig
 from meshgate.runtime import channel, tls
+from meshgate.runtime.address import Listen
 from meshgate.runtime.config import ConfigError, Strict
 from meshgate.runtime.sealed import SealingConfig
 
@@ -24,8 +25,8 @@ from meshgate.runtime.sealed import SealingConfig
 class EdgeConfig(Strict):
     """Where callers reach the gateway, and what one of them may do to it."""
 
-    listen: str = "127.0.0.1:8443"
-    """host:port."""
+    listen: Listen = "127.0.0.1:8443"
+    """host:port, [IPv6]:port or unix:/path."""
     tls: tls.TlsConfig
     max_message_bytes: int = Field(channel.MAX_MESSAGE_BYTES, ge=1024, le=256 * 1024 * 1024)
     max_metadata_bytes: int = Field(channel.MAX_METADATA_BYTES, ge=4096, le=1024 * 1024)

@@ -123,7 +123,7 @@ class Opener:
         """Without `replays` envelopes are remembered by this process alone."""
         self._now_ms = now_ms
         self._window_ms = int(config.window_seconds * 1000)
-        self._keyring = Keyring(config.keys, now_ms)
+        self._keyring = Keyring(config.keys, now_ms, config.key_of("keys"))
         self._replays = replays or OwnReplays(self._window_ms, config.replay_capacity)
         self.published = self._keyring.published
         self._renewal = Renewal(self._keyring)

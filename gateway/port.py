@@ -12,6 +12,7 @@ import socket
 import sys
 from typing import Final
 
+from meshgate.runtime.address import unusable
 from meshgate.runtime.config import ConfigError
 
 _WORKERS: Final = "server.listen: workers share a host:port"
@@ -29,7 +30,7 @@ class Port:
                 number = self._hold(family, address, number)
         except OSError as error:
             self.close()
-            raise ConfigError(f"listen: can't bind to {listen}: is another process using the port?") from error
+            raise ConfigError(f"server.listen: {unusable(listen)}") from error
         self.listen = f"{host}:{number}"
 
     def close(self) -> None:

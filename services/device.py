@@ -8,14 +8,26 @@ from meshgate.runtime.config import ConfigError
 from services.models.config import Dtype
 
 
-def device_of(name: str) -> torch.device:
-    """The device of a name; `auto` is the first GPU, else the CPU. Raises ConfigError for one that is not there."""
+def device_of(name: str, key: str = "model") -> torch.device:
+    """The device of a name; `auto` is the first GPU, else the CPU. `key` is the section that names it.
+
+    Raises ConfigError for a device that this machine, or this build of torch, does not have.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"model.device: {name!r} is not there") from error
+        found = torch.device(name)
+        if found.type in _kinds():
+            return torch.empty(0, device=found).device
+    except (RuntimeError, AssertionError):  # torch says the first of a name, the second where it was built without
+        pass
+    raise ConfigError(f"{key}.device: {name!r} is not on this machine: set {' or '.join(('auto', *_kinds()))}")
+
+
+def _kinds() -> tuple[str, ...]:
+    """The kinds of devices that models can run on here."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return ("cpu", accelerator.type) if accelerator is not None else ("cpu",)
 
 
 def dtype_of(name: Dtype, device: torch.device) -> torch.dtype:

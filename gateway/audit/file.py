@@ -11,7 +11,7 @@ from gateway.audit.chain import Broken
 from gateway.audit.config import AuditConfig
 from gateway.audit.disk import Disk
 from gateway.audit.ledger import Ledger
-from meshgate.runtime.config import ConfigError
+from meshgate.runtime.config import ConfigError, reason
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class FileSink:
         except Broken as error:
             raise ConfigError(f"audit.directory: the audit log is not as it was left: {error}") from error
         except (OSError, ValueError) as error:
-            raise ConfigError(f"audit: can't be opened: {error}") from error
+            raise ConfigError(f"audit.directory: {reason(error)}") from error
 
     def write(self, records: Sequence[bytes]) -> None:
         """Returns when all are on disk. Raises OSError."""

@@ -34,7 +34,7 @@ from gateway.audit.redis_stream import RedisSink
 from gateway.audit.sink import Sink
 from gateway.audit.stdout import StdoutSink
 from meshgate import errors
-from meshgate.runtime.config import ConfigError
+from meshgate.runtime.config import ConfigError, reason
 
 _log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class AuditLog:
             )
         except (OSError, ValueError) as error:
             await self.stop()
-            raise ConfigError(f"audit.keys: {error}") from error
+            raise ConfigError(f"audit.keys: {reason(error)}") from error
         except BaseException:
             await self.stop()
             raise

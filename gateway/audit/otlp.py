@@ -64,7 +64,7 @@ class OtlpSink:
             try:
                 ca = config.ca.read_bytes() if config.ca else None
             except OSError as error:
-                raise ConfigError(f"audit.sinks: otlp: ca: {error.strerror}") from error
+                raise ConfigError(f"{config.key_of('ca')}: {config.ca}: {error.strerror}") from error
             self._channel = grpc.secure_channel(config.target, grpc.ssl_channel_credentials(ca), options)
         self._export = LogsServiceStub(self._channel).Export  # type: ignore[no-untyped-call] # generated, no stubs
 

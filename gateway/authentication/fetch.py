@@ -28,7 +28,7 @@ def trust(ca: Path | None) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca)
     except OSError:  # SSLError is one
-        raise ConfigError(f"jwks_ca: {ca}: not readable as PEM certificates") from None
+        raise ConfigError(f"issuers.jwks_ca: {ca}: not readable as PEM certificates") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 

@@ -101,7 +101,7 @@ class KeyFile(_Keys):
         try:
             self._look()
         except SourceError as error:
-            raise ConfigError(f"issuers: jwks: {path}: {error}") from None
+            raise ConfigError(f"issuers.jwks: {path}: {error}") from None
         self.good_until = math.inf
 
     async def refresh(self) -> None:

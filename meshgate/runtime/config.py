@@ -1,8 +1,8 @@
 """Configuration: TOML files read into strict pydantic models.
 
-An unknown key, a missing file or a value out of range stops the start with one readable line. In any string
-`${MESHGATE_HOME}` stands for the state directory (see `home()`), and `${NAME}` for an environment variable that must be
-set.
+An unknown key, a missing file or a value out of range stops the start with one readable line, which names the file, the
+key and what would be right there. In any string `${MESHGATE_HOME}` stands for the state directory (see `home()`), and
+`${NAME}` for an environment variable that must be set.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+
+from meshgate.runtime import config_errors
 
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 
@@ -26,6 +29,17 @@ class Strict(BaseModel):
     """The parent of every configuration section: unknown keys are errors and values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    _section: str = PrivateAttr("")
+
+    def key_of(self, name: str) -> str:
+        """Where the file has `name` of this section, for errors that are found after the file was read: `mesh.ca`."""
+        return f"{self._section}.{name}" if self._section else name
+
+    def placed(self, section: str) -> None:
+        """Tells the section, and those in it, where they stand in the file."""
+        self._section = section
+        for name in type(self).model_fields:
+            _place(getattr(self, name), self.key_of(name))
 
 
 ConfigT = TypeVar("ConfigT", bound=Strict)
@@ -37,37 +51,73 @@ def home() -> Path:
 
 
 def load(path: Path, model: type[ConfigT]) -> ConfigT:
-    """Reads a TOML file into `model`. Raises ConfigError with every problem named by its key."""
+    """Reads a TOML file into `model`. Raises ConfigError with a line a problem: file, key, what would be right."""
+    return parse(_read(path), path, model)
+
+
+def parse(document: Mapping[str, Any], path: Path, model: type[ConfigT]) -> ConfigT:
+    """Makes a `model` of what `path` says. Raises ConfigError as `load` does."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    try:
-        return model.model_validate(_expand(raw))
+        made = model.model_validate(_expand(dict(document), path, ()))
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{path}: {line}" for line in _problems(error))) from error
+        lines = config_errors.problems(error, model)
+        raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from error
+    made.placed("")
+    return made
 
 
-def _problems(error: ValidationError) -> list[str]:
-    return [f"{'.'.join(map(str, item['loc'])) or 'file'}: {item['msg']}" for item in error.errors(include_input=False)]
+def located(error: ConfigError, path: Path) -> list[str]:
+    """The lines of an error that was found after `path` was read, each with the file that is to be mended."""
+    prefix = f"{path}: "
+    return [line if line.startswith(prefix) else prefix + line for line in str(error).splitlines()]
 
 
-def _expand(value: Any) -> Any:
+def reason(error: OSError | ValueError) -> str:
+    """Why something can't be used, with the file where the system names one, and without its number."""
+    if not isinstance(error, OSError):
+        return str(error)
+    file = f"{error.filename}: " if error.filename else ""
+    return f"{file}{error.strerror or type(error).__name__}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: the configuration can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: not UTF-8 at byte {error.start}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: not valid TOML: nested too deeply") from error
+
+
+def _place(value: Any, key: str) -> None:
+    if isinstance(value, Strict):
+        value.placed(key)
+    elif isinstance(value, Mapping):
+        for name, each in value.items():
+            _place(each, f"{key}.{config_errors.dotted([str(name)])}")
+    elif isinstance(value, list | tuple):
+        for number, each in enumerate(value):
+            _place(each, f"{key}.{number}")
+
+
+def _expand(value: Any, path: Path, at: tuple[str, ...]) -> Any:
     match value:
         case str():
-            return _VARIABLE.sub(lambda found: _variable(found.group(1)), value)
+            return _VARIABLE.sub(lambda found: _variable(found.group(1), path, at), value)
         case list():
-            return [_expand(item) for item in value]
+            return [_expand(item, path, (*at, str(number))) for number, item in enumerate(value)]
         case dict():
-            return {key: _expand(item) for key, item in value.items()}
+            return {key: _expand(item, path, (*at, key)) for key, item in value.items()}
     return value
 
 
-def _variable(name: str) -> str:
+def _variable(name: str, path: Path, at: tuple[str, ...]) -> str:
     if name == "MESHGATE_HOME":
         return str(home())
     if name not in os.environ:
-        raise ConfigError(f"environment variable {name} is not set")
+        raise ConfigError(f"{path}: {config_errors.dotted(at)}: the environment variable {name} is not set: set it")
     return os.environ[name]

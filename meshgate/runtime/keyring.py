@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from meshgate.runtime import keyfile
-from meshgate.runtime.config import ConfigError
+from meshgate.runtime.config import ConfigError, reason
 from meshgate.sealing import SUITES, RecipientKey, Suite
 from meshgate.v1 import sealed_pb2
 
@@ -46,8 +46,11 @@ class DatedKey:
 class Keyring:
     """The keys in force. Makes those that are missing."""
 
-    def __init__(self, directory: Path, now_ms: Callable[[], int]) -> None:
-        """Reads `directory`, made when missing. Raises ConfigError for a file that is no key."""
+    def __init__(self, directory: Path, now_ms: Callable[[], int], key: str = "sealing.keys") -> None:
+        """Reads `directory`, made when missing; `key` is what names it in the configuration.
+
+        Raises ConfigError for a file that is no key, and for a directory that can't be used.
+        """
         self._directory = directory
         self._now_ms = now_ms
         self._looked_ms = 0
@@ -55,7 +58,7 @@ class Keyring:
             self._look()
             self.renew()
         except OSError as error:
-            raise ConfigError(f"sealing.keys: {error.strerror}") from error
+            raise ConfigError(f"{key}: {reason(error)}") from error
 
     def renew(self) -> None:
         """Deletes the keys whose time is over, and makes one for each suite that has none to publish. Raises OSError,

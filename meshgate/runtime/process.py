@@ -13,7 +13,7 @@ from typing import Final
 
 import uvloop
 
-from meshgate.runtime import config, log, wake
+from meshgate.runtime import address, config, log, wake
 from meshgate.runtime.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
@@ -30,19 +30,23 @@ def arguments(name: str) -> argparse.ArgumentParser:
     """The flags that every process has."""
     parser = argparse.ArgumentParser(prog=f"python -m {name}")
     parser.add_argument("--config", type=Path, required=True, help="TOML file")
-    parser.add_argument("--listen", metavar="HOST:PORT", help="overrides the configuration's listen address")
+    parser.add_argument(
+        "--listen", type=address.flag, metavar="HOST:PORT", help="overrides the configuration's listen address"
+    )
     return parser
 
 
-def run(name: str, main: Callable[[], Coroutine[None, None, int]]) -> int:
-    """Runs `main` with logging set up; a ConfigError is one line and exit status 2."""
+def run(name: str, path: Path, main: Callable[[], Coroutine[None, None, int]]) -> int:
+    """Runs `main` with logging set up; `path` is its configuration. A ConfigError is a line for each problem, with that
+    file's name, and exit status 2.
+    """
     log.configure(name)
     wake.install()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_watched(main))
     except config.ConfigError as error:
-        for line in str(error).splitlines():
+        for line in config.located(error, path):
             _log.error(line)
         return BAD_CONFIG
     except KeyboardInterrupt:

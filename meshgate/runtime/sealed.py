@@ -62,7 +62,7 @@ def serve(config: SealingConfig, services: Sequence[str], registrar: Registrar) 
     """
     recipients = [name for name in services if name != _MODELS]
     methods = {path: made for path, made in registrar.methods.items() if path.split("/")[1] in recipients}
-    keyring = Keyring(config.keys, _now_ms)
+    keyring = Keyring(config.keys, _now_ms, config.key_of("keys"))
     server: Any = registrar
     sealed_pb2_grpc.add_SealedServiceServicer_to_server(Sealed(config, keyring, methods), server)
     sealed_pb2_grpc.add_KeyServiceServicer_to_server(Keys(keyring, recipients), server)

@@ -17,7 +17,8 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from pydantic import Field
 
-from meshgate.runtime import channel, guard, orca, sealed, shield, tls
+from meshgate.runtime import address, channel, guard, orca, sealed, shield, tls
+from meshgate.runtime.address import Listen
 from meshgate.runtime.config import ConfigError, Strict
 from meshgate.runtime.health import NOT_SERVING, SERVING, Health
 from meshgate.runtime.renewal import Renewal
@@ -29,8 +30,8 @@ _log = logging.getLogger(__name__)
 class ServerConfig(Strict):
     """Where a process listens, as whom, and for whom."""
 
-    listen: str = "127.0.0.1:0"
-    """host:port."""
+    listen: Listen = "127.0.0.1:0"
+    """host:port, [IPv6]:port or unix:/path."""
     tls: tls.TlsConfig
     peers: Mapping[str, Sequence[str]] = Field(default_factory=dict)
     """Method pattern to the SPIFFE IDs that may call it; what is not named nobody may call."""
@@ -144,12 +145,11 @@ class Server:
 
 def bind(server: grpc.aio.Server, listen: str, config: tls.TlsConfig) -> int:
     """Binds to `listen` with TLS and returns the port. Raises ConfigError, saying which address or which file."""
+    credentials = tls.server_credentials(config)
     try:
-        return server.add_secure_port(listen, tls.server_credentials(config))
-    except OSError as error:
-        raise ConfigError(f"tls: {error.filename}: {error.strerror}") from error
+        return server.add_secure_port(listen, credentials)
     except RuntimeError as error:
-        raise ConfigError(f"listen: can't bind to {listen}: is another process using the port?") from error
+        raise ConfigError(f"server.listen: {address.unusable(listen)}") from error
 
 
 async def serve(config: ServerConfig, application: Application) -> int:

@@ -26,6 +26,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 from pydantic import field_validator
 
+from meshgate.runtime.address import host_and_port, unusable
 from meshgate.runtime.config import ConfigError, Strict
 
 _log = logging.getLogger(__name__)
@@ -34,7 +35,6 @@ _CONNECTIONS: Final = 8
 _SECONDS: Final = 5.0
 """How long one connection may last, from its first byte to its last."""
 _REQUEST_BYTES: Final = 8192
-_MAX_PORT: Final = 65535
 _PATH: Final = "/metrics"
 
 Reading = float | Mapping[str, float]
@@ -51,16 +51,8 @@ class MetricsConfig(Strict):
     @classmethod
     def _host_and_port(cls, value: str | None) -> str | None:
         if value is not None:
-            address(value)
+            host_and_port(value)
         return value
-
-
-def address(listen: str) -> tuple[str, int]:
-    """Host and port of `listen`. Raises ValueError. An IPv6 address is in brackets."""
-    host, colon, port = listen.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > _MAX_PORT:
-        raise ValueError("must be host:port")
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 class _Source(NamedTuple):
@@ -120,12 +112,12 @@ class Exposition:
         """Listens, where the configuration says so. Raises ConfigError for an address that can't be used."""
         if self._listen is None:
             return
-        host, port = address(self._listen)
+        host, port = host_and_port(self._listen)
         chosen = port + self._worker if port else 0
         try:
             self._server = await asyncio.start_server(self._accept, host, chosen, limit=_REQUEST_BYTES)
         except (OSError, OverflowError) as error:
-            raise ConfigError(f"metrics.listen: can't bind to {host}, port {chosen}") from error
+            raise ConfigError(f"metrics.listen: {unusable(f'{host}:{chosen}')}") from error
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

@@ -9,6 +9,8 @@ from typing import Final, cast
 
 import grpc
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from meshgate import stamp
@@ -35,38 +37,78 @@ class Identity:
         self._stamps: tuple[stamp.Stamp, ...] = ()
 
     def changed(self) -> bool:
-        """Whether a file changed since the last call. True at the first."""
-        stamps = tuple(map(stamp.of, self._paths()))
+        """Whether a file changed since the last call. True at the first, and while one is gone: `read` says which."""
+        try:
+            stamps = tuple(map(stamp.of, self._paths()))
+        except OSError:
+            self.forget()
+            return True
         changed, self._stamps = stamps != self._stamps, stamps
         return changed
 
+    def forget(self) -> None:
+        """What changed could not be used: the files count as changed again, until they can."""
+        self._stamps = ()
+
     def read(self) -> tuple[bytes, bytes, bytes]:
-        """The certificate chain, the key and the CAs, as PEM."""
-        certificate, key, ca = (path.read_bytes() for path in self._paths())
+        """The certificate chain, the key and the CAs, as PEM. Raises ConfigError for a file that is not there or holds
+        something else, and for a key of another certificate.
+        """
+        certificate, key, ca = (self._file(name) for name in ("certificate", "key", "ca"))
+        self._check(certificate, key, ca)
         return certificate, key, ca
+
+    def _file(self, name: str) -> bytes:
+        path: Path = getattr(self._config, name)
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise self._error(name, f"can't be read: {error.strerror}") from error
+
+    def _check(self, certificate: bytes, key: bytes, ca: bytes) -> None:
+        chain = self._certificates("certificate", certificate)
+        self._certificates("ca", ca)
+        try:
+            private = serialization.load_pem_private_key(key, None)
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise self._error("key", "not an unencrypted private key in PEM") from error
+        if private.public_key() != chain[0].public_key():
+            raise self._error(
+                "key", f"not the key of {self._config.key_of('certificate')}: name the pair of one identity"
+            )
+
+    def _certificates(self, name: str, pem: bytes) -> list[x509.Certificate]:
+        try:
+            return x509.load_pem_x509_certificates(pem)
+        except ValueError as error:
+            raise self._error(name, "not a PEM certificate") from error
+
+    def _error(self, name: str, what: str) -> ConfigError:
+        return ConfigError(f"{self._config.key_of(name)}: {getattr(self._config, name)}: {what}")
 
     def _paths(self) -> tuple[Path, Path, Path]:
         return self._config.certificate, self._config.key, self._config.ca
 
 
 def server_credentials(config: TlsConfig) -> grpc.ServerCredentials:
-    """Server credentials that take up rotated files at the next handshake. Raises OSError when they can't be read, and
-    ConfigError where they would let TLS 1.2 in.
+    """Server credentials that take up rotated files at the next handshake.
 
+    Raises ConfigError when the files can't be read or used, and where they would let TLS 1.2 in.
     With `require_client_certificate` a peer without a certificate of the CA is refused in the handshake.
     """
     identity = Identity(config)
 
     def configuration() -> grpc.ServerCertificateConfiguration:
         certificate, key, ca = identity.read()
-        _require_tls13(certificate)
+        _require_tls13(config, certificate)
         return grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=ca)
 
     def fetch() -> grpc.ServerCertificateConfiguration | None:
         # gRPC calls this at every handshake; files half-way through a rotation keep the old certificate.
         try:
             return configuration() if identity.changed() else None
-        except (OSError, ConfigError):
+        except ConfigError:
+            identity.forget()
             return None
 
     identity.changed()
@@ -75,19 +117,16 @@ def server_credentials(config: TlsConfig) -> grpc.ServerCredentials:
     return grpc.dynamic_ssl_server_credentials(configuration(), fetcher, config.require_client_certificate)
 
 
-def _require_tls13(certificate: bytes) -> None:
+def _require_tls13(config: TlsConfig, certificate: bytes) -> None:
     if os.environ.get(tls13.VARIABLE) != tls13.RSA_ONLY:
-        raise ConfigError("tls: meshgate.runtime.tls13 was not imported first")
-    try:
-        key = x509.load_pem_x509_certificate(certificate).public_key()
-    except ValueError as error:
-        raise ConfigError("tls.certificate: not a PEM certificate") from error
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise ConfigError("tls.certificate: an ECDSA key is required, so that only TLS 1.3 can be spoken")
+        raise RuntimeError("meshgate.runtime.tls13 was not imported first")
+    if not isinstance(x509.load_pem_x509_certificate(certificate).public_key(), ec.EllipticCurvePublicKey):
+        key = config.key_of("certificate")
+        raise ConfigError(f"{key}: {config.certificate}: an ECDSA key is required, so that only TLS 1.3 can be spoken")
 
 
 def channel_credentials(config: TlsConfig) -> grpc.ChannelCredentials:
-    """Client credentials of this identity. Raises OSError when the files can't be read."""
+    """Client credentials of this identity. Raises ConfigError when the files can't be read or used."""
     certificate, key, ca = Identity(config).read()
     return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=certificate)
 

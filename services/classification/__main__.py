@@ -17,7 +17,8 @@ from services.classification.config import ClassificationConfig
 
 def main() -> int:
     parser = process.arguments("services.classification")
-    return process.run("classification", lambda: _serve(parser.parse_args()))
+    flags = parser.parse_args()
+    return process.run("classification", flags.config, lambda: _serve(flags))
 
 
 async def _serve(flags: argparse.Namespace) -> int:

@@ -79,7 +79,7 @@ class EngineConfig(Strict):
     concurrent_batches: int = Field(0, ge=0, le=64)
     """Batches that run side by side; 0 is two on a CPU where there are two threads for them, and one elsewhere."""
     dtype: Dtype = "auto"
-    device: str = "auto"
+    device: str = Field("auto", min_length=1, max_length=64)
 
 
 def _shipped() -> tuple[ClassifierConfig, ...]:

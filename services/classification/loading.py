@@ -54,7 +54,7 @@ def load_classifier(config: ClassifierConfig, engine: EngineConfig, key: str = "
 
 
 def _where(config: SourceConfig, engine: EngineConfig, key: str) -> Where:
-    placed = device.device_of(engine.device)
+    placed = device.device_of(engine.device, "engine")
     opening.check(config, key, placed)
     return Where(placed, device.dtype_of(engine.dtype, placed))
 

@@ -16,7 +16,8 @@ from services.embedding.config import EmbeddingConfig
 
 def main() -> int:
     parser = process.arguments("services.embedding")
-    return process.run("embedding", lambda: _serve(parser.parse_args()))
+    flags = parser.parse_args()
+    return process.run("embedding", flags.config, lambda: _serve(flags))
 
 
 async def _serve(flags: argparse.Namespace) -> int:

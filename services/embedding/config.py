@@ -22,7 +22,7 @@ class ModelConfig(SourceConfig):
     name: str = Field("all-MiniLM-L6-v2", min_length=1, max_length=256)
     dtype: Dtype = "auto"
     """`auto` is bfloat16 where the device multiplies it natively, else float32."""
-    device: str = "auto"
+    device: str = Field("auto", min_length=1, max_length=64)
     """`auto` is the first GPU, else `cpu`; or what torch.device takes."""
     max_input_tokens: int = Field(512, ge=8, le=1_048_576)
     """No more than the model says for itself is used."""

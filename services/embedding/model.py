@@ -51,7 +51,7 @@ class EmbeddingModel:
 def load(config: ModelConfig, key: str = "model") -> EmbeddingModel:
     """Loads what the configuration names in its section `key`. Raises ConfigError."""
     directory = source.locate(config, key)
-    placed = device.device_of(config.device)
+    placed = device.device_of(config.device, key)
     where = Where(placed, device.dtype_of(config.dtype, placed))
     opening.check(config, key, placed)
     with source.reading(key, directory):

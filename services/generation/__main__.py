@@ -21,7 +21,8 @@ from services.generation.parallel import ranks
 def main() -> int:
     parser = process.arguments("services.generation")
     heap.keep()
-    return process.run("generation", lambda: _serve(parser.parse_args()))
+    flags = parser.parse_args()
+    return process.run("generation", flags.config, lambda: _serve(flags))
 
 
 async def _serve(flags: argparse.Namespace) -> int:

@@ -43,7 +43,7 @@ class ModelConfig(SourceConfig):
     name: str = Field("SmolLM2-135M-Instruct", min_length=1, max_length=256)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto` is bfloat16 where the device multiplies it natively, else float32."""
-    device: str = "auto"
+    device: str = Field("auto", min_length=1, max_length=64)
     """`auto` is the first GPU, else `cpu`; or what torch.device takes."""
     max_context: int = Field(2048, ge=16, le=1_048_576)
     """Tokens, input and output together, or each of an encoder-decoder; no more than the model was trained for is

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from meshgate.runtime.config import ConfigError
 from services.crew import THREADS, Crew
+from services.device import device_of
 from services.generation import checkpoint, gguf, llama, seq2seq
 from services.generation.cache import SlotCache
 from services.generation.config import EngineConfig, ModelConfig
@@ -145,7 +146,7 @@ class CausalModel:
 def load(model: ModelConfig, engine: EngineConfig, key: str = "model") -> tuple[LoadedModel, Path]:
     """Loads what the configuration names in its section `key`; returns the directory too. Raises ConfigError."""
     gguf.quieten()
-    device = _device(model.device)
+    device = device_of(model.device, key)
     opening.check(model, key, device)
     where = checkpoint.locate(model, gguf.convert, key=key)
     with source.reading(key, where):
@@ -181,13 +182,13 @@ def _seq2seq(config: PretrainedConfig, where: Path, model: ModelConfig, engine: 
     if model.adapters is not None:
         raise ConfigError(f"{key}.adapters: encoder-decoders have none")
     places = seq2seq.bounded(config, model.max_context, engine, key)
-    module = _loader(AutoModelForSeq2SeqLM, where, model)().to(_device(model.device)).eval()
+    module = _loader(AutoModelForSeq2SeqLM, where, model)().to(device_of(model.device, key)).eval()
     return seq2seq.wrap(module, engine.max_batch, places, _threads(engine), key)
 
 
 def _loader(kind: Any, where: Path, model: ModelConfig) -> Callable[..., Any]:
     """What makes the module, in main memory."""
-    dtype = pick_dtype(model.dtype, _device(model.device))
+    dtype = pick_dtype(model.dtype, device_of(model.device))
     safe = None if model.allow_pickle else True
     return partial(kind.from_pretrained, where, dtype=dtype, attn_implementation="sdpa", use_safetensors=safe)
 
@@ -217,12 +218,6 @@ def usable_context(config: PretrainedConfig, wanted: int) -> int:
     if "sliding_attention" in kinds or getattr(text, "use_sliding_window", None) is not False:
         bounds.append(getattr(text, "sliding_window", None) or wanted)
     return min(bounds)
-
-
-def _device(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _native_bfloat16(device: torch.device) -> bool:

@@ -62,7 +62,7 @@ class Watch(Generic[ConfigT]):
         try:
             await self._take(await asyncio.to_thread(config.load, self._path, self._kind))
         except ConfigError as error:
-            for line in str(error).splitlines():
+            for line in config.located(error, self._path):
                 _log.error("the configuration was not taken over: %s", line)
 
     async def _run(self) -> None:

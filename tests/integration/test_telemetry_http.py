@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from meshgate.runtime import telemetry
+from meshgate.runtime.address import host_and_port
 from meshgate.runtime.config import ConfigError
 from meshgate.runtime.telemetry import Exposition, MetricsConfig, Readings
 
@@ -103,7 +104,9 @@ async def test_a_number_that_can_not_be_read_is_not_told_why() -> None:
 
 async def test_workers_have_ports_of_their_own(exposition: Exposition) -> None:
     listen = f"127.0.0.1:{exposition.port - 1}"
-    with pytest.raises(ConfigError, match=rf"^metrics\.listen: can't bind to 127\.0\.0\.1, port {exposition.port}$"):
+    with pytest.raises(
+        ConfigError, match=rf"^metrics\.listen: can't listen on 127\.0\.0\.1:{exposition.port}: another process uses it"
+    ):
         await Exposition(MetricsConfig(listen=listen), worker=1).start()
 
 
@@ -122,4 +125,4 @@ def test_an_address_that_is_none(listen: str) -> None:
 
 @pytest.mark.parametrize(("listen", "expected"), [("[::1]:9464", ("::1", 9464)), ("x.example:1", ("x.example", 1))])
 def test_an_address(listen: str, expected: tuple[str, int]) -> None:
-    assert telemetry.address(listen) == expected
+    assert host_and_port(listen) == expected

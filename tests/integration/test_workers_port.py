@@ -45,10 +45,10 @@ def test_a_held_port_admits_workers_and_nobody_else(port: int) -> None:
     for stranger in ((), (socket.SO_REUSEADDR,)):
         with pytest.raises(OSError, match="in use"):
             listening(number, *stranger)
-    with pytest.raises(ConfigError, match="is another process using the port"):
+    with pytest.raises(ConfigError, match="another process uses it"):
         Port(f"127.0.0.1:{number}")
     workers = [listening(number, socket.SO_REUSEADDR, socket.SO_REUSEPORT) for _ in range(2)]
-    with pytest.raises(ConfigError, match="is another process using the port"):
+    with pytest.raises(ConfigError, match="another process uses it"):
         Port(f"127.0.0.1:{number}")
     for worker in workers:
         worker.close()
@@ -65,7 +65,7 @@ def test_it_takes_no_connection_itself(port: int) -> None:
 
 def test_a_port_of_one_who_would_share_is_refused() -> None:
     other = listening(0, socket.SO_REUSEADDR, socket.SO_REUSEPORT)
-    with other, pytest.raises(ConfigError, match="is another process using the port"):
+    with other, pytest.raises(ConfigError, match="another process uses it"):
         Port(f"127.0.0.1:{other.getsockname()[1]}")
 
 
@@ -90,8 +90,6 @@ async def test_a_configuration_that_no_worker_can_use_ends_all(tmp_path: Path) -
     (tmp_path / "certs" / "gateway.pem").write_text("no certificate")
     process = await spawn(tmp_path, config, "--listen", "127.0.0.1:0")
     assert await process.wait() == 2
-    assert {line["service"] for line in logged(tmp_path, "tls.certificate: not a PEM certificate")} <= {
-        "gateway.0",
-        "gateway.1",
-    }
-    assert logged(tmp_path, "tls.certificate: not a PEM certificate")
+    told = f"{config}: mesh.certificate: {tmp_path}/certs/gateway.pem: not a PEM certificate"
+    assert {line["service"] for line in logged(tmp_path, told)} <= {"gateway.0", "gateway.1"}
+    assert logged(tmp_path, told)

@@ -42,5 +42,5 @@ def test_several_replicas_need_a_store(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", ["0", "65", "-1", '"many"'])
 def test_how_many_has_a_range(tmp_path: Path, workers: str) -> None:
-    with pytest.raises(ConfigError, match=r"workers: Input should be"):
+    with pytest.raises(ConfigError, match=r"workers: must be a whole number from 1 to 64"):
         load(tmp_path, workers)

@@ -1,0 +1,66 @@
+"""Addresses that servers listen on: what they look like, and why one can't be used."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import socket
+from typing import Annotated, Final
+
+from pydantic import AfterValidator
+
+_MAX_PORT: Final = 65535
+_IN_USE: Final = "another process uses it; stop that one, or choose another port"
+_SHAPES: Final = "must be host:port, [IPv6]:port or unix:/path"
+
+
+def _listen(value: str) -> str:
+    if not value.startswith("unix:"):
+        host_and_port(value)
+    elif len(value) <= len("unix:"):
+        raise ValueError(_SHAPES)
+    return value
+
+
+def flag(value: str) -> str:
+    """The same for a command line: its parser says what is wrong. Raises ArgumentTypeError."""
+    try:
+        return _listen(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+Listen = Annotated[str, AfterValidator(_listen)]
+"""Where gRPC listens: host:port (port 0 is any that is free), [IPv6]:port or unix:/path."""
+
+
+def host_and_port(listen: str) -> tuple[str, int]:
+    """The two parts of host:port; an IPv6 address is in brackets. Raises ValueError."""
+    host, colon, port = listen.rpartition(":")
+    bare = host.startswith("[") == host.endswith("]") and (":" not in host or host.startswith("["))
+    if not colon or not host or not bare or not port.isascii() or not port.isdigit() or int(port) > _MAX_PORT:
+        raise ValueError(_SHAPES)
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def unusable(listen: str) -> str:
+    """Why nothing can listen on `listen`, with the remedy, in words for whoever configured it."""
+    return f"can't listen on {listen}: {_tried(listen)}"
+
+
+def _tried(listen: str) -> str:
+    """What the system says of binding to it, and what helps."""
+    try:
+        if not listen.startswith("unix:"):
+            _bind(*host_and_port(listen))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return _IN_USE
+        return f"{(error.strerror or 'it cannot be bound').lower()}; choose another address"
+    return _IN_USE  # by one that shares it, or only a moment ago
+
+
+def _bind(host: str, port: int) -> None:
+    for family, kind, protocol, _, found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        with socket.socket(family, kind, protocol) as tried:
+            tried.bind(found)

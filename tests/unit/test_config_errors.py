@@ -1,0 +1,212 @@
+"""Every mistake in a configuration is one line that names the file, the key and what would be right, in plain words."""
+
+from __future__ import annotations
+
+import copy
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+
+from gateway.audit import AuditConfig
+from gateway.config import GatewayConfig
+from meshgate.runtime import config, config_errors
+from meshgate.runtime.config import ConfigError, Strict
+from services.classification.config import ClassificationConfig
+from services.embedding.config import EmbeddingConfig
+from services.generation.config import GenerationConfig
+
+SHIPPED = Path(__file__).parents[2] / "deploy" / "config"
+KINDS: Mapping[str, type[Strict]] = {
+    "gateway": GatewayConfig,
+    "generation": GenerationConfig,
+    "embedding": EmbeddingConfig,
+    "classification": ClassificationConfig,
+}
+PYDANTIC = re.compile(
+    r"Input should|Extra inputs|Value error|Field required|valid (integer|number|string|tuple)|pydantic"
+)
+
+Path_ = tuple[str | int, ...]
+
+
+def settable(model: type[BaseModel], at: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+    """Every key of a configuration that can be reached through sections, lists and tables, with its place's type."""
+    for name, field in model.model_fields.items():
+        place = config_errors._of(field)
+        yield (*at, name), place
+        for inner in dict.fromkeys(config_errors._models(place)):
+            yield from settable(inner, (*at, name, *_step(place, inner)))
+
+
+def _step(place: Any, inner: type[BaseModel]) -> Path_:
+    """What stands between a key and the section in it: a name where it is a table, a number where it is a list."""
+    if inner in config_errors._kinds(place.kind):
+        return ()
+    return ("acme",) if "Mapping" in str(place.kind) or "dict" in str(place.kind) else (0,)
+
+
+def placed(document: dict[str, Any], at: Path_, value: Any) -> dict[str, Any]:
+    """The document with `value` at `at`; what is missing on the way is made."""
+    made = copy.deepcopy(document)
+    here: Any = made
+    for part, following in zip(at, [*at[1:], None], strict=True):
+        empty: Any = value if following is None else [{}] if following == 0 else {}
+        if isinstance(part, int):
+            if not isinstance(here, list):
+                return made
+            here[0] = value if following is None else here[0]
+        elif following is None or not isinstance(here.get(part), type(empty)):
+            here[part] = empty
+        here = here[part]
+    return made
+
+
+def lines(kind: str, document: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a document."""
+    with pytest.raises(ConfigError) as caught:
+        config.parse(document, Path("/etc/meshgate.toml"), KINDS[kind])
+    return str(caught.value).splitlines()
+
+
+def shipped(kind: str, at: Path_ = ()) -> dict[str, Any]:
+    """The configuration that we ship, with a sink of the kind that has the key `at` where it is a sink's."""
+    document = tomllib.loads((SHIPPED / f"{kind}.toml").read_text())
+    if "sinks" not in at[:-1]:
+        return document
+    sinks = config_errors._models(config_errors._of(AuditConfig.model_fields["sinks"]))
+    tag = next(get_args(config_errors._kind_of(each))[0] for each in sinks if at[3] in each.model_fields)
+    return placed(document, ("audit", "sinks"), [{"kind": tag}])
+
+
+KEYS = [(kind, at) for kind, model in KINDS.items() for at, _ in settable(model) if at != ("audit", "sinks", 0, "kind")]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_matrix_has_every_section(kind: str) -> None:
+    """A walk that missed half of the keys would prove nothing."""
+    assert sum(each == kind for each, _ in KEYS) >= {"gateway": 100, "classification": 60}.get(kind, 40)
+
+
+def test_a_value_of_the_wrong_type_is_told_by_key_for_every_key() -> None:
+    for kind, at in KEYS:
+        found = lines(kind, placed(shipped(kind, at), at, [[True]]))
+        key = config_errors.dotted(map(str, at))
+        told = [line for line in found if line.startswith(f"/etc/meshgate.toml: {key}") and "must be" in line]
+        assert told, (kind, key, found)
+        assert not any(PYDANTIC.search(line) for line in found), found
+
+
+def test_a_misspelt_key_is_answered_with_what_was_meant_in_every_section() -> None:
+    for kind, at in KEYS:
+        if not isinstance(at[-1], str) or len(at[-1]) < 5:
+            continue
+        wrong = (*at[:-1], f"{at[-1][:-2]}{at[-1][-1]}{at[-1][-2]}x")
+        found = lines(kind, placed(shipped(kind, at), wrong, 1))
+        key = config_errors.dotted(map(str, wrong))
+        told = [line for line in found if line.startswith(f"/etc/meshgate.toml: {key}: unknown key; did you mean ")]
+        assert told, (kind, key, found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "at", "value", "told"),
+    [
+        ("gateway", ("server", "max_calls"), 0, "server.max_calls: must be a whole number from 1 to 1,000,000"),
+        ("gateway", ("server", "max_calls"), "many", "server.max_calls: must be a whole number from 1 to 1,000,000"),
+        ("gateway", ("server", "reflection"), "yes!", "server.reflection: must be true or false"),
+        ("gateway", ("server", "listen"), "here", "server.listen: must be host:port, [IPv6]:port or unix:/path"),
+        ("gateway", ("workers",), 65, "workers: must be a whole number from 1 to 64"),
+        ("gateway", ("workers",), 2, "workers: more than one need a [store]"),
+        ("gateway", ("max_calls",), 1, "max_calls: unknown key here; there is one in [server]"),
+        ("gateway", ("limit",), {}, "limit: unknown key; did you mean limits?"),
+        ("gateway", ("mesh", "tls"), {}, "mesh.tls: unknown key here; there is one in [server]"),
+        ("gateway", ("store",), {"url": "http://x"}, "store.url: must begin with one of redis://"),
+        (
+            "gateway",
+            ("limits", "tenant", "burst"),
+            -1,
+            "limits.tenant.burst: must be a whole number from 1 to 1,000,000",
+        ),
+        ("gateway", ("limits", "models", "a.b"), 1, 'limits.models."a.b": must be a section'),
+        ("gateway", ("audit", "sinks"), [{"kind": "kafka"}], "audit.sinks.0.kind: must be one of file, redis, otlp"),
+        (
+            "gateway",
+            ("audit", "sinks"),
+            [{"kind": "redis"}],
+            "audit.sinks.0.url: is missing: it must be text in quotes",
+        ),
+        ("gateway", ("audit", "sinks"), [], "audit.sinks: at least one is needed"),
+        ("gateway", ("issuers",), [], "issuers: must be a list of at least 1 value"),
+        ("gateway", ("issuers", 0, "algorithms"), ["HS256"], "issuers.0.algorithms.0: must be one of ES256, EdDSA"),
+        ("gateway", ("policy", "scopes", "x"), ["GET /"], "policy.scopes.x.0: "),
+        ("generation", ("model", "dtype"), "fp8", "model.dtype: must be one of auto, float32, bfloat16"),
+        (
+            "generation",
+            ("engine", "hang_seconds"),
+            0,
+            "engine.hang_seconds: must be a number greater than 0 and of at most",
+        ),
+        ("generation", ("models",), [{"nmae": "x"}], "models.0.nmae: unknown key; did you mean name?"),
+        ("embedding", ("model", "prompts"), {"": "x"}, "model.prompts: a name has 1 to 64 bytes"),
+        ("classification", ("zero_shot", "scale"), 0, "zero_shot.scale: must be a number greater than 0"),
+    ],
+)
+def test_it_is_said_as_a_person_would(kind: str, at: Path_, value: Any, told: str) -> None:
+    found = lines(kind, placed(shipped(kind), at, value))
+    assert any(line.startswith(f"/etc/meshgate.toml: {told}") for line in found), found
+
+
+@pytest.mark.parametrize(("kind", "model"), KINDS.items())
+def test_what_is_missing_is_named_with_what_it_must_be(kind: str, model: type[Strict]) -> None:
+    for name, field in model.model_fields.items():
+        if field.is_required():
+            document = {key: value for key, value in shipped(kind).items() if key != name}
+            assert any(f": {name}: is missing: it must be a" in line for line in lines(kind, document)), name
+
+
+def test_a_variable_that_is_not_set_is_told_with_its_key() -> None:
+    found = lines("gateway", placed(shipped("gateway"), ("audit", "sinks"), [{"kind": "redis", "url": "${NOT_SET}"}]))
+    assert found == ["/etc/meshgate.toml: audit.sinks.0.url: the environment variable NOT_SET is not set: set it"]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"[server\n", "not valid TOML: .*line 1"),
+        (b"a = 1\na = 2\n", "not valid TOML: .*line 2"),
+        (b"a = '\xff'", "not valid TOML: not UTF-8 at byte 5"),
+        (b"a = " + b"[" * 5000, "not valid TOML: "),
+    ],
+)
+def test_what_is_no_toml_is_one_line(tmp_path: Path, content: bytes, told: str) -> None:
+    file = tmp_path / "c.toml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        config.load(file, GatewayConfig)
+    assert re.match(f"{re.escape(str(file))}: {told}", str(caught.value))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("key", ["\x1b[2Jx", "a\nb", 'q"x', "‮x"])
+def test_a_key_from_a_file_is_escaped(key: str) -> None:
+    [line] = [line for line in lines("gateway", {**shipped("gateway"), key: 1}) if "unknown key" in line]
+    assert line.isprintable()
+
+
+def test_sections_know_where_they_stand(tmp_path: Path) -> None:
+    made = config.parse(shipped("gateway"), tmp_path / "c.toml", GatewayConfig)
+    assert made.server.tls.key_of("ca") == "server.tls.ca"
+    assert made.mesh.key_of("ca") == "mesh.ca"
+    assert made.issuers[0].key_of("jwks") == "issuers.0.jwks"
+    assert made.policy.tenants["*"].key_of("models") == 'policy.tenants."*".models'
+
+
+@pytest.mark.parametrize(
+    ("value", "written"), [(1_048_576, "1,048,576"), (0.5, "0.5"), (1e-6, "0.000001"), (7, "7"), (2.0, "2")]
+)
+def test_numbers_are_written_as_people_write_them(value: float, written: str) -> None:
+    assert config_errors.number(value) == written
