@@ -9,7 +9,6 @@ import time
 from typing import Final
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gateway import limits, readings, store
@@ -22,16 +21,17 @@ from gateway.catalogue import Catalogue
 from gateway.config import EdgeConfig, GatewayConfig
 from gateway.door import Entrance
 from gateway.envelope import Opener
-from gateway.flood import Flood
+from gateway.flood import Flood, network
 from gateway.journal import Journal
 from gateway.limits import Limits
 from gateway.local import Local
+from gateway.open_methods import OpenMethods
 from gateway.pipeline import Forwarder, Pipeline
 from gateway.replays import Replays, SharedReplays
 from gateway.routes import GATEWAY, PUBLIC_ROUTES, SERVICES
 from gateway.server import Edge
 from gateway.telemetry import Telemetry
-from meshgate.runtime import channel, server, shield
+from meshgate.runtime import channel, health, server, shield
 from meshgate.runtime.health import NOT_SERVING, SERVING, Health
 from meshgate.runtime.telemetry import Exposition, Readings
 
@@ -55,7 +55,9 @@ class Gateway:
         self._unmet = set(config.backends)
         self._unreached = set(config.backends)
         self._met = asyncio.Event()
-        self._health = Health()
+        self._entrance = Entrance(config.server.max_calls, config.server.max_strangers)
+        self._open_methods = OpenMethods(config.server, self._entrance)
+        self._health = Health(self._open_methods.watchers, self._open_methods.read, network)
         self._backends = {name: Backend(name, section, config.mesh) for name, section in config.backends.items()}
         self._catalogue = Catalogue(self._backends, self._announce)
         self._audit = AuditLog(config.audit, writer="" if worker is None else f"worker-{worker}")
@@ -67,7 +69,6 @@ class Gateway:
         self._telemetry = Telemetry(config.metrics)
         self._flood = Flood(config.flood, lambda: time.time_ns() // 1000)
         self._journal = Journal(self._audit, self._flood, self._telemetry)
-        self._entrance = Entrance(config.server.max_calls, config.server.max_strangers)
         self.exposition = Exposition(config.metrics, self._telemetry, self._readings(), worker=worker or 0)
         self._opener = Opener(config.sealing, self._replays())
         self._edge = Edge(self._build(), config.server)
@@ -111,7 +112,8 @@ class Gateway:
         readings.of_audit(made, self._audit)
         readings.of_sources(made, self._authenticator)
         readings.of_limits(made, self._limits)
-        readings.of_doors(made, {"calls": self._entrance.calls, "strangers": self._entrance.strangers})
+        doors = {"calls": self._entrance.calls, "strangers": self._entrance.strangers}
+        readings.of_doors(made, {**doors, "watchers": self._open_methods.watchers})
         readings.of_floods(made, lambda: self._flood.summed)
         readings.of_patience(made, lambda: self._edge.lost_patience)
         readings.of_backends(made, lambda: {name: name not in self._unreached for name in self._backends})
@@ -124,9 +126,10 @@ class Gateway:
         await self._authenticator.start()
         self._opener.start()
         edge = self._config.server
-        made = shield.server(_options(edge, shared=self._worker is not None), unknown=self._edge)
+        options = _options(edge, shared=self._worker is not None)
+        made = shield.server(options, around=self._open_methods.around, unknown=self._edge)
         shield.register(made, self._edge, PUBLIC_ROUTES)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, made)
+        shield.register(made, self._health, health.PATHS)
         if edge.reflection:
             names = sorted({route.service for route in PUBLIC_ROUTES.values()})
             reflection.enable_server_reflection(names, made)
@@ -150,6 +153,7 @@ class Gateway:
             await asyncio.gather(self._watch, return_exceptions=True)
         await asyncio.gather(*(backend.close() for backend in self._backends.values()))
         self._edge.stop()
+        self._open_methods.stop()
         await self._opener.stop()
         await self._limits.stop()
         self._journal.stop()

@@ -39,6 +39,10 @@ class EdgeConfig(Strict):
     """Calls of this process at once; one more is told OVERLOADED."""
     max_strangers: int = Field(500, ge=1, le=1_000_000)
     """Of these, calls at once whose principal is not known."""
+    max_watchers: int = Field(1000, ge=1, le=1_000_000)
+    """Calls at once that last without a token: watchers of health and users of reflection."""
+    max_watchers_per_address: int = Field(100, ge=1, le=1_000_000)
+    """How many of these one network address can have: an IPv4 address or an IPv6 /64."""
     handshake_seconds: float = Field(10.0, ge=0.1, le=120)
     """How long TLS and the first frame of HTTP/2 may take."""
     first_message_seconds: float = Field(30.0, ge=0.1, le=600)

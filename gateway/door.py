@@ -8,6 +8,9 @@ are only ever the ones being looked at.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from gateway.call import Call
 from meshgate import errors
 
@@ -40,6 +43,15 @@ class Door:
             raise RuntimeError("nobody is inside")
         self.inside -= 1
 
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Holds a place. Raises Unavailable (OVERLOADED)."""
+        self.enter()
+        try:
+            yield
+        finally:
+            self.leave()
+
 
 class Entrance:
     """Both doors: that of all calls, and behind it that of strangers."""
@@ -59,6 +71,12 @@ class Entrance:
             self.calls.leave()
             raise
         call.inside = True
+
+    @contextmanager
+    def visit(self) -> Iterator[None]:
+        """The same for a call of which nobody will know the principal. Raises Unavailable (OVERLOADED)."""
+        with self.calls.place(), self.strangers.place():
+            yield
 
     def known(self, call: Call) -> None:
         """The call's principal is known from here on: it is no stranger any more."""

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, Message
 
 from gateway.routes import MODEL_ROUTES, SEALED_ROUTES, Route
 from meshgate import errors
+from meshgate.runtime import compression
 from meshgate.v1 import sealed_pb2
 
 _MAX_NAME_BYTES: Final = 256
@@ -55,11 +56,11 @@ def asked_model(message: Message) -> tuple[str, bool]:
 
 
 def parse(kind: type[Message], data: bytes) -> Message:
-    """Parses a message. Raises InvalidArgument (MALFORMED) where the bytes are not one."""
+    """Parses a message. Raises InvalidArgument (MALFORMED), and Unimplemented (COMPRESSED) for a compressed one."""
     try:
         return kind.FromString(data)
     except DecodeError:
-        raise errors.InvalidArgument("the message is not valid protobuf", reason="MALFORMED") from None
+        raise compression.unreadable(data) from None
 
 
 def _read_sealed(route: Route, first: bytes) -> Intent:

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import grpc
 
+from meshgate.runtime import compression
+
 MAX_MESSAGE_BYTES: Final = 8 * 1024 * 1024
 MAX_METADATA_BYTES: Final = 16 * 1024
 _RETRY_BYTES: Final = 1024 * 1024
@@ -22,8 +24,6 @@ UNUSED: Final[Options] = (("grpc.enable_channelz", 0),)
 """What gRPC does for each call and nobody here looks at: its channelz service is not served."""
 DIRECT: Final[Options] = (("grpc.enable_http_proxy", 0), ("grpc.address_http_proxy_enabled_addresses", ""))
 """Ask no proxy, whatever grpc_proxy, https_proxy, http_proxy and GRPC_ADDRESS_HTTP_PROXY say."""
-_PLAIN: Final[Options] = (("grpc.per_message_compression", 0), ("grpc.per_message_decompression", 0))
-"""In the mesh nothing is compressed: sealed payloads and vectors don't shrink, and the rest is short."""
 
 _RETRY: Final = {
     "methodConfig": [
@@ -55,7 +55,7 @@ def mesh_options(
     return (
         *UNUSED,
         *DIRECT,
-        *_PLAIN,
+        *compression.OFF,
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),

@@ -20,7 +20,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from meshgate import errors
-from meshgate.runtime import channel, metadata, orca, status, tls
+from meshgate.runtime import channel, compression, metadata, orca, status, tls
 from meshgate.runtime.leaving import leaving
 
 _log = logging.getLogger(__name__)
@@ -68,9 +68,7 @@ class Guard:
         if not handler.response_streaming:
             return grpc.stream_unary_rpc_method_handler(_answering(handler, self, method))
         return grpc.stream_stream_rpc_method_handler(
-            _streaming(handler, self, method),
-            request_deserializer=handler.request_deserializer if handler.request_streaming else None,
-            response_serializer=handler.response_serializer,
+            _streaming(handler, self, method), response_serializer=handler.response_serializer
         )
 
     async def run(self, method: str, context: Context, work: Callable[[], Awaitable[_T]]) -> _T:
@@ -115,7 +113,7 @@ def request_id_of(context: Context) -> str:
     return uuid.uuid4().hex
 
 
-async def abort(context: Context, error: errors.MeshError, request_id: str) -> None:
+async def abort(context: Context, error: errors.MeshError, request_id: str) -> NoReturn:
     """Ends the call with `error` and its details. Raises AbortError."""
     await context.abort(
         status.grpc_code(error), error.message, trailing_metadata=status.trailing_metadata(error, request_id)
@@ -160,7 +158,7 @@ def _parsed(handler: Any, message: bytes) -> Any:
     try:
         return message if handler.request_deserializer is None else handler.request_deserializer(message)
     except DecodeError:
-        raise errors.InvalidArgument("the message is not valid protobuf", reason="MALFORMED") from None
+        raise compression.unreadable(message) from None
 
 
 def _serialised(handler: Any, reply: Any) -> bytes:
@@ -171,17 +169,21 @@ def _serialised(handler: Any, reply: Any) -> bytes:
 def _streaming(handler: Any, guard: Guard, method: str) -> Any:
     """A method with any number of replies."""
 
-    async def call(requests: Any, context: Context) -> None:
-        await guard.run(method, context, partial(_reply, handler, requests, context))
+    async def call(_: Any, context: Context) -> None:
+        await guard.run(method, context, partial(_reply, handler, context))
 
     return call
 
 
-async def _reply(handler: Any, requests: Any, context: Context) -> None:
-    if handler.request_streaming:
-        replies = handler.stream_stream(requests, context)
-    else:
-        replies = handler.unary_stream(await _request(handler, context), context)
+async def _reply(handler: Any, context: Context) -> None:
+    if not handler.request_streaming:
+        await _send(handler.unary_stream(await _request(handler, context), context), context)
+        return
+    async with aclosing(_requests(handler, context)) as requests:
+        await _send(handler.stream_stream(requests, context), context)
+
+
+async def _send(replies: Any, context: Context) -> None:
     if not hasattr(replies, "__aiter__"):  # a method that writes to the context by itself
         await replies
         return

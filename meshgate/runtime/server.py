@@ -14,10 +14,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
 from pydantic import Field
 
-from meshgate.runtime import address, channel, guard, orca, sealed, shield, tls
+from meshgate.runtime import address, channel, compression, guard, health, orca, sealed, shield, tls
 from meshgate.runtime.address import Listen
 from meshgate.runtime.config import ConfigError, Strict
 from meshgate.runtime.health import NOT_SERVING, SERVING, Health
@@ -73,6 +72,7 @@ def server_options(max_message_bytes: int, max_metadata_bytes: int = channel.MAX
     """
     return (
         *channel.UNUSED,
+        *compression.OFF,
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_metadata_size", max_metadata_bytes),
@@ -132,7 +132,7 @@ class Server:
         if self._config.sealing is not None:
             self._renewal = sealed.serve(self._config.sealing, self._names, registrar)
             self._renewal.start()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        shield.register(server, self._health, health.PATHS)
         await self._announce(NOT_SERVING)
         self.port = bind(server, self._config.listen, self._config.tls)
         await server.start()

@@ -1,0 +1,169 @@
+"""Methods that need no token: health and, where it is switched on, reflection. They are registered beside the pipeline.
+
+Whoever calls them is an unauthenticated caller and is counted as one while its request is read. gRPC receives a message
+whole before its size is known, up to twice `max_message_bytes`, so few requests are read at a time, and two at most of
+one network address. Calls that last (watchers of health, reflection) have places of their own, of which one address
+can have a part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Final, TypeVar
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc._cython import cygrpc
+
+from gateway.config import EdgeConfig
+from gateway.door import Entrance
+from gateway.flood import network
+from gateway.patience import Patience
+from gateway.routes import PUBLIC_ROUTES
+from meshgate import errors
+from meshgate.runtime import channel, compression, guard
+from meshgate.runtime.health import MAX_REQUEST_BYTES
+from meshgate.runtime.places import Places
+from meshgate.runtime.status import TOO_LARGE
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+_READ_SECONDS: Final = 5.0
+"""How long a request may take to arrive, its turn included. It is a few bytes, sent together with the headers."""
+_READERS: Final = 8
+_READERS_EACH: Final = 2
+_WAITING_EACH: Final = 100
+"""Requests of one address that wait for their turn to be read."""
+_GONE: Final = (grpc.aio.UsageError, cygrpc.ExecuteBatchError)
+"""What writing and aborting raise where the caller has left."""
+
+
+class OpenMethods:
+    """Reads requests of unauthenticated callers, and stands around the handlers of their methods."""
+
+    def __init__(self, config: EdgeConfig, entrance: Entrance) -> None:
+        self.watchers = Places(config.max_watchers, config.max_watchers_per_address)
+        """Those who hold a call for long."""
+        self._entrance = entrance
+        self._turns = Turns(_READERS, _READERS_EACH, _WAITING_EACH)
+        self._first = Patience(min(_READ_SECONDS, config.first_message_seconds))
+        self._readers = Patience(config.slow_reader_seconds)
+
+    def stop(self) -> None:
+        """Leaves no timer behind."""
+        self._first.stop()
+        self._readers.stop()
+
+    async def read(self, context: Any) -> Any:
+        """One message, or channel.EOF. Raises MeshError where the caller is one too many, or too slow."""
+        with self._entrance.visit():
+            try:
+                message = await self._first.wait(self._read(context))
+            except TimeoutError:
+                raise errors.DeadlineExceeded("the caller sent no message in time", reason="SILENT_WRITER") from None
+        return message
+
+    def around(self, method: str, handler: Any) -> Any:
+        """The handler that is registered for `method`: as it is for those of the pipeline."""
+        if method in PUBLIC_ROUTES:
+            return handler
+        if not handler.response_streaming:
+            return grpc.stream_unary_rpc_method_handler(_ending(handler.stream_unary))
+        if handler.request_deserializer is None:
+            return grpc.stream_stream_rpc_method_handler(_ending(handler.stream_stream))
+        return grpc.stream_stream_rpc_method_handler(_ending(self._conversation(handler)))
+
+    async def _read(self, context: Any) -> Any:
+        async with self._turns.turn(network(context.peer())):
+            return await context.read()
+
+    def _conversation(self, handler: Any) -> Callable[[Any, Any], Awaitable[None]]:
+        """A generated handler whose both sides stream, as bytes: reflection."""
+
+        async def call(_: Any, context: Any) -> None:
+            with self.watchers.place(network(context.peer())):
+                async with aclosing(self._requests(handler, context)) as requests:
+                    async for reply in handler.stream_stream(requests, context):
+                        await self._write(context, handler.response_serializer(reply))
+
+        return call
+
+    async def _requests(self, handler: Any, context: Any) -> AsyncGenerator[Any, None]:
+        while (message := await self.read(context)) is not channel.EOF:
+            if len(message) > MAX_REQUEST_BYTES:
+                raise errors.InvalidArgument(
+                    f"the message is too large: at most {MAX_REQUEST_BYTES} bytes", reason=TOO_LARGE
+                )
+            yield _parsed(handler, message)
+
+    async def _write(self, context: Any, reply: bytes) -> None:
+        try:
+            await self._readers.wait(context.write(reply))
+        except TimeoutError:
+            raise errors.DeadlineExceeded("the caller read too slowly", reason="SLOW_READER") from None
+
+
+class Turns:
+    """Whose request is read: a few at a time, fewer of one address, first come first served. For one event loop."""
+
+    def __init__(self, most: int, most_each: int, waiting_each: int) -> None:
+        self._most = asyncio.Semaphore(most)
+        self._most_each = most_each
+        self._waiting_each = waiting_each
+        self._asked: Counter[str] = Counter()
+        self._each: dict[str, asyncio.Semaphore] = {}
+
+    @asynccontextmanager
+    async def turn(self, address: str) -> AsyncIterator[None]:
+        """Waits for a turn. Raises LimitExceeded (OVERLOADED) where too many of the address wait already."""
+        if self._asked[address] >= self._most_each + self._waiting_each:
+            raise errors.LimitExceeded("too many such calls at once", reason="OVERLOADED", retry_after=1.0)
+        self._asked[address] += 1
+        try:
+            async with self._each.setdefault(address, asyncio.Semaphore(self._most_each)), self._most:
+                yield
+        finally:
+            self._leave(address)
+
+    def _leave(self, address: str) -> None:
+        self._asked[address] -= 1
+        if not self._asked[address]:
+            del self._asked[address], self._each[address]
+
+
+def _parsed(handler: Any, message: bytes) -> Any:
+    try:
+        return handler.request_deserializer(message)
+    except DecodeError:
+        raise compression.unreadable(message) from None
+
+
+def _ending(serve: Callable[[Any, Any], Awaitable[_T]]) -> Callable[[Any, Any], Awaitable[_T]]:
+    """The same, with a status for each error. Nothing that a caller does is logged."""
+
+    async def call(requests: Any, context: Any) -> _T:
+        try:
+            return await _answered(serve, requests, context)
+        except _GONE:
+            raise asyncio.CancelledError from None
+
+    return call
+
+
+async def _answered(serve: Callable[[Any, Any], Awaitable[_T]], requests: Any, context: Any) -> _T:
+    try:
+        return await serve(requests, context)
+    except errors.MeshError as error:
+        await guard.abort(context, error, uuid.uuid4().hex)
+    except (*_GONE, grpc.aio.AbortError):
+        raise
+    except Exception:  # the border: whatever else is our fault, and its text stays here
+        request_id = uuid.uuid4().hex
+        _log.exception("call failed", extra={"request_id": request_id})
+        await guard.abort(context, errors.Internal("internal error"), request_id)
