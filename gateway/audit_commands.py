@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from itertools import islice
 from pathlib import Path
@@ -22,6 +21,7 @@ from gateway.audit.verify import verify_all
 from gateway.audit.witness import kept as kept_among
 from gateway.moments import moment
 from gateway.routes import PUBLIC_ROUTES
+from meshgate.cli import output
 from meshgate.runtime import config
 
 _POLL_SECONDS: Final = 0.5
@@ -65,7 +65,7 @@ def verify(
     except (OSError, ValueError) as error:
         raise _failure(f"not verified: {error}") from error
     if as_json:
-        typer.echo(json.dumps(screen.summary(reports)))
+        output.data(screen.summary(reports))
     else:
         screen.show(reports)
     raise typer.Exit(1 if any(report.broken for report in reports) else 0)
@@ -144,7 +144,7 @@ def match(
         same = matching.matches(keys or config.home() / "keys", found, "reply" if reply else "request", contents)
     except (OSError, ValueError, json_format.ParseError) as error:
         raise _failure(f"not matched: {error}") from error
-    typer.echo("the same" if same else "not the same")
+    output.text("the same" if same else "not the same")
     raise typer.Exit(0 if same else 1)
 
 
@@ -181,5 +181,5 @@ def _directory(given: Path | None) -> Path:
 
 
 def _failure(message: str) -> typer.Exit:
-    typer.echo(message, err=True)
+    output.error(message)
     return typer.Exit(_USAGE_ERROR)

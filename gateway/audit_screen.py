@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
 
-import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
 
 from gateway.audit.verify import Report
+from meshgate.cli import output
 
 _COLUMNS: Final = ("event", "who", "method", "model", "outcome", "tokens")
 _ROWS: Final = 1000
@@ -24,11 +21,11 @@ def records(found: Iterable[dict[str, Any]], as_json: bool) -> None:
     """Prints records as they come."""
     if as_json:
         for record in found:
-            typer.echo(json.dumps(record))
+            output.data(record)
         return
     rest = iter(found)
     while rows := list(islice(rest, _ROWS)):
-        Console().print(_table(rows))
+        output.console().print(_table(rows))
 
 
 def summary(reports: Sequence[Report]) -> dict[str, Any]:
@@ -75,7 +72,7 @@ def _first_bad(report: Report) -> dict[str, Any] | None:
 def _show(report: Report) -> None:
     table = Table(show_header=False, box=None)
     for name, value in (
-        ("writer", escape(report.writer)),
+        ("writer", report.writer),
         ("records", f"{report.records:,}"),
         ("segments", f"{report.segments:,}"),
         ("checkpoints", f"{report.checkpoints:,}"),
@@ -84,15 +81,14 @@ def _show(report: Report) -> None:
         ("unfinished last line", f"{report.unfinished_bytes:,} bytes" if report.unfinished_bytes else ""),
     ):
         if value:
-            table.add_row(name, value)
-    console = Console()
-    console.print(table)
+            table.add_row(name, output.cell(value))
+    output.console().print(table)
     if report.broken:
-        console.print(f"[bold red]broken[/] at {escape(str(report.broken))}")
+        output.styled(("broken", "bold red"), f" at {report.broken}")
     else:
-        console.print("[bold green]intact[/]")
+        output.styled(("intact", "bold green"))
         if not report.promised and report.uncovered:
-            console.print("[yellow]its last checkpoint is of the old kind: nothing tells how many followed it[/]")
+            output.styled(("its last checkpoint is of the old kind: nothing tells how many followed it", "yellow"))
 
 
 def _table(rows: Iterable[dict[str, Any]]) -> Table:
@@ -103,13 +99,8 @@ def _table(rows: Iterable[dict[str, Any]]) -> Table:
         method = str(record.get("target") or record.get("method", "")).rpartition("/")[2]
         outcome = str(record.get("reason") or record.get("status", ""))
         cells = (_time(record), str(record.get("event", "")), who, method, str(record.get("model", "")), outcome)
-        table.add_row(*map(_shown, cells), str(tokens or ""))
+        table.add_row(*map(output.cell, (*cells, tokens or "")))
     return table
-
-
-def _shown(cell: str) -> str:
-    """Text as it is: neither markup nor anything that a terminal would obey."""
-    return escape("".join(letter if letter.isprintable() else "\ufffd" for letter in cell))
 
 
 def _time(record: dict[str, Any]) -> str:

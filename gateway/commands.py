@@ -9,6 +9,7 @@ import typer
 from gateway import issuer
 from gateway.audit_commands import audit
 from gateway.moments import seconds
+from meshgate.cli import output
 from meshgate.runtime import config
 
 __all__ = ["audit", "seconds", "token"]
@@ -29,9 +30,9 @@ def token(
     try:
         minted = issuer.mint(config.home(), tenant=tenant, subject=subject, scopes=scopes, ttl=seconds(ttl))
     except (OSError, ValueError, config.ConfigError) as error:
-        typer.echo(f"no token: {_said(error)}", err=True)
+        output.error(f"no token: {_said(error)}")
         raise typer.Exit(_USAGE_ERROR) from error
-    typer.echo(minted)
+    output.text(minted)
 
 
 def _said(error: Exception) -> str:

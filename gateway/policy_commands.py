@@ -6,22 +6,20 @@ import meshgate.runtime.tls13  # noqa: F401 - before grpc
 
 # isort: split
 import asyncio
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from gateway import explanation, store
 from gateway.authentication import Authenticator, Findings, revocations_of, thumbprint
 from gateway.authorisation import Policy
 from gateway.config import GatewayConfig
-from gateway.explanation import Explanation, Question, Step
+from gateway.explanation import Applied, Explanation, Question
 from gateway.revoke_commands import restore, revoke
+from meshgate.cli import output
 from meshgate.runtime import config as configs
 from meshgate.supervisor.layout import default_configs
 
@@ -61,11 +59,11 @@ def explain(
         loaded = configs.load(config or default_configs() / "gateway.toml", GatewayConfig)
         findings = asyncio.run(_examined(loaded, _token(token), _thumbprint(certificate)))
     except (OSError, ValueError, configs.ConfigError) as error:
-        typer.echo(f"not explained: {_said(error)}", err=True)
+        output.error(f"not explained: {_said(error)}")
         raise typer.Exit(_USAGE_ERROR) from None
     made = explanation.explain(question, findings, Policy(loaded.policy), loaded.limits)
     if as_json:
-        typer.echo(json.dumps(explanation.as_json(made)))
+        output.data(explanation.as_json(made))
     else:
         _show(made)
     raise typer.Exit(0 if made.allowed else _DENIED)
@@ -104,24 +102,18 @@ def _said(error: Exception) -> str:
 
 
 def _show(made: Explanation) -> None:
-    console = Console()
     steps = Table("step", "", "reason", "", box=None)
     for step in made.steps:
-        steps.add_row(step.name, _VERDICTS[step.passed], step.reason, _shown(step))
-    console.print(steps)
+        steps.add_row(step.name, _VERDICTS[step.passed], output.cell(step.reason), output.cell(step.detail))
+    output.show(steps)
     if made.limits:
-        console.print(_limits(made))
-    console.print("[bold green]allowed[/]" if made.allowed else f"[bold red]denied[/]: {made.reason}")
+        rows = [(each.limit, f"{each.value:,g}", _burst(each), each.subject) for each in made.limits]
+        output.table(("limit", "value", "burst", "of"), rows)
+    if made.allowed:
+        output.styled(("allowed", "bold green"))
+    else:
+        output.styled(("denied", "bold red"), f": {made.reason}")
 
 
-def _limits(made: Explanation) -> Table:
-    table = Table("limit", "value", "burst", "of", box=None)
-    for each in made.limits:
-        burst = "" if each.burst is None else f"{each.burst:,}"
-        table.add_row(escape(each.limit), f"{each.value:,g}", burst, escape(each.subject))
-    return table
-
-
-def _shown(step: Step) -> str:
-    """A detail as it is: neither markup nor anything that a terminal would obey."""
-    return escape("".join(letter if letter.isprintable() else "\ufffd" for letter in step.detail))
+def _burst(limit: Applied) -> str:
+    return "" if limit.burst is None else f"{limit.burst:,}"

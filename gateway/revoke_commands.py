@@ -16,6 +16,7 @@ from gateway import store
 from gateway.authentication import Revoked, revoking
 from gateway.config import GatewayConfig
 from gateway.moments import moment
+from meshgate.cli import output
 from meshgate.runtime import config as configs
 from meshgate.supervisor.layout import default_configs
 
@@ -104,7 +105,7 @@ async def _send(config: store.StoreConfig, entry: Revoked) -> None:
 
 
 def _refuse(what: str, error: Exception) -> None:
-    typer.echo(f"not {what}: {_said(error)}", err=True)
+    output.error(f"not {what}: {_said(error)}")
     raise typer.Exit(_USAGE_ERROR) from None
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from gateway.audit.sink import SinkFailed
+from meshgate import terminal
 
 _ATOMIC: Final = 4096
 """PIPE_BUF of Linux: a pipe that polls as writable has room for so much, and takes it whole."""
@@ -24,6 +25,7 @@ class StdoutSink:
         self._poll = select.poll()
         self._poll.register(self._descriptor, select.POLLOUT)
         self._torn = False
+        self._terminal = os.isatty(self._descriptor)
 
     def open(self) -> None:
         return
@@ -31,7 +33,7 @@ class StdoutSink:
     def write(self, records: Sequence[bytes]) -> None:
         """Whole lines, as far as they are shorter than a pipe takes whole. Raises SinkFailed and OSError."""
         deadline = time.monotonic() + self._timeout
-        for piece in _pieces(records):
+        for piece in _pieces([self._shown(record) for record in records]):
             self._put(b"\n" + piece if self._torn else piece, deadline)  # after a torn line, whole ones again
 
     def due(self) -> float | None:
@@ -42,6 +44,10 @@ class StdoutSink:
 
     def close(self) -> None:
         return
+
+    def _shown(self, record: bytes) -> bytes:
+        """The same bytes, but for a person's terminal the same JSON in letters that it does not obey."""
+        return terminal.json_escaped(record.decode()).encode() if self._terminal else record
 
     def _put(self, piece: bytes, deadline: float) -> None:
         view = memoryview(piece)

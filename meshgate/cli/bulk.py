@@ -163,11 +163,10 @@ class _Bar:
     """A progress bar on a terminal's standard error; elsewhere nothing."""
 
     def __init__(self, progress: Progress) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        console = Console(stderr=True)
+        console = output.console(stderr=True)
         columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Bar(*columns, console=console, disable=not console.is_terminal)
         self._task = self._bar.add_task("", total=progress.lines, completed=progress.done)

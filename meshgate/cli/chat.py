@@ -87,7 +87,7 @@ class Chat:
                 if self.as_json:
                     output.json(reply, line=True)
                 else:
-                    output.text("".join(delta.text for delta in reply.deltas), newline=False)
+                    output.text("".join(delta.text for delta in reply.deltas), newline=False, piece=True)
         finally:
             replies.cancel()  # of no effect once it has ended
         if not self.as_json:

@@ -109,10 +109,10 @@ def _requests(name: str, options: Any, texts: list[tuple[str, str]]) -> Iterator
 
 def _followed(replies: Any, *, quiet: bool) -> Any:
     """The report at the end, with a line on how far it is meanwhile."""
-    from rich.console import Console
-
     report: Any = None
-    with Console(stderr=True, quiet=quiet).status("sending") as status:
+    console = output.console(stderr=True)
+    console.quiet = quiet
+    with console.status("sending") as status:
         for reply in replies:
             if reply.HasField("report"):
                 report = reply.report

@@ -110,7 +110,7 @@ def _print_stream(replies: Iterable[Any], count: int, as_json: bool) -> None:
             output.json(reply, line=True)
         return
     for piece in in_turn(replies, count):
-        output.text(piece, newline=False)
+        output.text(piece, newline=False, piece=True)
     output.text()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
@@ -10,7 +11,8 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
-from meshgate.cli import failures
+from meshgate import terminal
+from meshgate.cli import failures, output
 
 GROUP: Final = "meshgate.commands"
 _HELP: Final = {
@@ -43,6 +45,14 @@ class Absent(TyperCommand):
 class Commands(TyperGroup):
     """The root: its own commands, those of plug-ins, and one place where errors become a line."""
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        """The command line, read."""
+        try:
+            return super().make_context(*args, **extra)
+        except TyperException as error:
+            _disarm(error)
+            raise
+
     def list_commands(self, ctx: Any) -> list[str]:
         """Names, plug-ins last."""
         return [*super().list_commands(ctx), *sorted(_plugins())]
@@ -63,11 +73,20 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            if isinstance(error, _CONTROL) or os.environ.get("MESHGATE_DEBUG"):
+            if isinstance(error, _CONTROL):
+                _disarm(error)
                 raise
+            if os.environ.get("MESHGATE_DEBUG"):
+                output.note("".join(traceback.format_exception(error)))
             line, status = failures.explain(error, ctx.obj)
-            typer.echo(line, err=True)
+            output.error(line)
             raise typer.Exit(status) from None
+
+
+def _disarm(error: Exception) -> None:
+    """Escapes what a usage message quotes, such as the name of a file."""
+    if isinstance(error, TyperException):
+        error.message = terminal.escaped(error.message)
 
 
 def _plugins() -> dict[str, EntryPoint]:

@@ -35,7 +35,7 @@ class JsonFormatter(logging.Formatter):
         entry.update({key: value for key, value in vars(record).items() if key not in _STANDARD})
         if record.exc_info:
             entry["exception"] = _described(record.exc_info[1])
-        return json.dumps(entry, default=str)
+        return json.dumps(entry, default=str).replace("\x7f", "\\u007f")  # JSON need not escape it, a terminal obeys it
 
 
 def _described(error: BaseException | None) -> list[dict[str, Any]]:

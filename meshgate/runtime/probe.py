@@ -20,6 +20,7 @@ from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import ConfigDict
 
+from meshgate import terminal
 from meshgate.runtime import addresses, channel, config, tls
 
 _SECONDS: Final = 5.0
@@ -53,9 +54,9 @@ def main() -> int:
         section = config.load(flags.config, _Config).server
         said = _ask(addresses.reachable(flags.listen or section.listen), section.tls, flags.service)
     except (config.ConfigError, OSError) as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{terminal.line(str(error))}\n")
         return 2
-    sys.stdout.write(f"{said}\n")
+    sys.stdout.write(f"{terminal.line(said)}\n")
     return 0 if said == "SERVING" else 1
 
 

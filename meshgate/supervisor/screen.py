@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
+from meshgate import terminal
 from meshgate.supervisor.board import Board, State
 from meshgate.supervisor.layout import GATEWAY
 
@@ -88,12 +89,12 @@ class Screen:
 
     def ready(self, target: str) -> None:
         """All serve: what to do next."""
-        self.say(f"[bold green]ready[/] on {target}")
+        self.say(f"[bold green]ready[/] on {escape(terminal.line(target))}")
         self.say(escape(_NEXT.format(command=_command())))
 
     def starting(self, logs: Path) -> None:
         """Where to look when it takes long."""
-        self.say(f"starting; logs are in {escape(str(logs))}")
+        self.say(f"starting; logs are in {escape(terminal.line(str(logs)))}")
 
     def _table(self) -> Table:
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -120,4 +121,4 @@ def message(line: str) -> str:
     with contextlib.suppress(ValueError):
         found = json.loads(line)
         line = str(found.get("message", "")) if isinstance(found, dict) else line
-    return "".join(letter for letter in line if letter.isprintable())
+    return terminal.line(line)

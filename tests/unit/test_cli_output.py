@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meshgate import terminal
 from meshgate.cli import output
 from meshgate.cli.generate import in_turn
 from meshgate.v1 import generation_pb2 as pb
@@ -39,14 +40,13 @@ def test_nothing_is_lost_in_whatever_order_it_comes(pieces: list[tuple[int, str]
 
 @given(st.text())
 def test_no_control_character_reaches_a_terminal(text: str) -> None:
-    shown = output.printable(text)
-    assert len(shown) == len(text)
+    shown = terminal.escaped(text)
     assert not any((ord(each) < 32 and each not in "\n\t") or 127 <= ord(each) < 160 for each in shown)
 
 
 def test_what_people_write_is_left_alone() -> None:
     for text in ("你好，世界！", "👩\u200d👩\u200d👧", "नमस्ते\n\t", "é"):
-        assert output.printable(text) == text
+        assert terminal.escaped(text) == text
 
 
 def test_cells_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,7 +47,7 @@ def test_a_death_is_told_with_what_it_said_last(console: Console, board: Board) 
     Screen(console, board).died("generation", -9, 0.51, '{"message": "model.source: [no] such\\u001b[2J directory"}')
     assert lines(console) == [
         "generation died (signal SIGKILL), starting it again in 0.5 s",
-        "  model.source: [no] such[2J directory",
+        "  model.source: [no] such\\x1b[2J directory",
     ]
 
 
