@@ -7,13 +7,16 @@ PEERS := infinity llama_cpp mlserver transformers
 PROTOS := $(wildcard protos/meshgate/v1/*.proto)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: up test check proto lock bench bench-gateway bench-services clean install train-sentiment
+.PHONY: up test test-kinds check proto lock bench bench-gateway bench-services clean install train-sentiment
 
 up: $(VENV)/serving ## set everything up and serve until Ctrl-C
 	@$(BIN)/meshgate up $(ARGS)
 
 test: $(VENV)/developing ## set everything up and run every test
 	$(BIN)/pytest $(ARGS)
+
+test-kinds: $(VENV)/developing ## hold every kind of model against transformers
+	$(BIN)/pytest tests/kinds $(ARGS)
 
 check: $(VENV)/developing ## types, lint, imports, contract, fresh stubs
 	$(BIN)/ruff format --check .

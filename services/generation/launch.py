@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from meshgate.errors import MeshError
 from services.batching.pace import Pace
@@ -32,7 +31,8 @@ from services.generation.served import Life, Served
 from services.generation.stepper import Stepper
 from services.generation.tokenising import Tokenising
 from services.generation.vigil import Vigil
-from services.models import source
+from services.models import vocabulary
+from services.models.starting import starting
 
 _COUNTING = 64
 """How many CountTokens calls may be in hand beside the calls that generate."""
@@ -176,9 +176,10 @@ class Launch:
 def load(settings: ModelConfig, engine: EngineConfig, key: str) -> tuple[LoadedModel, PreTrainedTokenizerBase]:
     """A model that is warm, and its tokeniser. Raises ConfigError."""
     causal, where = model.load(settings, engine, key)
-    with source.reading(key, where):
-        tokenizer = _tokenizer(where)
-    causal.warm_up()
+    tokenizer: PreTrainedTokenizerBase = vocabulary.load(key, where)
+    vocabulary.check(tokenizer, causal.vocabulary_size, key, where)
+    with starting(key, f"{where}: the first steps of a {causal.module.config.model_type} model"):
+        causal.warm_up()
     return causal, tokenizer
 
 
@@ -188,8 +189,3 @@ def _grammars(tokens: TokenBytes, causal: LoadedModel, tokenizer: PreTrainedToke
         return found
 
     return Grammars(tokens, causal.end_tokens, encode) if causal.end_tokens else None
-
-
-def _tokenizer(where: Path) -> PreTrainedTokenizerBase:
-    made: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(where)
-    return made

@@ -24,7 +24,7 @@ from services.generation.loaded import LoadedModel
 from services.generation.memory import giving_back
 from services.generation.parallel import sharding
 from services.models import source
-from services.weights import opening, quality
+from services.weights import completeness, opening, quality
 from services.weights.opening import Weights, Where
 from services.weights.quality import Yardstick
 
@@ -161,7 +161,7 @@ def load(model: ModelConfig, engine: EngineConfig, key: str = "model") -> tuple[
 def _open(
     model: ModelConfig, engine: EngineConfig, key: str, where: Path, device: torch.device, context: int
 ) -> tuple[Any, Weights]:
-    load = _loader(AutoModelForCausalLM, where, model)
+    load = _loader(AutoModelForCausalLM, where, model, key)
     if engine.tensor_parallel > 1:
         return sharding.shard(load(), engine.tensor_parallel), Weights()
     yardstick = Yardstick(partial(_likeliest, where, context), quality.same, context)
@@ -182,15 +182,16 @@ def _seq2seq(config: PretrainedConfig, where: Path, model: ModelConfig, engine: 
     if model.adapters is not None:
         raise ConfigError(f"{key}.adapters: encoder-decoders have none")
     places = seq2seq.bounded(config, model.max_context, engine, key)
-    module = _loader(AutoModelForSeq2SeqLM, where, model)().to(device_of(model.device, key)).eval()
+    module = _loader(AutoModelForSeq2SeqLM, where, model, key)().to(device_of(model.device, key)).eval()
     return seq2seq.wrap(module, engine.max_batch, places, _threads(engine), key)
 
 
-def _loader(kind: Any, where: Path, model: ModelConfig) -> Callable[..., Any]:
-    """What makes the module, in main memory."""
-    dtype = pick_dtype(model.dtype, device_of(model.device))
+def _loader(kind: Any, where: Path, model: ModelConfig, key: str) -> Callable[..., Any]:
+    """What makes the module, whole, in main memory."""
+    dtype = pick_dtype(model.dtype, device_of(model.device, key))
     safe = None if model.allow_pickle else True
-    return partial(kind.from_pretrained, where, dtype=dtype, attn_implementation="sdpa", use_safetensors=safe)
+    load = partial(kind.from_pretrained, where, dtype=dtype, attn_implementation="sdpa", use_safetensors=safe)
+    return completeness.complete(load, key, where)
 
 
 def _threads(engine: EngineConfig) -> int:
