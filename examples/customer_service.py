@@ -2,18 +2,16 @@
 
     python examples/customer_service.py ["I was charged twice for one order"]
 
-With MESHGATE_TARGET, MESHGATE_CA and MESHGATE_TOKEN_FILE, as the CLI's. All three calls are sealed to the gateway.
+connection.py says where the gateway is. All three calls are sealed to the gateway.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 
+import connection
 import grpc
 
-from meshgate import client
 from meshgate.v1 import classification_pb2 as cls
 from meshgate.v1 import embedding_pb2 as emb
 from meshgate.v1 import generation_pb2 as gen
@@ -60,20 +58,13 @@ def answer(channel: grpc.Channel, said: str, fact: str) -> None:
         sys.stdout.flush()
 
 
-def main() -> int:
+def main(channel: grpc.Channel) -> None:
     said = " ".join(sys.argv[1:]) or "There are two charges for the same order on my card!"
-    target, token = os.environ.get("MESHGATE_TARGET", "127.0.0.1:8443"), Path(os.environ["MESHGATE_TOKEN_FILE"])
-    with client.connect(target, ca=os.environ["MESHGATE_CA"], token=token, sealed=True) as channel:
-        try:
-            question = entry(channel, said)
-            sys.stdout.write(f"intent: {intent(channel, said)}\nfaq: {question}\nanswer: ")
-            answer(channel, said, FAQ[question])
-        except grpc.RpcError as error:
-            sys.stderr.write(f"meshgate: {client.explain(error).message}\n")
-            return 1
+    question = entry(channel, said)
+    sys.stdout.write(f"intent: {intent(channel, said)}\nfaq: {question}\nanswer: ")
+    answer(channel, said, FAQ[question])
     sys.stdout.write("\n")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    connection.run(main, sealed=True)

@@ -2,18 +2,16 @@
 
     python examples/question_answering.py ["How long did the Apollo 11 crew stay on the Moon?"]
 
-With MESHGATE_TARGET, MESHGATE_CA and MESHGATE_TOKEN_FILE, as the CLI's. The answer names the passages it was made from.
+connection.py says where the gateway is. The answer names the passages it was made from.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 
+import connection
 import grpc
 
-from meshgate import client
 from meshgate.v1 import embedding_pb2 as emb
 from meshgate.v1 import generation_pb2 as gen
 from meshgate.v1.embedding_pb2_grpc import EmbeddingServiceStub
@@ -51,19 +49,12 @@ def answer(channel: grpc.Channel, question: str, names: list[str]) -> None:
         sys.stdout.flush()
 
 
-def main() -> int:
+def main(channel: grpc.Channel) -> None:
     question = " ".join(sys.argv[1:]) or "How long was the crew of Apollo 11 on the Moon?"
-    target, token = os.environ.get("MESHGATE_TARGET", "127.0.0.1:8443"), Path(os.environ["MESHGATE_TOKEN_FILE"])
-    with client.connect(target, ca=os.environ["MESHGATE_CA"], token=token) as channel:
-        try:
-            names = passages(channel, question)
-            answer(channel, question, names)
-        except grpc.RpcError as error:
-            sys.stderr.write(f"meshgate: {client.explain(error).message}\n")
-            return 1
+    names = passages(channel, question)
+    answer(channel, question, names)
     sys.stdout.write(f"\nfrom: {', '.join(names)}\n")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    connection.run(main)

@@ -1,6 +1,6 @@
 """Teaches the mesh eight kinds of support tickets from twenty sentences each, and sorts new tickets with it.
 
-    python examples/ticket_intents.py [TICKET ...]   (with MESHGATE_TARGET, MESHGATE_CA and MESHGATE_TOKEN_FILE)
+    python examples/ticket_intents.py [TICKET ...]
 
 The classifier is your tenant's own, is trained in seconds and served at once; run again, there is a new version of it.
 """
@@ -8,14 +8,13 @@ The classifier is your tenant's own, is trained in seconds and served at once; r
 from __future__ import annotations
 
 import csv
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import connection
 import grpc
 
-from meshgate import client
 from meshgate.v1 import classification_pb2 as pb
 from meshgate.v1 import classification_pb2_grpc
 
@@ -53,20 +52,11 @@ def classify(stub: classification_pb2_grpc.ClassificationServiceStub, texts: lis
         sys.stdout.write(f"{result.labels[0].label:12} {result.labels[0].score:.2f}  {text}\n")
 
 
-def main() -> int:
-    """0, or 1 for a call that failed."""
-    target = os.environ.get("MESHGATE_TARGET", "127.0.0.1:8443")
-    token = Path(os.environ["MESHGATE_TOKEN_FILE"])
-    with client.connect(target, ca=os.environ["MESHGATE_CA"], token=token) as channel:
-        stub = classification_pb2_grpc.ClassificationServiceStub(channel)
-        try:
-            train(stub)
-            classify(stub, sys.argv[1:] or NEW)
-        except grpc.RpcError as error:
-            sys.stderr.write(f"meshgate: {client.explain(error).message}\n")
-            return 1
-    return 0
+def main(channel: grpc.Channel) -> None:
+    stub = classification_pb2_grpc.ClassificationServiceStub(channel)
+    train(stub)
+    classify(stub, sys.argv[1:] or NEW)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    connection.run(main)

@@ -2,7 +2,8 @@
 //
 //   MESHGATE_TOKEN=$(meshgate token) node stream.js "Gravity is"
 //
-// MESHGATE_TARGET and MESHGATE_CA say where the gateway is and which CA to believe.
+// MESHGATE_TARGET and MESHGATE_CA say where the gateway is and which CA to believe, MESHGATE_TOKEN or MESHGATE_TOKEN_FILE
+// who calls: the same variables as the `meshgate` command has.
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -11,8 +12,27 @@ import loader from "@grpc/proto-loader";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const protos = join(here, "..", "..", "protos");
-const { MESHGATE_TARGET = "127.0.0.1:8443", MESHGATE_TOKEN = "" } = process.env;
-const ca = process.env.MESHGATE_CA ?? join(here, "..", "..", ".meshgate", "certs", "ca.pem");
+const { MESHGATE_TARGET = "127.0.0.1:8443", MESHGATE_TOKEN, MESHGATE_TOKEN_FILE, MESHGATE_HOME } = process.env;
+const ca = process.env.MESHGATE_CA ?? join(MESHGATE_HOME ?? join(here, "..", "..", ".meshgate"), "certs", "ca.pem");
+
+function fail(what) {
+  console.error(`meshgate: ${what}`);
+  process.exit(1);
+}
+
+function read(file) {
+  try {
+    return readFileSync(file);
+  } catch (error) {
+    fail(`${file}: can't be read (${error.code})`);
+  }
+}
+
+if (MESHGATE_TOKEN && MESHGATE_TOKEN_FILE) fail("MESHGATE_TOKEN and MESHGATE_TOKEN_FILE are both set: unset one of them");
+if (!MESHGATE_TOKEN && !MESHGATE_TOKEN_FILE) {
+  fail("no token: set MESHGATE_TOKEN, or MESHGATE_TOKEN_FILE to the file that holds one");
+}
+const bearer = MESHGATE_TOKEN ?? read(MESHGATE_TOKEN_FILE).toString("ascii").trim();
 
 const definition = loader.loadSync("meshgate/v1/generation.proto", {
   includeDirs: [protos],
@@ -22,10 +42,10 @@ const definition = loader.loadSync("meshgate/v1/generation.proto", {
 });
 const { GenerationService } = grpc.loadPackageDefinition(definition).meshgate.v1;
 
-const tls = grpc.credentials.createSsl(readFileSync(ca));
+const tls = grpc.credentials.createSsl(read(ca));
 const token = grpc.credentials.createFromMetadataGenerator((_, done) => {
   const metadata = new grpc.Metadata();
-  metadata.set("authorization", `Bearer ${MESHGATE_TOKEN}`);
+  metadata.set("authorization", `Bearer ${bearer}`);
   done(null, metadata);
 });
 // A gateway on this machine is reached without the proxy that the environment may name.

@@ -1,6 +1,7 @@
 // The connection to the gateway, from its environment: where it is, whom to believe, and whose key to seal to.
 //
-// MESHGATE_TARGET and MESHGATE_CA say where the gateway is and which CA to believe, MESHGATE_PIN whose key alone.
+// MESHGATE_TARGET and MESHGATE_CA say where the gateway is and which CA to believe, MESHGATE_TOKEN or MESHGATE_TOKEN_FILE
+// who calls: the same variables as the `meshgate` command has. MESHGATE_PIN says whose key alone may be sealed to.
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -10,8 +11,8 @@ import protobuf from "protobufjs";
 import { fingerprint, seal, type PublicKey, type SealedRequest } from "./sealing.js";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..", "..", "..");
-const { MESHGATE_TARGET = "localhost:8443", MESHGATE_TOKEN = "", MESHGATE_PIN } = process.env;
-const ca = process.env.MESHGATE_CA ?? join(root, ".meshgate", "certs", "ca.pem");
+const { MESHGATE_TARGET = "127.0.0.1:8443", MESHGATE_HOME, MESHGATE_PIN } = process.env;
+const ca = process.env.MESHGATE_CA ?? join(MESHGATE_HOME ?? join(root, ".meshgate"), "certs", "ca.pem");
 const files = ["meshgate/v1/sealed.proto", "meshgate/v1/generation.proto"];
 
 const SERVICE = "meshgate.v1.GenerationService";
@@ -29,11 +30,12 @@ types.loadSync(files);
 
 const definition = loader.loadSync(files, { includeDirs: [join(root, "protos")], defaults: true, longs: Number });
 const contract: any = grpc.loadPackageDefinition(definition);
-const tls = grpc.credentials.createSsl(readFileSync(ca));
+const token = bearer();
+const tls = grpc.credentials.createSsl(read(ca));
 // A gateway on this machine is reached without the proxy that the environment may name.
 const direct = /^(localhost|127\.|\[::1\])/.test(MESHGATE_TARGET) ? { "grpc.enable_http_proxy": 0 } : {};
 const metadata = new grpc.Metadata();
-metadata.set("authorization", `Bearer ${MESHGATE_TOKEN}`);
+metadata.set("authorization", `Bearer ${token}`);
 
 /** Seals a request of a method of GenerationService to "gateway" or "service". Says to which suite's key. */
 export async function sealed(
@@ -41,7 +43,7 @@ export async function sealed(
 ): Promise<SealedRequest & { readonly suite: number }> {
   const recipient = to === "service" ? 2 : 1;
   const key = await chooseKey(recipient);
-  const claims = JSON.parse(Buffer.from(MESHGATE_TOKEN.split(".")[1] ?? "", "base64url").toString());
+  const claims = JSON.parse(Buffer.from(token.split(".")[1] ?? "", "base64url").toString());
   const header = { method: `/${SERVICE}/${method}`, tenant: claims.tenant, subject: claims.sub, recipient };
   return { ...(await seal(types, key, header, message)), suite: key.suite };
 }
@@ -101,4 +103,28 @@ function options(): grpc.CallOptions {
 
 function explained(error: grpc.ServiceError): Error {
   return grpc.status[error.code] === undefined ? error : new Error(`${grpc.status[error.code]}: ${error.details}`);
+}
+
+/** The token that the environment names. */
+function bearer(): string {
+  const { MESHGATE_TOKEN, MESHGATE_TOKEN_FILE } = process.env;
+  if (MESHGATE_TOKEN && MESHGATE_TOKEN_FILE) {
+    return fail("MESHGATE_TOKEN and MESHGATE_TOKEN_FILE are both set: unset one of them");
+  }
+  if (MESHGATE_TOKEN) return MESHGATE_TOKEN;
+  if (MESHGATE_TOKEN_FILE) return read(MESHGATE_TOKEN_FILE).toString("ascii").trim();
+  return fail("no token: set MESHGATE_TOKEN, or MESHGATE_TOKEN_FILE to the file that holds one");
+}
+
+function read(file: string): Buffer {
+  try {
+    return readFileSync(file);
+  } catch (error) {
+    return fail(`${file}: can't be read (${(error as NodeJS.ErrnoException).code})`);
+  }
+}
+
+function fail(what: string): never {
+  console.error(`meshgate: ${what}`);
+  process.exit(1);
 }

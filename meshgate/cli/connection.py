@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     import grpc
 
-_PEM: Final = b"-----BEGIN CERTIFICATE-----"
 TOKEN_SOURCES: Final = "meshgate.token_sources"  # noqa: S105 - a name, not a secret
 """Entry points that make a token from a state directory: the development issuer, where the gateway is installed."""
 
@@ -33,27 +32,29 @@ class Connection:
         """
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before it is imported: what went wrong, we say ourselves
         from meshgate import client
+        from meshgate.cli import unreachable
 
-        return client.connect(self.target, ca=self._ca(), token=self._token(), sealed=sealed)
+        return client.connect(unreachable.check(self.target), ca=self._ca(), token=self._token(), sealed=sealed)
 
     def _ca(self) -> bytes:
+        from meshgate.client import environment
         from meshgate.runtime import config
 
         path = self.ca or config.home() / "certs" / "ca.pem"
         if not path.is_file():
             raise config.ConfigError(f"{path}: no such CA; is `make up` running, or is MESHGATE_HOME another?")
-        found = path.read_bytes()
-        if _PEM not in found:
-            raise config.ConfigError(f"{path}: no certificate in it, PEM is required")
-        return found
+        return environment.ca_file(path).read_bytes()
 
     def _token(self) -> str | Path | Callable[[], str]:
-        if self.token:
-            return self.token
-        if self.token_file is not None:
-            self.token_file.read_bytes()  # says now, and by name, if it can't be read
-            return self.token_file
-        return _development_token()
+        from meshgate.client import environment
+
+        environment.refuse_empty({name: value for name, value in os.environ.items() if self._counts(name)})
+        return self.token or environment.token_file(self.token_file) or _development_token()
+
+    def _counts(self, name: str) -> bool:
+        """Whether a variable says anything: a flag goes before what names the token in the environment."""
+        given = {"MESHGATE_TOKEN": self.token, "MESHGATE_TOKEN_FILE": self.token_file}
+        return name not in given or given[name] is not None or not any(given.values())
 
 
 def _development_token() -> Callable[[], str]:

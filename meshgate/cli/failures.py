@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, Final
 
-from meshgate.errors import InvalidArgument, LimitExceeded, MeshError, Unavailable
+from meshgate.errors import DeadlineExceeded, InvalidArgument, LimitExceeded, MeshError, Unavailable
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -74,11 +74,12 @@ def _message(error: MeshError, connection: Any) -> str:
         return "; ".join(f"{each.field}: {each.description}" for each in error.violations)
     if isinstance(error, Unavailable) and not error.request_id:
         return _unreachable(error.message, connection)
+    if isinstance(error, DeadlineExceeded) and not error.request_id and connection is not None:
+        return f"{connection.target} did not answer within {connection.deadline:g} s; --deadline allows more"
     return error.message
 
 
 def _unreachable(said: str, connection: Any) -> str:
-    where = connection.target if connection else "the gateway"
-    if "CERTIFICATE_VERIFY_FAILED" in said:
-        return f"{where} has no certificate of the CA that --ca names for it"
-    return f"{where} can't be reached; is `make up` running?"
+    from meshgate.cli import unreachable  # which needs this module
+
+    return unreachable.sentence(said, connection.target if connection else "the gateway")

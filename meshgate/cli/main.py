@@ -11,6 +11,7 @@ import typer
 from meshgate.cli import chat, classify, encode, generate, serve
 from meshgate.cli.classifier import classifier
 from meshgate.cli.connection import Connection
+from meshgate.cli.failures import UsageError
 from meshgate.cli.plugins import Commands
 
 app = typer.Typer(
@@ -31,7 +32,9 @@ def root(
     token: Annotated[
         str | None, typer.Option(envvar="MESHGATE_TOKEN", help="Better in the environment.", show_default=False)
     ] = None,
-    token_file: Annotated[Path | None, typer.Option(help="A file with the token.", show_default=False)] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(envvar="MESHGATE_TOKEN_FILE", help="A file with the token.", show_default=False)
+    ] = None,
     home: Annotated[
         Path | None,
         typer.Option(
@@ -43,7 +46,22 @@ def root(
     """Flags of every command that calls the gateway."""
     if home is not None:
         os.environ["MESHGATE_HOME"] = str(home)  # which every part reads, and processes that a command starts
-    ctx.obj = Connection(target, ca, token, token_file, deadline)
+    ctx.obj = Connection(target, ca, *_chosen(ctx, token, token_file), deadline)
+
+
+def _chosen(ctx: typer.Context, token: str | None, file: Path | None) -> tuple[str | None, Path | None]:
+    """The token or its file; a flag goes before the environment. Raises UsageError for both flags, or an empty one."""
+    if (token is not None and not token.strip()) or (file is not None and file == Path()):
+        raise UsageError("--token and --token-file: it is empty; leave it out, or give it a value")
+    flags = [name for name in ("token", "token_file") if _is_flag(ctx, name)]
+    if len(flags) == 2:
+        raise UsageError("--token and --token-file: one of them is enough")
+    return (None if flags == ["token_file"] else token, None if flags == ["token"] else file)
+
+
+def _is_flag(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 for command in (

@@ -10,6 +10,8 @@
         except grpc.RpcError as error:
             print(client.explain(error).reason)
 
+`connect(**settings())` reads MESHGATE_TARGET, MESHGATE_CA, and MESHGATE_TOKEN or MESHGATE_TOKEN_FILE, as the command
+does.
 `connect_aio` (or `client.aio.connect`) is the same for asyncio. The token, the seals and the retries are the channel's
 business: the user changes the channel, not the calls.
 """
@@ -17,6 +19,7 @@ business: the user changes the channel, not the calls.
 from meshgate.client import aio
 from meshgate.client.aio import connect as connect_aio
 from meshgate.client.blocking import connect
+from meshgate.client.environment import settings
 from meshgate.client.failure import CallFailed, explain
 
-__all__ = ["CallFailed", "aio", "connect", "connect_aio", "explain"]
+__all__ = ["CallFailed", "aio", "connect", "connect_aio", "explain", "settings"]

@@ -24,6 +24,7 @@ from meshgate import errors, stamp
 _SPARE_SECONDS: Final = 60.0
 _SPARE_SHARE: Final = 0.1
 _FETCH_SECONDS: Final = 30.0
+_UNREADABLE: Final = "the token is not readable: expected three base64url parts"
 _TOKEN: Final = re.compile(r"[!-~]{1,8192}", re.ASCII)
 
 TokenOrigin: TypeAlias = str | os.PathLike[str] | Callable[[], str]
@@ -47,7 +48,7 @@ def parse(value: str, now: float) -> Token:
     """Reads a token obtained at `now`. One that is not a JWT has no claims. Raises Unauthenticated for what is none."""
     value = value.strip()
     if _TOKEN.fullmatch(value) is None:
-        raise errors.Unauthenticated("what should be a token is none", reason="TOKEN_UNREADABLE")
+        raise errors.Unauthenticated(_UNREADABLE, reason="TOKEN_UNREADABLE")
     claims = _claims(value)
     expires_at = _number(claims.get("exp"))
     spare = 0.0 if expires_at is None else min(_SPARE_SECONDS, _SPARE_SHARE * max(0.0, expires_at - now))

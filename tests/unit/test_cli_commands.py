@@ -100,7 +100,7 @@ def test_a_token_that_is_none(certified: Path, flag: str) -> None:
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
     assert "not a token" not in result.stderr
-    assert "TOKEN_UNREADABLE" in result.stderr or "nowhere: No such file" in result.stderr
+    assert "TOKEN_UNREADABLE" in result.stderr or "nowhere: the token can't be read: No such file" in result.stderr
 
 
 def test_certificates_are_made_once(home: Path) -> None:
