@@ -106,7 +106,11 @@ def _rate() -> dict[str, Any]:
 
 
 def _cluster(home: Path, backend: int) -> dict[str, Any]:
-    context = {**_tls("UpstreamTlsContext"), "sni": "localhost", "common_tls_context": _identity(home, believes=True)}
+    context = {
+        **_tls("UpstreamTlsContext"),
+        "sni": "embedding.meshgate",
+        "common_tls_context": _identity(home, believes=True),
+    }
     http2 = {
         "@type": f"{_TYPES}.upstreams.http.v3.HttpProtocolOptions",
         "explicit_http_config": {"http2_protocol_options": {}},

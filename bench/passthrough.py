@@ -56,7 +56,7 @@ async def main() -> int:
     mesh = tls.TlsConfig(certificate=certs / "gateway.pem", key=certs / "gateway-key.pem", ca=certs / "ca.pem")
     edge = mesh.model_copy(update={"require_client_certificate": False})
     made = grpc.aio.server(options=server.server_options(channel.MAX_MESSAGE_BYTES))
-    backend = channel.open_channel(flags.target, tls.channel_credentials(mesh))
+    backend = channel.open_channel(flags.target, tls.channel_credentials(mesh), part="embedding")
     made.add_generic_rpc_handlers((PassThrough(backend),))
     server.bind(made, flags.listen, edge)
     await made.start()

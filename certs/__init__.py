@@ -5,7 +5,7 @@ Not for production: the CA's key lies next to what it signs. certs/README.md say
 
 from __future__ import annotations
 
-from certs.authority import NAMES, TRUST_DOMAIN, ensure
+from certs.authority import LOCAL, NAMES, TRUST_DOMAIN, ensure
 from certs.files import state_directory
 
-__all__ = ["NAMES", "TRUST_DOMAIN", "ensure", "state_directory"]
+__all__ = ["LOCAL", "NAMES", "TRUST_DOMAIN", "ensure", "state_directory"]

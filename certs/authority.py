@@ -1,5 +1,8 @@
 """Certificates as X.509-SVIDs (SPIFFE): one URI SAN names the workload, ECDSA P-256, a week of life.
 
+No two leaves have a name in common: a part that holds its own can't stand in for another. So only the gateway's, which
+callers of this machine reach, names this machine.
+
 The keys are ECDSA because Meshgate's servers admit TLS 1.3 by admitting no key that is not.
 """
 
@@ -7,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +25,13 @@ from certs import files
 
 TRUST_DOMAIN: Final = "meshgate.local"
 NAMES: Final = ("gateway", "generation", "embedding", "classification")
+LOCAL: Final = ("gateway",)
+"""Parts whose leaf names this machine too: localhost and its addresses."""
 
+MESH: Final = "meshgate"
+"""The domain of the parts' host names: generation.meshgate. A gateway expects them of its services."""
+_THIS_MACHINE: Final = ("localhost",)
+_LOOPBACK: Final = ("127.0.0.1", "::1")
 _LEAF_LIFE: Final = timedelta(days=7)
 _CA_LIFE: Final = timedelta(days=3650)
 _BACKDATED: Final = timedelta(minutes=5)
@@ -43,15 +52,16 @@ def ensure(
     home: Path,
     names: Iterable[str] = NAMES,
     *,
+    local: Collection[str] = LOCAL,
     life: timedelta = _LEAF_LIFE,
     renew: bool = False,
     now: datetime | None = None,
 ) -> list[str]:
     """Makes what is missing under `home`/certs: the CA, and for each name `<name>.pem` and `<name>-key.pem` (0600).
 
-    A leaf is kept while more than a third of its life is left, it is of this CA and it names the workload, unless
-    `renew`. Returns the names of the leaves made. Raises ValueError for a name that a SPIFFE ID can't have or that the
-    CA's own files have, and OSError.
+    A leaf is kept while more than a third of its life is left, it is of this CA and has the names that it should have
+    and no others, unless `renew`. Those in `local` also name this machine. Returns the names of the leaves made. Raises
+    ValueError for a name that a SPIFFE ID can't have or that the CA's own files have, and OSError.
     """
     moment = now or datetime.now(UTC)
     wanted = [_checked(name) for name in names]
@@ -59,9 +69,10 @@ def ensure(
     files.state_directory(home)
     with files.private_directory(folder):
         authority = _load_authority(folder, moment) or _make_authority(folder, moment)
-        made = [name for name in wanted if renew or not _fresh(folder, name, authority, moment)]
+        names = {name: _alternative_names(name, local=name in local) for name in wanted}
+        made = [name for name in wanted if renew or not _fresh(folder, name, names[name], authority, moment)]
         for name in made:
-            _make_leaf(folder, name, authority, moment, life)
+            _make_leaf(folder, name, names[name], authority, moment, life)
     return made
 
 
@@ -99,7 +110,7 @@ def _make_authority(folder: Path, now: datetime) -> Authority:
     return Authority(certificate, key)
 
 
-def _fresh(folder: Path, name: str, authority: Authority, now: datetime) -> bool:
+def _fresh(folder: Path, name: str, names: x509.SubjectAlternativeName, authority: Authority, now: datetime) -> bool:
     try:
         certificate = x509.load_pem_x509_certificate((folder / f"{name}.pem").read_bytes())
         key = serialization.load_pem_private_key((folder / f"{name}-key.pem").read_bytes(), None)
@@ -107,20 +118,22 @@ def _fresh(folder: Path, name: str, authority: Authority, now: datetime) -> bool
     except Exception:  # whatever is wrong with it, it is made anew
         return False
     life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
-    if not _names(certificate, name):
+    if not _has(certificate, names):
         return False
     return key.public_key() == certificate.public_key() and certificate.not_valid_after_utc - now > life / 3
 
 
-def _names(certificate: x509.Certificate, name: str) -> bool:
+def _has(certificate: x509.Certificate, names: x509.SubjectAlternativeName) -> bool:
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return False
-    return found.get_values_for_type(x509.UniformResourceIdentifier) == [_spiffe_id(name)]
+    return found == names
 
 
-def _make_leaf(folder: Path, name: str, authority: Authority, now: datetime, life: timedelta) -> None:
+def _make_leaf(
+    folder: Path, name: str, names: x509.SubjectAlternativeName, authority: Authority, now: datetime, life: timedelta
+) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     life = min(life, authority.certificate.not_valid_after_utc - now)  # nothing outlives what signs it
@@ -132,7 +145,7 @@ def _make_leaf(folder: Path, name: str, authority: Authority, now: datetime, lif
         .add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
         )
-        .add_extension(_alternative_names(name), critical=False)
+        .add_extension(names, critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key), critical=False)
         .sign(authority.key, hashes.SHA256())
@@ -146,14 +159,14 @@ def _spiffe_id(name: str) -> str:
     return f"spiffe://{TRUST_DOMAIN}/{name}"
 
 
-def _alternative_names(name: str) -> x509.SubjectAlternativeName:
-    hosts = ["localhost", *([name.lower()] if _DNS_LABEL.fullmatch(name.lower()) else [])]
+def _alternative_names(name: str, *, local: bool) -> x509.SubjectAlternativeName:
+    """The names of a leaf, its host name in the mesh first. What is no DNS label, capitals among them, has no host."""
+    hosts = [f"{name}.{MESH}", name] if _DNS_LABEL.fullmatch(name) and name not in _THIS_MACHINE else []
     return x509.SubjectAlternativeName(
         [
             x509.UniformResourceIdentifier(_spiffe_id(name)),
-            *map(x509.DNSName, hosts),
-            x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-            x509.IPAddress(ipaddress.ip_address("::1")),
+            *map(x509.DNSName, [*hosts, *(_THIS_MACHINE if local else ())]),
+            *(x509.IPAddress(ipaddress.ip_address(address)) for address in (_LOOPBACK if local else ())),
         ]
     )
 

@@ -6,10 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import grpc
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from gateway.call import Call
 from gateway.passage import Passage
@@ -43,15 +43,10 @@ class BackendConfig(BalancingConfig):
     target: str = Field(min_length=1, max_length=4096)
     """A gRPC name: host:port, dns:///name:port (every address is a replica), ipv4:a:port,b:port, or unix:path."""
     server_name: str | None = Field(None, min_length=1, max_length=255)
-    """What each replica's certificate must name; without it, the host of the target. A list of addresses needs it."""
+    """The host name that each replica's certificate must have, and no other part's. Default: the service's own,
+    `generation.meshgate` and so on."""
     longest_call_seconds: float = Field(600.0, gt=0, le=86_400)
     """The deadline of calls whose caller set none."""
-
-    @model_validator(mode="after")
-    def _named(self) -> Self:
-        if "," in self.target and self.server_name is None:
-            raise ValueError("server_name: a target of several addresses needs the name in their certificates")
-        return self
 
 
 class Backend:
@@ -60,9 +55,10 @@ class Backend:
     def __init__(self, name: str, config: BackendConfig, credentials: tls.TlsConfig | None) -> None:
         """`credentials` None is in the clear: tests only."""
         self.name = name
+        self.server_name = config.server_name or channel.server_name(name)
         self._config = config
         self._options = channel.mesh_options(
-            service_config=service_config(config, SERVICES[name], _REPEATABLE[name]), server_name=config.server_name
+            service_config=service_config(config, SERVICES[name], _REPEATABLE[name]), server_name=self.server_name
         )
         self._tls = credentials
         self._identity = tls.Identity(credentials) if credentials else None

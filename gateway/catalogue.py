@@ -20,6 +20,8 @@ _ASK_SECONDS: Final = 5.0
 _AGAIN_SECONDS: Final = 10.0
 _SOON_SECONDS: Final = 0.5
 _GRACE_SECONDS: Final = 60.0
+_OTHER_NAME: Final = "Hostname Verification Check failed"
+"""gRPC's words for a certificate without the name that was expected."""
 
 Changed = Callable[[str, bool], Awaitable[None]]
 _ZERO_SHOT: Final = models_pb2.CAPABILITY_ZERO_SHOT
@@ -35,6 +37,7 @@ class Catalogue:
         self._models: dict[str, tuple[models_pb2.Model, ...]] = {}
         self._names: dict[tuple[str, str], str] = {}
         self._keys: dict[str, tuple[sealed_pb2.SealingKey, ...]] = {}
+        self._strange: set[str] = set()
 
     def resolve(self, backend: str, name: str, *, zero_shot: bool = False) -> str:
         """The model's own name for a name, an alias, or nothing (the default). An unknown name stays as it is: whether
@@ -88,9 +91,18 @@ class Catalogue:
             self._keys[backend.name] = await _keys_of(backend)
         except grpc.aio.AioRpcError as error:
             _log.debug("service did not list its models", extra={"backend": backend.name, "code": error.code().name})
+            self._note_stranger(backend, error)
             return False
+        self._strange.discard(backend.name)
         self._take(backend.name, reply.models)
         return True
+
+    def _note_stranger(self, backend: Backend, error: grpc.aio.AioRpcError) -> None:
+        """Says once that somebody else answers where a service should be: waiting will not mend that."""
+        if _OTHER_NAME in (error.details() or "") and backend.name not in self._strange:
+            self._strange.add(backend.name)
+            why = {"backend": backend.name, "expected": backend.server_name}
+            _log.error("a service has another certificate than server_name expects and is not called", extra=why)
 
     def _take(self, backend: str, models: Iterable[models_pb2.Model]) -> None:
         self._models[backend] = tuple(models)

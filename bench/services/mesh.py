@@ -14,6 +14,7 @@ from bench.services import callers
 from bench.services.callers import Door
 from bench.services.loop import Call
 from bench.services.place import Place
+from meshgate.runtime import channel
 
 _CONFIGS: Final = Path(__file__).parent.parent.parent / "deploy" / "config"
 _GRPC: Final = {"generation": "meshgate.v1.GenerationService", "embedding": "meshgate.v1.EmbeddingService"}
@@ -48,7 +49,7 @@ def changed(config: str, changes: Mapping[str, str]) -> str:
 
 async def serving(place: Place, service: str, port: int, pid: int) -> float:
     """Waits until a service says SERVING: how many seconds that took. Raises callers.NotReady."""
-    opened = grpc.aio.secure_channel(f"127.0.0.1:{port}", _as_gateway(place.home))
+    opened = channel.open_channel(f"127.0.0.1:{port}", _as_gateway(place.home), part=service)
     check = opened.unary_unary(
         _HEALTH,
         request_serializer=health_pb2.HealthCheckRequest.SerializeToString,

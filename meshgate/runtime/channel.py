@@ -42,6 +42,11 @@ _RETRY: Final = {
 }
 
 
+def server_name(part: str) -> str:
+    """The host name that a part of the mesh alone has in its certificate, unless configuration says otherwise."""
+    return f"{part}.meshgate"
+
+
 def mesh_options(
     max_message_bytes: int = MAX_MESSAGE_BYTES,
     *,
@@ -50,7 +55,8 @@ def mesh_options(
 ) -> Options:
     """Options of the gateway's channels to services. Nothing is retried unless `service_config` says so.
 
-    `server_name` is what every replica's certificate must name; without it, that is the host of the target.
+    `server_name` is what every replica's certificate must name; without it, that is the host of the target, which may
+    be a name that several parts have.
     """
     return (
         *UNUSED,
@@ -94,10 +100,12 @@ def client_options(max_message_bytes: int = MAX_MESSAGE_BYTES) -> Options:
 
 
 def open_channel(
-    target: str, credentials: grpc.ChannelCredentials | None, options: Options | None = None
+    target: str, credentials: grpc.ChannelCredentials | None, options: Options | None = None, *, part: str | None = None
 ) -> grpc.aio.Channel:
-    """An asyncio channel to another part of the mesh. Without credentials it is in the clear: tests only."""
-    chosen = mesh_options() if options is None else options
+    """An asyncio channel to another part of the mesh, by default with `mesh_options` that expect `part` there. Without
+    credentials it is in the clear: tests only.
+    """
+    chosen = mesh_options(server_name=part and server_name(part)) if options is None else options
     if credentials is None:
         return grpc.aio.insecure_channel(target, options=chosen)
     return grpc.aio.secure_channel(target, credentials, options=chosen)

@@ -90,7 +90,7 @@ class Mesh:
         heard: dict[str, State] = dict.fromkeys(names, State.STARTING)
 
         async def follow(service: str) -> None:
-            async for state in watch.states(self._layout.target(name), service, self._layout.home):
+            async for state in watch.states(name, self._layout.target(name), service, self._layout.home):
                 heard[service] = state
                 self._heard(name, together(heard))
 

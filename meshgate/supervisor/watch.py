@@ -26,22 +26,23 @@ def credentials(home: Path) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(*(path.read_bytes() for path in files))
 
 
-async def states(target: str, service: str, home: Path) -> AsyncIterator[State]:
-    """Yields STARTING (no answer), LOADING or SERVING whenever it changes; never ends.
+async def states(part: str, target: str, service: str, home: Path) -> AsyncIterator[State]:
+    """What a service of `part` at `target` does, whenever it changes: STARTING (no answer), LOADING or SERVING.
 
-    Each attempt has a channel of its own, so that renewed certificates are taken up.
+    Never ends. Whoever answers there with another part's certificate is no answer. Each attempt
+    has a channel of its own, so that renewed certificates are taken up.
     """
     last: State | None = None
     while True:
-        async for state in _watch(target, service, home):
+        async for state in _watch(part, target, service, home):
             if state is not last:
                 last = state
                 yield state
         await asyncio.sleep(_AGAIN_SECONDS)
 
 
-async def _watch(target: str, service: str, home: Path) -> AsyncIterator[State]:
-    async with channel.open_channel(target, credentials(home)) as opened:
+async def _watch(part: str, target: str, service: str, home: Path) -> AsyncIterator[State]:
+    async with channel.open_channel(target, credentials(home), part=part) as opened:
         stub: Any = health_pb2_grpc.HealthStub(opened)
         try:
             async for reply in stub.Watch(health_pb2.HealthCheckRequest(service=service)):

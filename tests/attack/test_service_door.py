@@ -14,6 +14,7 @@ import pytest
 
 from meshgate import errors
 from meshgate.runtime import status, tls
+from meshgate.runtime.channel import open_channel
 from meshgate.runtime.server import Server
 from meshgate.v1 import generation_pb2, generation_pb2_grpc
 from tests.integration import mesh as meshes
@@ -29,7 +30,7 @@ async def service(tmp_path: Path) -> AsyncIterator[Server]:
 
 
 async def ask(server: Server, credentials: grpc.ChannelCredentials) -> errors.MeshError:
-    channel: Any = grpc.aio.secure_channel(f"127.0.0.1:{server.port}", credentials)
+    channel: Any = open_channel(f"127.0.0.1:{server.port}", credentials, part="generation")
     async with channel:
         stub: Any = generation_pb2_grpc.GenerationServiceStub(channel)
         return await refused(stub.Generate(generation_pb2.GenerateRequest(prompt="x"), timeout=10))
@@ -59,9 +60,8 @@ async def test_a_certificate_of_another_ca(service: Server, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("method", ["Generate", "GenerateStream"])
 async def test_what_is_no_message_is_refused(service: Server, tmp_path: Path, method: str) -> None:
-    channel: Any = grpc.aio.secure_channel(
-        f"127.0.0.1:{service.port}", tls.channel_credentials(meshes.identity(tmp_path, "gateway"))
-    )
+    credentials = tls.channel_credentials(meshes.identity(tmp_path, "gateway"))
+    channel: Any = open_channel(f"127.0.0.1:{service.port}", credentials, part="generation")
     async with channel:
         call = channel.stream_stream(f"/meshgate.v1.GenerationService/{method}")
         for requests in ([b"\xff\xff"], []):
@@ -80,7 +80,7 @@ def handshake(port: int, home: Path, version: ssl.TLSVersion) -> str | None:
     context.load_cert_chain(home / "certs" / "gateway.pem", home / "certs" / "gateway-key.pem")
     context.set_alpn_protocols(["h2"])
     plain = socket.create_connection(("127.0.0.1", port), timeout=10)
-    with plain, context.wrap_socket(plain, server_hostname="localhost") as wrapped:
+    with plain, context.wrap_socket(plain, server_hostname="generation.meshgate") as wrapped:
         return wrapped.version()
 
 
@@ -103,6 +103,6 @@ def serial(port: int, home: Path) -> str:
     context.load_cert_chain(home / "certs" / "gateway.pem", home / "certs" / "gateway-key.pem")
     context.set_alpn_protocols(["h2"])
     plain = socket.create_connection(("127.0.0.1", port), timeout=10)
-    with plain, context.wrap_socket(plain, server_hostname="localhost") as wrapped:
+    with plain, context.wrap_socket(plain, server_hostname="generation.meshgate") as wrapped:
         found: Any = wrapped.getpeercert()
         return str(found["serialNumber"])

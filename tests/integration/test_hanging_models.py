@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from meshgate import errors
 from meshgate.runtime import tls
+from meshgate.runtime.channel import open_channel
 from meshgate.runtime.server import Application, ServerConfig, serve
 from meshgate.v1 import (
     classification_pb2,
@@ -162,7 +163,7 @@ async def test_a_model_that_hangs_ends_the_process_and_fails_its_callers(
     (tmp_path / "model").mkdir()
     running = asyncio.create_task(serve(server, service.build(server, tmp_path / "model")))
     credentials = tls.channel_credentials(meshes.identity(tmp_path, "gateway"))
-    async with asyncio.timeout(30), grpc.aio.secure_channel(server.listen, credentials) as channel:
+    async with asyncio.timeout(30), open_channel(server.listen, credentials, part=service.name) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
         watch = health.Watch(health_pb2.HealthCheckRequest(service=service.full_name), wait_for_ready=True)
         while (await watch.read()).status != health_pb2.HealthCheckResponse.SERVING:

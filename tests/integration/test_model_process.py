@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from meshgate import errors
 from meshgate.runtime import tls
+from meshgate.runtime.channel import open_channel
 from meshgate.runtime.server import ServerConfig, serve
 from meshgate.v1 import classification_pb2, classification_pb2_grpc, embedding_pb2, embedding_pb2_grpc
 from services.classification import app as classification_app
@@ -92,7 +93,7 @@ async def service(request: pytest.FixtureRequest, tmp_path: Path, unused_tcp_por
     made = build(server, tmp_path / "model")
     running = asyncio.create_task(serve(server, made))
     credentials = tls.channel_credentials(meshes.identity(tmp_path, "gateway"))
-    async with asyncio.timeout(60), grpc.aio.secure_channel(server.listen, credentials) as channel:
+    async with asyncio.timeout(60), open_channel(server.listen, credentials, part=request.param) as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
         watch = health.Watch(health_pb2.HealthCheckRequest(service=full_name), wait_for_ready=True)
         while (await watch.read()).status != health_pb2.HealthCheckResponse.SERVING:

@@ -66,7 +66,7 @@ async def started(home: Path, model: Path, *commands: tuple[str, dict[str, str]]
     ]
     credentials = tls.channel_credentials(meshes.identity(home, "gateway"))
     try:
-        async with channel.open_channel(f"127.0.0.1:{port}", credentials) as opened:
+        async with channel.open_channel(f"127.0.0.1:{port}", credentials, part="generation") as opened:
             yield opened, processes
     finally:
         for process in processes:
@@ -107,7 +107,7 @@ async def whole(home: Path, model: Path) -> list[str]:
     )
     async with meshes.serving(home, "generation", app.build(config)) as server:
         credentials = tls.channel_credentials(meshes.identity(home, "gateway"))
-        async with channel.open_channel(f"127.0.0.1:{server.port}", credentials) as opened:
+        async with channel.open_channel(f"127.0.0.1:{server.port}", credentials, part="generation") as opened:
             return await generated(opened)
 
 

@@ -117,7 +117,7 @@ async def test_the_supervisor_and_the_probe_reach_this_machine(tmp_path: Path, n
         (tmp_path / "c.toml").write_text(CONFIG.format(port=server.port, certs=tmp_path / "certs"))
         assert await probed(tmp_path / "c.toml") == (0, "SERVING")
         async with asyncio.timeout(20):
-            async for state in watch.states(f"127.0.0.1:{server.port}", "", tmp_path):
+            async for state in watch.states("embedding", f"127.0.0.1:{server.port}", "", tmp_path):
                 if state is State.SERVING:
                     break
     assert proxy.asked == 0

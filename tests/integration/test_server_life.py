@@ -12,7 +12,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from meshgate import errors
 from meshgate.runtime import tls
-from meshgate.runtime.channel import EOF
+from meshgate.runtime.channel import EOF, open_channel
 from meshgate.runtime.server import Server, ServerConfig
 from meshgate.v1 import generation_pb2, generation_pb2_grpc
 from tests.integration import mesh as meshes
@@ -44,7 +44,7 @@ def server(home: Path, application: ScriptedApplication) -> Server:
 
 def channel(home: Path, made: Server) -> Any:
     credentials = tls.channel_credentials(meshes.identity(home, "gateway"))
-    return grpc.aio.secure_channel(f"127.0.0.1:{made.port}", credentials, options=(("grpc.enable_retries", 0),))
+    return open_channel(f"127.0.0.1:{made.port}", credentials, part="generation")
 
 
 async def health(opened: Any) -> int:

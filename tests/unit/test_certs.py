@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
 import certs
+from certs import authority
+from meshgate.runtime.channel import server_name
 
 NOW = datetime.now(UTC)
 
@@ -25,9 +28,52 @@ def load(home: Path, name: str) -> x509.Certificate:
 def test_every_leaf_verifies_against_the_ca(tmp_path: Path) -> None:
     assert certs.ensure(tmp_path) == list(certs.NAMES)
     store = Store([load(tmp_path, "ca")])
-    verifier = PolicyBuilder().store(store).time(datetime.now(UTC)).build_server_verifier(x509.DNSName("localhost"))
+    policy = PolicyBuilder().store(store).time(datetime.now(UTC))
     for name in certs.NAMES:
-        verifier.verify(load(tmp_path, name), [])
+        policy.build_server_verifier(x509.DNSName(server_name(name))).verify(load(tmp_path, name), [])
+
+
+def names_of(home: Path, name: str) -> x509.SubjectAlternativeName:
+    return load(home, name).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+
+
+PARTS = (*certs.NAMES, "stranger", "Generation", "EMBEDDING", "localhost", "generation.meshgate", "a.b", "127.0.0.1")
+
+
+def test_no_two_leaves_have_a_name_in_common(tmp_path: Path) -> None:
+    certs.ensure(tmp_path, PARTS)
+    found = {part: {str(name.value).lower() for name in names_of(tmp_path, part)} for part in PARTS}
+    spiffe = {part: {name.value for name in names_of(tmp_path, part) if "spiffe" in str(name.value)} for part in PARTS}
+    for one in PARTS:
+        assert spiffe[one] == {f"spiffe://meshgate.local/{one}"}
+        for other in PARTS:
+            shared = {name for name in found[one] & found[other] if not name.startswith("spiffe")}
+            assert one == other or not shared
+
+
+def test_this_machine_is_in_the_leaf_of_the_gateway_alone_but_by_choice(tmp_path: Path) -> None:
+    certs.ensure(tmp_path)
+    local = {"localhost", "127.0.0.1", "::1"}
+    for name in certs.NAMES:
+        assert bool(local & {str(each.value) for each in names_of(tmp_path, name)}) == (name == "gateway")
+    assert certs.ensure(tmp_path, local=("gateway", "generation")) == ["generation"]
+    assert local < {str(each.value) for each in names_of(tmp_path, "generation")}
+    assert certs.ensure(tmp_path) == ["generation"]
+
+
+def test_leaves_that_an_older_version_made_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def old(name: str, *, local: bool) -> x509.SubjectAlternativeName:
+        uri = x509.UniformResourceIdentifier(f"spiffe://meshgate.local/{name}")
+        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+        return x509.SubjectAlternativeName([uri, x509.DNSName("localhost"), x509.DNSName(name), address])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(authority, "_alternative_names", old)
+        certs.ensure(tmp_path)
+    ca = load(tmp_path, "ca").serial_number
+    assert certs.ensure(tmp_path) == list(certs.NAMES)
+    assert certs.ensure(tmp_path) == []
+    assert load(tmp_path, "ca").serial_number == ca
 
 
 def test_a_leaf_names_its_workload_once(tmp_path: Path) -> None:

@@ -60,7 +60,6 @@ def test_outliers_are_judged_around_the_policy() -> None:
         ({"outliers": {"failed_percent": 0}}, "outliers.failed_percent"),
         ({"outliers": {"typo": 1}}, "outliers.typo"),
         ({"policy": "pick_first", "outliers": {}}, "outliers: pick_first"),
-        ({"target": "ipv4:127.0.0.1:1,127.0.0.1:2"}, "server_name"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(section: dict[str, Any], key: str) -> None:

@@ -13,6 +13,7 @@ import yaml  # type: ignore[import-untyped]
 import certs
 from gateway.config import GatewayConfig
 from meshgate.runtime import config
+from meshgate.runtime.channel import server_name
 from meshgate.supervisor.layout import PORTS
 from services.classification.config import ClassificationConfig
 from services.embedding.config import EmbeddingConfig
@@ -87,7 +88,10 @@ def test_identities_are_those_that_peers_admit() -> None:
     assert set(leaves) == set(certs.NAMES)
     for name, leaf in leaves.items():
         assert leaf["uris"] == [f"spiffe://{certs.TRUST_DOMAIN}/{name}"]
-        assert {name, "localhost"} <= set(leaf["dnsNames"])
+        assert server_name(name) in leaf["dnsNames"]
+        assert "ipAddresses" not in leaf and "commonName" not in leaf
+        others = {host for other, spec in leaves.items() if other != name for host in spec["dnsNames"]}
+        assert not others & {*leaf["dnsNames"], "localhost"}
         assert leaf["privateKey"]["algorithm"] == "ECDSA"
     for name, model in SERVICES.items():
         health = config.load(DEPLOY / "config" / f"{name}.toml", model).server.peers["/grpc.health.v1.Health/*"]
