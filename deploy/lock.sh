@@ -5,7 +5,7 @@ set -euo pipefail
 compile=$1
 shared=(--quiet --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-header --allow-unsafe)
 pin() { sed -E -i 's/^torch==([0-9.]+)\+[a-z0-9.]+/torch==\1/' "$1"; }
-"$compile" "${shared[@]}" --extra gateway --extra services --output-file requirements.lock pyproject.toml
+"$compile" "${shared[@]}" --extra gateway --extra services --extra local --output-file requirements.lock pyproject.toml
 pin requirements.lock
 "$compile" "${shared[@]}" --extra gateway --extra services --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
 pin requirements-dev.lock

@@ -24,6 +24,8 @@ def main() -> int:
     parser.add_argument(
         "--backend", metavar="NAME=HOST:PORT", action="append", default=[], help="overrides where a service is"
     )
+    parser.add_argument("--workers", type=int, metavar="N", help="overrides how many processes share the port")
+    parser.add_argument("--store", metavar="URL", help="overrides where the store is")
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # for Workers to pass
     flags = parser.parse_args()
     name = "gateway" if flags.worker is None else f"gateway.{flags.worker}"
@@ -32,21 +34,29 @@ def main() -> int:
 
 async def _run(flags: argparse.Namespace) -> int:
     targets = dict(item.partition("=")[::2] for item in flags.backend)
-    loaded = config.load(flags.config, GatewayConfig).with_overrides(flags.listen, targets)
+    read = process.overridden(config.load(flags.config, GatewayConfig), flags)
+    loaded = read.with_overrides(flags.listen, targets, workers=flags.workers, store=flags.store)
     if flags.worker is None and loaded.workers > 1:
         return await _supervise(loaded, flags)
     return await _serve(Gateway(loaded, worker=flags.worker))
 
 
 async def _supervise(loaded: GatewayConfig, flags: argparse.Namespace) -> int:
-    backends = [part for item in flags.backend for part in ("--backend", item)]
-    shared = [sys.executable, "-m", "gateway", "--config", str(flags.config), *backends]
+    shared = [sys.executable, "-m", "gateway", "--config", str(flags.config), *_passed(flags)]
 
     def command(number: int, listen: str) -> list[str]:
         return [*shared, "--listen", listen, "--worker", str(number)]
 
     Keyring(loaded.sealing.keys, lambda: time.time_ns() // 1_000_000)  # or workers would each make their own keys
     return await Workers(loaded.workers, Port(loaded.server.listen), loaded.server.drain_seconds, command).run()
+
+
+def _passed(flags: argparse.Namespace) -> list[str]:
+    """The flags that each worker gets too."""
+    given = {"--metrics": flags.metrics, "--workers": flags.workers, "--store": flags.store}
+    passed = [("--backend", item) for item in flags.backend]
+    passed += [(flag, str(value)) for flag, value in given.items() if value is not None]
+    return [part for pair in passed for part in pair]
 
 
 async def _serve(gateway: Gateway) -> int:

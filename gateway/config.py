@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Final, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from gateway.audit import AuditConfig
 from gateway.authentication import IssuerConfig, RevocationConfig
@@ -14,12 +14,14 @@ from gateway.backend import BackendConfig
 from gateway.flood import FloodConfig
 from gateway.limits import LimitsConfig
 from gateway.routes import SERVICES
-from gateway.store import StoreConfig
+from gateway.store import SCHEMES, StoreConfig
 from gateway.telemetry import GatewayMetricsConfig
 from meshgate.runtime import channel, tls
 from meshgate.runtime.address import Listen
 from meshgate.runtime.config import ConfigError, Strict
 from meshgate.runtime.sealed import SealingConfig
+
+_MAX_WORKERS: Final = 64
 
 
 class EdgeConfig(Strict):
@@ -80,7 +82,7 @@ class GatewayConfig(Strict):
     metrics: GatewayMetricsConfig = GatewayMetricsConfig()
     store: StoreConfig | None = None
     """What workers and replicas share; without it each process is on its own."""
-    workers: int = Field(1, ge=1, le=64)
+    workers: int = Field(1, ge=1, le=_MAX_WORKERS)
     """Processes that share the port, each with a core's worth of Python. More than one need a store."""
 
     @model_validator(mode="after")
@@ -103,8 +105,13 @@ class GatewayConfig(Strict):
             raise ValueError("revocation.store: there is no [store]")
         return self
 
-    def with_overrides(self, listen: str | None, targets: Mapping[str, str]) -> GatewayConfig:
-        """The same with another address to listen on and other places of backends."""
+    def with_overrides(
+        self, listen: str | None, targets: Mapping[str, str], *, workers: int | None = None, store: str | None = None
+    ) -> GatewayConfig:
+        """The same with another address to listen on, other places of backends and of the store, and so many workers.
+
+        Raises ConfigError, naming the flag of `python -m gateway` that is wrong.
+        """
         if unknown := set(targets) - set(self.backends):
             raise ConfigError(f"--backend: unknown: {', '.join(sorted(unknown))}")
         server = self.server.model_copy(update={"listen": listen or self.server.listen})
@@ -112,4 +119,20 @@ class GatewayConfig(Strict):
             name: backend.model_copy(update={"target": targets.get(name, backend.target)})
             for name, backend in self.backends.items()
         }
-        return self.model_copy(update={"server": server, "backends": moved})
+        made = self.model_copy(update={"server": server, "backends": moved})
+        return made._shared(self.workers if workers is None else workers, store)
+
+    def _shared(self, workers: int, url: str | None) -> GatewayConfig:
+        if not 1 <= workers <= _MAX_WORKERS:
+            raise ConfigError(f"--workers: from 1 to {_MAX_WORKERS}, and {workers} is not")
+        store = self.store if url is None else _store(url)
+        if workers > 1 and store is None:
+            raise ConfigError("--workers: more than one need a store: [store] in the file, or --store")
+        return self.model_copy(update={"workers": workers, "store": store})
+
+
+def _store(url: str) -> StoreConfig:
+    try:
+        return StoreConfig.model_validate({"url": url})
+    except ValidationError:
+        raise ConfigError(f"--store: must begin with one of {', '.join(SCHEMES)}") from None

@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 
 from meshgate.runtime.config import Strict
 
-_SCHEMES: Final = ("redis://", "rediss://", "unix://")
+SCHEMES: Final = ("redis://", "rediss://", "unix://")
 
 Client = redis.Redis
 
@@ -38,8 +38,8 @@ class StoreConfig(Strict):
     @field_validator("url")
     @classmethod
     def _known_scheme(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(_SCHEMES):
-            raise ValueError(f"must begin with one of {', '.join(_SCHEMES)}")
+        if not value.get_secret_value().startswith(SCHEMES):
+            raise ValueError(f"must begin with one of {', '.join(SCHEMES)}")
         return value
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from copy import copy
 from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import quote
@@ -13,9 +12,6 @@ from gateway.limits.config import DEFAULT, Allowance, Levels, LimitsConfig, Tena
 
 UNLIMITED: Final = 2**53
 """More than anybody has; exact in Lua as well."""
-
-TOTAL: Final = "total:"
-"""The subject of limits that all callers share."""
 
 _CACHED_PLANS: Final = 20_000
 _NOBODY: Final = TenantLimits.model_validate({})
@@ -49,7 +45,7 @@ class Plan:
     knows a call again.
     """
 
-    __slots__ = ("_part", "before", "growth", "most_tokens", "own", "places", "requests", "tokens")
+    __slots__ = ("_part", "growth", "most_tokens", "places", "requests", "tokens")
 
     def __init__(
         self,
@@ -64,26 +60,9 @@ class Plan:
         self.places = places
         self.most_tokens = min((bucket.limit.burst for bucket in tokens), default=UNLIMITED)
         """No reservation can ever be larger."""
-        self.own: Plan = self._owned()
-        """The same without the buckets that all callers share: only what is left in these is the caller's to know."""
         self.growth = Plan((), tokens, (), grows=False) if grows else self
         """What later messages of a stream are charged to."""
-        self.before = ""
-        """The lease that the call holds already in a shared store. Its places do not count, and are taken over."""
         self._part: tuple[int, Plan] | None = None
-
-    def after(self, lease: str) -> Plan:
-        """The same for the call that holds `lease`."""
-        made = copy(self)
-        made.before = lease
-        return made
-
-    def _owned(self) -> Plan:
-        requests = tuple(bucket for bucket in self.requests if bucket.subject != TOTAL)
-        tokens = tuple(bucket for bucket in self.tokens if bucket.subject != TOTAL)
-        if (requests, tokens) == (self.requests, self.tokens):
-            return self
-        return Plan(requests, tokens, (), grows=False)
 
     def part(self, count: int) -> Plan:
         """The same with each limit divided by `count`."""
@@ -127,27 +106,25 @@ class Plans:
 
     def __init__(self, config: LimitsConfig) -> None:
         self._config = config
-        self.models = frozenset(config.models).union(*(tenant.models for tenant in config.tenants.values()))
-        """Models of which something is said."""
+        self._models = frozenset(config.models).union(*(tenant.models for tenant in config.tenants.values()))
         self._plan = lru_cache(maxsize=_CACHED_PLANS)(self._make)
 
     def of(self, tenant: str, subject: str, model: str, *, streams: bool) -> Plan:
         """The plan for calls of `model`, its own name. `streams` says whether either side streams."""
-        return self._plan(tenant, subject, model if model in self.models else "", streams)
+        return self._plan(tenant, subject, model if model in self._models else "", streams)
 
     def _make(self, tenant: str, subject: str, model: str, streams: bool) -> Plan:
-        owners = self.owners(tenant, subject, model)
-        places = [places_of(owner, "concurrent_calls") for owner in owners]
+        owners = self._owners(tenant, subject, model)
+        places = [_places(owner, "concurrent_calls") for owner in owners]
         if streams:
-            places += [places_of(owner, "concurrent_streams") for owner in owners]
+            places += [_places(owner, "concurrent_streams") for owner in owners]
         return Plan(
             tuple(bucket for owner in owners if (bucket := _requests(owner)) is not None),
             tuple(bucket for owner in owners if (bucket := _tokens(owner)) is not None),
             tuple(each for each in places if each is not None),
         )
 
-    def owners(self, tenant: str, subject: str, model: str) -> tuple[Owner, ...]:
-        """The principal, its tenant and everybody."""
+    def _owners(self, tenant: str, subject: str, model: str) -> tuple[Owner, ...]:
         config, own = self._config, self._config.tenants.get(tenant, _NOBODY)
         special = (_of(own.models, model), _of(config.models, model))
         return (
@@ -165,7 +142,7 @@ class Plans:
                 tuple(each.tenant for each in special),
                 (own.tenant, config.tenant, DEFAULT.tenant),
             ),
-            Owner(TOTAL, "", "", (), (config.total,)),
+            Owner("total:", "", "", (), (config.total,)),
         )
 
 
@@ -189,8 +166,7 @@ def _bucket(owner: Owner, kind: str, name: str, limit: gcra.Limit, model: str) -
     return Bucket(owner.key(kind, model), limit, owner.subject, _named(name, model))
 
 
-def places_of(owner: Owner, name: str) -> Places | None:
-    """The limit `concurrent_calls` or `concurrent_streams` of an owner, if it has one."""
+def _places(owner: Owner, name: str) -> Places | None:
     if (found := owner.find(name)) is None:
         return None
     allowance, model = found

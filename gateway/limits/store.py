@@ -32,9 +32,8 @@ class Grant:
         """The name of its places in a shared store."""
         self.tokens = tokens
         self.requests_left = requests_left
-        """Requests left in the caller's own buckets (`plan.own`), whatever all callers together have left."""
+        """How many more requests would have been granted."""
         self.tokens_left = tokens_left
-        """Tokens left in the caller's own buckets."""
 
 
 class Store(Protocol):

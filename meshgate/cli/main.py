@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from meshgate import state
 from meshgate.cli import chat, classify, encode, generate, serve
 from meshgate.cli.classifier import classifier
 from meshgate.cli.connection import Connection
@@ -25,7 +26,14 @@ app = typer.Typer(
 @app.callback()
 def root(
     ctx: typer.Context,
-    target: Annotated[str, typer.Option(envvar="MESHGATE_TARGET", help="The gateway.")] = "127.0.0.1:8443",
+    target: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MESHGATE_TARGET",
+            help="The gateway. Default: that of the state directory, else 127.0.0.1:8443.",
+            show_default=False,
+        ),
+    ] = None,
     ca: Annotated[
         Path | None, typer.Option(envvar="MESHGATE_CA", help="The CA to believe, PEM.", show_default=False)
     ] = None,
@@ -46,7 +54,9 @@ def root(
     """Flags of every command that calls the gateway."""
     if home is not None:
         os.environ["MESHGATE_HOME"] = str(home)  # which every part reads, and processes that a command starts
-    ctx.obj = Connection(target, ca, *_chosen(ctx, token, token_file), deadline)
+    ctx.obj = Connection(
+        target if target is not None else state.target(state.home()), ca, *_chosen(ctx, token, token_file), deadline
+    )
 
 
 def _chosen(ctx: typer.Context, token: str | None, file: Path | None) -> tuple[str | None, Path | None]:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypedDict
 
+from meshgate import state
+
 if TYPE_CHECKING:
     from meshgate.runtime.config import ConfigError
 
@@ -15,7 +17,6 @@ TARGET: Final = "MESHGATE_TARGET"
 CA: Final = "MESHGATE_CA"
 TOKEN: Final = "MESHGATE_TOKEN"  # noqa: S105 - a name, not a secret
 TOKEN_FILE: Final = "MESHGATE_TOKEN_FILE"  # noqa: S105
-DEFAULT_TARGET: Final = "127.0.0.1:8443"
 
 _JWT: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}", re.ASCII)
 _TOKEN_BYTES: Final = 8192
@@ -33,7 +34,8 @@ class Settings(TypedDict):
 def settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Settings for `connect` from the environment.
 
-    MESHGATE_TARGET is the gateway, 127.0.0.1:8443 where it is not set. MESHGATE_CA is the file of the CA to believe;
+    MESHGATE_TARGET is the gateway; where it is not set, that of the mesh that `meshgate up` started in the state
+    directory, else 127.0.0.1:8443. MESHGATE_CA is the file of the CA to believe;
     without it, certs/ca.pem of the state directory (MESHGATE_HOME, else .meshgate here), and without that the system's.
     MESHGATE_TOKEN is the token, or MESHGATE_TOKEN_FILE the file that holds it, read again when it changes.
 
@@ -43,7 +45,7 @@ def settings(environment: Mapping[str, str] = os.environ) -> Settings:
     token = environment.get(TOKEN) or token_file(environment.get(TOKEN_FILE))
     if not token:
         raise _wrong(f"no token: set {TOKEN}, or {TOKEN_FILE} to the file that holds one")
-    return Settings(target=environment.get(TARGET, DEFAULT_TARGET), ca=_ca(environment), token=token)
+    return Settings(target=environment.get(TARGET) or state.target(state.home()), ca=_ca(environment), token=token)
 
 
 def refuse_empty(environment: Mapping[str, str] = os.environ) -> None:
@@ -85,9 +87,7 @@ def token_file(path: str | Path | None) -> Path | None:
 def _ca(environment: Mapping[str, str]) -> Path | None:
     if CA in environment:
         return ca_file(Path(environment[CA]))
-    from meshgate.runtime.config import home
-
-    found = home() / "certs" / "ca.pem"
+    found = state.home() / "certs" / "ca.pem"
     return found if found.is_file() else None
 
 

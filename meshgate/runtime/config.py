@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
 from meshgate.runtime import config_errors
+from meshgate.state import home as home
 
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 
@@ -43,11 +44,6 @@ class Strict(BaseModel):
 
 
 ConfigT = TypeVar("ConfigT", bound=Strict)
-
-
-def home() -> Path:
-    """The directory of certificates, keys, audit logs and caches: MESHGATE_HOME, else `.meshgate` where we run."""
-    return Path(os.environ.get("MESHGATE_HOME") or ".meshgate").absolute()
 
 
 def load(path: Path, model: type[ConfigT]) -> ConfigT:

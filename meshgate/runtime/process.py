@@ -33,7 +33,19 @@ def arguments(name: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--listen", type=address.flag, metavar="HOST:PORT", help="overrides the configuration's listen address"
     )
+    parser.add_argument("--metrics", metavar="HOST:PORT", help="overrides where Prometheus finds the process")
     return parser
+
+
+def overridden(settings: config.ConfigT, flags: argparse.Namespace) -> config.ConfigT:
+    """The configuration with the addresses that the flags of `arguments` name."""
+    given = {"server": flags.listen, "metrics": flags.metrics}
+    changes = {
+        section: getattr(settings, section).model_copy(update={"listen": listen})
+        for section, listen in given.items()
+        if listen is not None
+    }
+    return settings.model_copy(update=changes)
 
 
 def run(name: str, path: Path, main: Callable[[], Coroutine[None, None, int]]) -> int:

@@ -13,11 +13,11 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import IO, Final, Protocol
+from typing import Final, Protocol
 
-from meshgate.supervisor import leash
+from meshgate.supervisor import leash, logfile
 from meshgate.supervisor.backoff import Backoff
 
 _TAIL_BYTES: Final = 8192
@@ -47,7 +47,7 @@ class Child:
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Without `log` the process writes where we do."""
+        """`log` gets what the process writes, as JSON lines. Without it the process writes where we do."""
         self.name = name
         self.log = log
         self.pid: int | None = None
@@ -55,6 +55,7 @@ class Child:
         self._observer = observer
         self._backoff = backoff or Backoff()
         self._clock = clock
+        self._begins_at = 0
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
         self._idle = asyncio.Event()
@@ -86,16 +87,30 @@ class Child:
         self._signal(signal.SIGKILL)
 
     def last_line(self) -> str:
-        """The last line of its log that is not blank: why it died, most often."""
+        """The last line that the process wrote, blanks aside: why it died, most often."""
+        return next(map(logfile.unwrapped, reversed(self._lines())), "")
+
+    def refusal(self) -> str:
+        """What a process whose configuration can't be used said of it, in one line."""
+        said = []
+        for line in reversed(self._lines()):
+            found = logfile.parsed(line)
+            if found.get("level") != "error":
+                break
+            said.append(str(found.get("message", "")))
+        return "; ".join(reversed(said)) or self.last_line()
+
+    def _lines(self) -> list[str]:
+        """The last lines of its log, of this life alone."""
         if self.log is None:
-            return ""
+            return []
         try:
             with self.log.open("rb") as file:
-                file.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
+                file.seek(max(self._begins_at, self.log.stat().st_size - _TAIL_BYTES))
                 lines = file.read(_TAIL_BYTES).decode(errors="replace").split("\n")
         except OSError:
-            return ""
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+            return []
+        return [line.strip() for line in lines if line.strip()]
 
     async def _live(self) -> None:
         """One life, and the wait until the next."""
@@ -109,17 +124,36 @@ class Child:
             await asyncio.wait_for(self._stopping.wait(), wait)
 
     async def _run(self) -> int:
-        with self.log.open("ab") if self.log else contextlib.nullcontext() as output:
+        async with self._output() as output:
             self._process = process = await _spawn(self._command, output)
-        self.pid = process.pid
-        try:
-            self._observer.started(self)
-            if self._stopping.is_set():  # asked to stop while it was being started
-                self._signal(signal.SIGTERM)
-            return await process.wait()
-        finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)  # what it started, should it have left anything
+            self.pid = process.pid
+            try:
+                self._observer.started(self)
+                if self._stopping.is_set():  # asked to stop while it was being started
+                    self._signal(signal.SIGTERM)
+                return await process.wait()
+            finally:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)  # what it started, should it have left anything
+
+    @contextlib.asynccontextmanager
+    async def _output(self) -> AsyncIterator[int | None]:
+        """Where a process writes: the end of a pipe to its log, read until everybody has closed it."""
+        if self.log is None:
+            yield None
+            return
+        log = logfile.LogFile(self.log, self.name)
+        self._begins_at = self.log.stat().st_size
+        reading, writing = os.pipe()
+        with os.fdopen(reading, "rb", 0) as source, os.fdopen(writing, "wb", 0) as sink:
+            transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: log, source)
+            try:
+                yield sink.fileno()
+            finally:
+                sink.close()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(log.closed.wait(), _KILLED_SECONDS)
+                transport.close()
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -127,7 +161,7 @@ class Child:
                 os.killpg(self._process.pid, number)
 
 
-async def _spawn(command: Sequence[str], output: IO[bytes] | None) -> asyncio.subprocess.Process:
+async def _spawn(command: Sequence[str], output: int | None) -> asyncio.subprocess.Process:
     # -I and -S: the leash needs no site-packages, and what the environment says of Python is for the command alone.
     leashed = (sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *command)
     return await asyncio.create_subprocess_exec(

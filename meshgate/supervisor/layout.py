@@ -1,27 +1,33 @@
-"""What `meshgate up` runs: four processes, their ports, commands and files."""
+"""What `meshgate up` runs: the processes, their ports, commands and files."""
 
 from __future__ import annotations
 
-import errno
-import socket
 import sys
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from meshgate.runtime.config import ConfigError
+from meshgate.supervisor import ports, valkey
+from meshgate.supervisor.ports import Place
 
 GATEWAY: Final = "gateway"
+STORE: Final = "store"
 SERVICES: Final = {
     "generation": "meshgate.v1.GenerationService",
     "embedding": "meshgate.v1.EmbeddingService",
     "classification": "meshgate.v1.ClassificationService",
 }
-"""Service process to the gRPC service it runs."""
+"""Service to the gRPC service that its processes run."""
 PORTS: Final[Mapping[str, int]] = {GATEWAY: 8443, "generation": 8451, "embedding": 8452, "classification": 8453}
-_HOST: Final = "127.0.0.1"
+HOST: Final = "127.0.0.1"
+
+
+def service_of(part: str) -> str:
+    """The service of a part: its replicas are `generation`, `generation-2`, `generation-3` and so on."""
+    return part.partition("-")[0]
 
 
 @dataclass(frozen=True)
@@ -31,46 +37,70 @@ class Layout:
     home: Path
     configs: Path
     ports: Mapping[str, int]
+    """Of the gateway and of every replica of a service, by the part's name."""
+    metrics: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    """Host and port of the parts that Prometheus finds somewhere."""
+    workers: int | None = None
+    """Of the gateway; None is what its configuration says."""
+    store: Path | None = None
+    """The socket of a store that the mesh runs for itself."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of all processes, the gateway last."""
+        services = (name for name in self.ports if name != GATEWAY)
+        return (*([STORE] if self.store else []), *services, GATEWAY)
 
     def target(self, name: str) -> str:
         """host:port of a process."""
-        return f"{_HOST}:{self.ports[name]}"
+        return f"{HOST}:{self.ports[name]}"
+
+    def where(self, name: str) -> str:
+        """Where a process listens, for people."""
+        return str(self.store) if name == STORE else self.target(name)
+
+    def config(self, name: str) -> Path:
+        """The configuration of a part; replicas share one."""
+        return self.configs / f"{service_of(name)}.toml"
 
     def command(self, name: str) -> list[str]:
-        """How a process is started."""
-        module = name if name == GATEWAY else f"services.{name}"
-        config = str(self.configs / f"{name}.toml")
-        command = [sys.executable, "-m", module, "--config", config, "--listen", self.target(name)]
-        if name == GATEWAY:
-            for service in SERVICES:
-                command += ["--backend", f"{service}={self.target(service)}"]
-        return command
+        """How a process is started. Raises ConfigError for a store that is not installed."""
+        if name == STORE:
+            assert self.store is not None  # noqa: S101 - else it is no part
+            return valkey.command(self.store, self.home / "store")
+        module = name if name == GATEWAY else f"services.{service_of(name)}"
+        command = [sys.executable, "-m", module, "--config", str(self.config(name)), "--listen", self.target(name)]
+        if name in self.metrics:
+            host, port = self.metrics[name]
+            command += ["--metrics", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"]
+        return [*command, *self._shared()] if name == GATEWAY else command
 
     def log(self, name: str) -> Path:
         """The log file of a process."""
         return self.home / "logs" / f"{name}.log"
 
     def check(self) -> None:
-        """Raises ConfigError for a configuration that is not there or a port that can't be had."""
+        """Raises ConfigError for a configuration that is not there, and for all ports that can't be had."""
+        for name in self.ports:
+            if not self.config(name).is_file():
+                raise ConfigError(f"{self.config(name)}: no such file; --config-dir says where they are")
+        ports.check(list(self._places()))
+
+    def _shared(self) -> list[str]:
+        """What the gateway alone is told: where its backends and its store are."""
+        told = []
+        for service in SERVICES:
+            places = [self.target(name) for name in self.ports if service_of(name) == service]
+            told += ["--backend", f"{service}={places[0] if len(places) == 1 else 'ipv4:' + ','.join(places)}"]
+        told += ["--workers", str(self.workers)] if self.workers is not None else []
+        return [*told, "--store", f"unix://{quote(str(self.store))}"] if self.store else told
+
+    def _places(self) -> Iterable[Place]:
         for name, port in self.ports.items():
-            if not (self.configs / f"{name}.toml").is_file():
-                raise ConfigError(f"{self.configs / name}.toml: no such file; --config-dir says where they are")
-            _check_port(name, port)
-        for port, count in Counter(self.ports.values()).items():
-            if count > 1:
-                raise ConfigError(f"port {port} is given to {count} parts; each needs one of its own")
-
-
-def _check_port(name: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError as error:
-            why = "is taken; stop what uses it, or choose another"
-            if error.errno != errno.EADDRINUSE:
-                why = f"can't be used ({error.strerror}); choose another"
-            raise ConfigError(f"port {port} of {name} {why}: --{name}-port") from None
+            yield Place(name, HOST, port, f"--{service_of(name)}-port")
+        for name, (host, port) in self.metrics.items():
+            for worker in range((self.workers or 1) if name == GATEWAY else 1):
+                yield Place(f"{name}'s metrics", host, port + worker, f"metrics.listen in {self.config(name)}")
 
 
 def default_configs() -> Path:

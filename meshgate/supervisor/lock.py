@@ -25,7 +25,8 @@ def alone(home: Path) -> Iterator[None]:
             lock.seek(0)
             by = lock.read(20).strip() or "unknown"
             raise ConfigError(
-                f"a mesh already runs in {home} (process {by}); stop it, or set MESHGATE_HOME to another place"
+                f"a mesh already runs in {home} (process {by}); stop it, or start a second one beside it, with other "
+                "ports and a state directory of its own: --offset 100 (make up ARGS='--offset 100')"
             ) from None
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")

@@ -1,4 +1,4 @@
-"""The four processes of a Layout, run until told to stop."""
+"""The processes of a Layout, run until told to stop."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from typing import Any, Final
 from rich.console import Console
 
 import certs
+from meshgate.runtime import process
+from meshgate.runtime.config import ConfigError
 from meshgate.supervisor import watch
 from meshgate.supervisor.board import Board, State
 from meshgate.supervisor.child import Child
-from meshgate.supervisor.layout import GATEWAY, SERVICES, Layout
+from meshgate.supervisor.layout import GATEWAY, PORTS, SERVICES, STORE, Layout, service_of
 from meshgate.supervisor.screen import Screen
 
 GRACE_SECONDS: Final = 25.0
@@ -30,14 +32,19 @@ class Mesh:
 
     def __init__(self, layout: Layout, console: Console) -> None:
         self._layout = layout
-        self._board = Board((*SERVICES, GATEWAY), time.monotonic)
+        self._board = Board(layout.parts, time.monotonic)
         self._screen = Screen(console, self._board)
+        self._served: set[str] = set()
+        self._refused: ConfigError | None = None
         self.children = {name: Child(name, layout.command(name), layout.log(name), self) for name in self._board.parts}
         self._ready = asyncio.Event()
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Serves until SIGINT, SIGTERM or SIGHUP, and then leaves no process behind. A second signal does not wait."""
+        """Serves until SIGINT, SIGTERM or SIGHUP, and then leaves no process behind. A second signal does not wait.
+
+        Raises ConfigError where a part can't use its configuration: starting it again would not help.
+        """
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             if (number, signal.getsignal(number)) != _RENOUNCED:
@@ -50,13 +57,19 @@ class Mesh:
                     task.result()
         finally:
             await self._stop(tasks)
+        if self._refused is not None:
+            raise self._refused
 
     def started(self, child: Child) -> None:
         """A process runs."""
         self._board.started(child.name)
 
     def died(self, child: Child, status: int, wait: float) -> None:
-        """A process ended unasked."""
+        """A process ended unasked. One that has never served and can't use its configuration ends the mesh."""
+        if status == process.BAD_CONFIG and child.name not in self._served:
+            self._refused = self._refused or ConfigError(f"{child.name}: {child.refusal()}")
+            self._stopping.set()
+            return
         self._board.died(child.name, wait)
         self._screen.died(child.name, status, wait, child.last_line())
 
@@ -86,11 +99,15 @@ class Mesh:
 
     async def _follow(self, name: str) -> None:
         """Keeps the board up to date. The gateway serves once it has reached every service."""
+        if name == STORE:
+            async for state in watch.store_states(self._layout.store or self._layout.home):
+                self._heard(name, state)
+            return
         names = ("", *SERVICES.values()) if name == GATEWAY else ("",)
         heard: dict[str, State] = dict.fromkeys(names, State.STARTING)
 
         async def follow(service: str) -> None:
-            async for state in watch.states(name, self._layout.target(name), service, self._layout.home):
+            async for state in watch.states(service_of(name), self._layout.target(name), service, self._layout.home):
                 heard[service] = state
                 self._heard(name, together(heard))
 
@@ -99,17 +116,23 @@ class Mesh:
     def _heard(self, name: str, state: State) -> None:
         if self._stopping.is_set():
             return  # that they stop serving now is no news
+        if state is State.SERVING:
+            self._served.add(name)
         if self._board.heard(name, state) and state is not State.STARTING:
             self._screen.changed(name)
         if self._board.ready:
             self._ready.set()
 
     async def _announce(self) -> None:
-        self._screen.starting(self._layout.home / "logs")
+        self._screen.starting(self._layout.home / "logs", {name: self._layout.where(name) for name in self._extra()})
         with self._screen.loading():
             await self._ready.wait()
-        self._screen.ready(self._layout.target(GATEWAY))
+        self._screen.ready(self._layout.target(GATEWAY), self._layout.home)
         await self._stopping.wait()
+
+    def _extra(self) -> list[str]:
+        """The parts that are there because they were asked for: their places are nowhere in the documentation."""
+        return [name for name in self._layout.parts if name not in PORTS]
 
     async def _renew(self) -> None:
         """Keeps certificates good for as long as the mesh runs; the processes take up new ones by themselves."""

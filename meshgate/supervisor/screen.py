@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -25,20 +26,32 @@ from meshgate.supervisor.layout import GATEWAY
 _STYLES: Final = {State.STARTING: "dim", State.LOADING: "yellow", State.SERVING: "green", State.DEAD: "red"}
 _WORTH_SAYING: Final = 0.1
 _NEXT: Final = """\
-Try, from another terminal:
+Try, from another terminal in {here}:
   {command} generate "Gravity is" --max-tokens 20
   {command} chat
   {command} embed "你好，世界！"
   {command} classify "I loved this film"
   {command} audit tail
+Elsewhere, call {program} with --home {home}.
 Ctrl-C stops everything."""
 
 
-def _command() -> str:
-    """How the `meshgate` command is called from here: by name, or by path where it is in no directory of PATH."""
-    if shutil.which("meshgate"):
-        return "meshgate"
-    return os.path.relpath(Path(sys.executable).parent / "meshgate")
+def _program() -> str | None:
+    """`meshgate` where PATH has it."""
+    return "meshgate" if shutil.which("meshgate") else None
+
+
+def _command(home: Path) -> str:
+    """How `meshgate` is called from here, for the mesh of `home`: by name, or by path where PATH does not have it."""
+    called = shlex.quote(_program() or os.path.relpath(_installed()))
+    if home == Path(".meshgate").absolute():
+        return called
+    near = home.relative_to(Path.cwd()) if home.is_relative_to(Path.cwd()) else home
+    return f"MESHGATE_HOME={shlex.quote(str(near))} {called}"
+
+
+def _installed() -> Path:
+    return Path(sys.executable).parent / "meshgate"
 
 
 class Steadfast(Console):
@@ -87,14 +100,19 @@ class Screen:
         if why := message(last_line):
             self.say(f"  {escape(why)}")
 
-    def ready(self, target: str) -> None:
-        """All serve: what to do next."""
+    def ready(self, target: str, home: Path | None = None) -> None:
+        """All serve: what to do next. The mesh's state is in `home`, by default where commands look by themselves."""
+        place = home or Path(".meshgate").absolute()
+        program = shlex.quote(_program() or str(_installed()))
+        told = _NEXT.format(here=Path.cwd(), command=_command(place), program=program, home=shlex.quote(str(place)))
         self.say(f"[bold green]ready[/] on {escape(terminal.line(target))}")
-        self.say(escape(_NEXT.format(command=_command())))
+        self.say(escape(told))
 
-    def starting(self, logs: Path) -> None:
-        """Where to look when it takes long."""
+    def starting(self, logs: Path, places: Mapping[str, str] | None = None) -> None:
+        """Where to look when it takes long, and where the parts are of which nobody else says it."""
         self.say(f"starting; logs are in {escape(terminal.line(str(logs)))}")
+        for name, where in (places or {}).items():
+            self.say(f"{name} listens on {escape(terminal.line(where))}")
 
     def _table(self) -> Table:
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

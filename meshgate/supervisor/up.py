@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 
 import certs
+from meshgate import state
+from meshgate.supervisor import logfile
 from meshgate.supervisor.bootstrap import bootstrap
-from meshgate.supervisor.layout import Layout
+from meshgate.supervisor.layout import GATEWAY, Layout
 from meshgate.supervisor.lock import alone
 from meshgate.supervisor.mesh import Mesh
 from meshgate.supervisor.screen import Steadfast
@@ -17,17 +20,25 @@ def up(layout: Layout) -> None:
     with alone(layout.home):
         layout.check()
         _prepare(layout)
-        asyncio.run(_run(layout))
+        try:
+            asyncio.run(_run(layout))
+        finally:
+            _clear(layout)
 
 
 def _prepare(layout: Layout) -> None:
     certs.ensure(layout.home)
     bootstrap(layout.home)
-    for name in layout.ports:
-        log = layout.log(name)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        if log.exists():
-            log.replace(log.with_suffix(".log.1"))
+    (layout.home / "logs").mkdir(parents=True, exist_ok=True)
+    for name in layout.parts:
+        logfile.rotate(layout.log(name))
+    state.record(layout.home, state.Running(layout.target(GATEWAY), str(layout.configs.absolute())))
+
+
+def _clear(layout: Layout) -> None:
+    """Removes the directory of the store's socket where it is not in the state directory."""
+    if layout.store is not None and layout.home not in layout.store.parents:
+        shutil.rmtree(layout.store.parent, ignore_errors=True)
 
 
 async def _run(layout: Layout) -> None:

@@ -14,6 +14,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from meshgate.runtime import channel
+from meshgate.supervisor import valkey
 from meshgate.supervisor.board import State
 
 _AGAIN_SECONDS: Final = 0.3
@@ -38,6 +39,17 @@ async def states(part: str, target: str, service: str, home: Path) -> AsyncItera
             if state is not last:
                 last = state
                 yield state
+        await asyncio.sleep(_AGAIN_SECONDS)
+
+
+async def store_states(path: Path) -> AsyncIterator[State]:
+    """The same of the store behind a Unix socket, which loads nothing."""
+    last: State | None = None
+    while True:
+        state = State.SERVING if await valkey.answers(path) else State.STARTING
+        if state is not last:
+            last = state
+            yield state
         await asyncio.sleep(_AGAIN_SECONDS)
 
 

@@ -21,9 +21,8 @@ def main() -> int:
 
 
 async def _serve(flags: argparse.Namespace) -> int:
-    settings = config.load(flags.config, EmbeddingConfig)
-    server = settings.server if flags.listen is None else settings.server.model_copy(update={"listen": flags.listen})
-    return await serve(server, app.build(settings, flags.config))
+    settings = process.overridden(config.load(flags.config, EmbeddingConfig), flags)
+    return await serve(settings.server, app.build(settings, flags.config))
 
 
 if __name__ == "__main__":

@@ -26,16 +26,15 @@ def main() -> int:
 
 
 async def _serve(flags: argparse.Namespace) -> int:
-    settings = config.load(flags.config, GenerationConfig)
-    server = settings.server if flags.listen is None else settings.server.model_copy(update={"listen": flags.listen})
+    settings = process.overridden(config.load(flags.config, GenerationConfig), flags)
     parts = settings.engine.tensor_parallel
     ranks.check(parts)
     if parts == 1:
-        return await serve(server, app.build(settings, path=flags.config))
+        return await serve(settings.server, app.build(settings, path=flags.config))
     met = ranks.Ranks(parts)
     if met.rank:
         return _follow(settings, met)
-    ended = await serve(server, app.build(settings, met))
+    ended = await serve(settings.server, app.build(settings, met))
     if ended == 0:  # else there may be nobody to say goodbye to
         met.close()
     return ended

@@ -8,16 +8,18 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 import certs
 from meshgate.runtime.config import ConfigError
-from meshgate.supervisor.layout import PORTS, Layout
+from meshgate.supervisor import valkey
+from meshgate.supervisor.layout import PORTS, STORE, Layout, service_of
 from meshgate.supervisor.mesh import Mesh
 from tests.integration.test_supervisor_child import alive, until
 from tests.ports import free_ports
@@ -53,16 +55,19 @@ class Modelless(Layout):
     """A layout whose processes load nothing."""
 
     def command(self, name: str) -> list[str]:
-        return [sys.executable, "-c", PART, name, self.target(name), str(self.home / "certs")]
+        if name == STORE:
+            return super().command(name)
+        return [sys.executable, "-c", PART, service_of(name), self.target(name), str(self.home / "certs")]
 
 
 class Running:
     """A mesh and what it has said."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, replicas: Sequence[str] = (), **more: Any) -> None:
         certs.ensure(home)
         (home / "logs").mkdir()
-        self.layout = Modelless(home, home, dict(zip(PORTS, free_ports(len(PORTS)), strict=True)))
+        parts = (*PORTS, *replicas)
+        self.layout = Modelless(home, home, dict(zip(parts, free_ports(len(parts)), strict=True)), **more)
         self.file = io.StringIO()
         self.mesh = Mesh(self.layout, Console(file=self.file, width=200))
 
@@ -79,9 +84,9 @@ class Running:
 
 
 @asynccontextmanager
-async def running(home: Path) -> AsyncIterator[Running]:
+async def running(home: Path, replicas: Sequence[str] = (), **more: Any) -> AsyncIterator[Running]:
     """A mesh that was told to stop, as by Ctrl-C, when we leave; it leaves no process."""
-    made = Running(home)
+    made = Running(home, replicas, **more)
     task = asyncio.create_task(made.mesh.run())
     try:
         await until(made.said("ready on"), 60)
@@ -109,6 +114,75 @@ async def test_one_that_is_killed_comes_back_and_is_said_to(tmp_path: Path) -> N
         await until(mesh.said("embedding serving after", 2), 60)
         assert mesh.pid("embedding") != before
         assert mesh.said("ready on")()
+
+
+async def test_replicas_and_a_store_are_parts_like_others(tmp_path: Path) -> None:
+    store = tmp_path / "v.sock"
+    async with running(tmp_path, ("generation-2", "embedding-2"), store=store, workers=2) as mesh:
+        assert len(set(mesh.pids())) == 7
+        for name in ("generation-2", "embedding-2", STORE):
+            assert mesh.said(f"{name} serving")()
+            assert mesh.said(f"{name} listens on {mesh.layout.where(name)}")()
+        assert await valkey.answers(store)
+        for name in ("generation-2", STORE):
+            before = mesh.pid(name)
+            os.kill(before, signal.SIGKILL)
+            await until(mesh.said(f"{name} died (signal SIGKILL), starting it again in"), 60)
+            await until(mesh.said(f"{name} serving", 2), 60)
+            assert mesh.pid(name) != before
+    assert all(line.startswith("{") for line in mesh.layout.log(STORE).read_text().splitlines())
+
+
+REFUSING = """
+import logging, sys
+from meshgate.runtime import log, process
+log.configure("embedding")
+print("a library says so", file=sys.stderr)
+for line in ("embedding.toml: model.source: no such directory", "embedding.toml: engine.max_batch: at least 1"):
+    logging.getLogger("meshgate.runtime.process").error(line)
+sys.exit(process.BAD_CONFIG)
+"""
+
+
+class Misconfigured(Modelless):
+    """A layout of which one part can't use its configuration."""
+
+    def command(self, name: str) -> list[str]:
+        return [sys.executable, "-c", REFUSING] if name == "embedding" else super().command(name)
+
+
+async def test_a_misconfigured_part_ends_the_mesh_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.Modelless", Misconfigured)
+    made = Running(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        await asyncio.wait_for(made.mesh.run(), 60)
+    assert str(caught.value) == (
+        "embedding: embedding.toml: model.source: no such directory; embedding.toml: engine.max_batch: at least 1"
+    )
+    assert not made.said("starting it again")()
+    assert made.file.getvalue().endswith("stopped\n")
+    assert not any(alive(pid) for pid in made.pids())
+
+
+class Worsening(Modelless):
+    """A layout of which one part serves, and finds its configuration broken when it starts the next time."""
+
+    def command(self, name: str) -> list[str]:
+        if name != "embedding":
+            return super().command(name)
+        mark = self.home / "mark"
+        once = f"import os\nif os.path.exists({str(mark)!r}):\n exec({REFUSING!r})\nopen({str(mark)!r}, 'w').close()\n"
+        plain = super().command(name)
+        return [*plain[:2], once + plain[2], *plain[3:]]
+
+
+async def test_one_that_has_served_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.Modelless", Worsening)
+    async with running(tmp_path) as mesh:
+        os.kill(mesh.pid("embedding"), signal.SIGKILL)
+        await until(mesh.said("embedding died (status 2), starting it again in"), 60)
+        (tmp_path / "mark").unlink()
+        await until(mesh.said("embedding serving after", 2), 60)
 
 
 async def test_a_second_signal_does_not_wait(tmp_path: Path) -> None:

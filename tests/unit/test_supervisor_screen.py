@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import sys
 from pathlib import Path
 
@@ -70,6 +71,33 @@ def test_the_next_commands_are_named_as_they_can_be_called(
     monkeypatch.chdir(Path(sys.executable).parent.parent)
     Screen(console, board).ready("127.0.0.1:8443")
     assert "  bin/meshgate chat" in lines(console)
+
+
+@pytest.mark.parametrize(
+    ("home", "prefix"),
+    [
+        (".meshgate", ""),
+        (".meshgate-100", "MESHGATE_HOME=.meshgate-100 "),
+        ("a b", "MESHGATE_HOME='a b' "),
+        ("../other", "MESHGATE_HOME={other} "),
+    ],
+)
+def test_the_next_commands_work_as_printed_for_every_state_directory(
+    console: Console, board: Board, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str, prefix: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    place = (tmp_path / "here" / home).resolve()
+    Screen(console, board).ready("127.0.0.1:8543", place)
+    assert f"  {prefix.format(other=place)}meshgate chat" in lines(console)
+    assert f"Try, from another terminal in {tmp_path / 'here'}:" in lines(console)
+    assert f"Elsewhere, call meshgate with --home {shlex.quote(str(place))}." in lines(console)
+
+
+def test_parts_that_nobody_knows_the_place_of_are_told(console: Console, board: Board) -> None:
+    Screen(console, board).starting(Path("logs"), {"generation-2": "127.0.0.1:8461"})
+    assert lines(console)[1:] == ["generation-2 listens on 127.0.0.1:8461"]
 
 
 def test_without_a_terminal_there_is_no_table(console: Console, board: Board) -> None:

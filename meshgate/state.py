@@ -1,0 +1,55 @@
+"""The state directory of a mesh, and what a mesh that runs from it leaves there for commands to find it by.
+
+Standard library only: the command line reads it before it knows what else it needs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Final
+
+DEFAULT_TARGET: Final = "127.0.0.1:8443"
+_FILE: Final = "up.json"
+_MAX_BYTES: Final = 65_536
+
+
+@dataclass(frozen=True)
+class Running:
+    """A mesh that `meshgate up` started, last or now."""
+
+    target: str
+    """Its gateway, host:port."""
+    config_dir: str
+    """Where the configuration of its parts is."""
+
+
+def home() -> Path:
+    """The directory of certificates, keys, audit logs and caches: MESHGATE_HOME, else `.meshgate` where we run."""
+    return Path(os.environ.get("MESHGATE_HOME") or ".meshgate").absolute()
+
+
+def running(home: Path) -> Running | None:
+    """The mesh of a state directory; None where none has run or its file can't be read."""
+    try:
+        with (home / _FILE).open("rb") as file:
+            found = json.loads(file.read(_MAX_BYTES))
+        values = {field.name: found[field.name] for field in fields(Running)}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return Running(**values) if all(isinstance(value, str) for value in values.values()) else None
+
+
+def target(home: Path) -> str:
+    """The gateway of a state directory's mesh; where none is known, the usual one."""
+    mesh = running(home)
+    return DEFAULT_TARGET if mesh is None else mesh.target
+
+
+def record(home: Path, mesh: Running) -> None:
+    """Leaves word of a mesh in its state directory. Raises OSError."""
+    part = home / f".{_FILE}.{os.getpid()}"
+    part.write_text(json.dumps(asdict(mesh), indent=2) + "\n", encoding="utf-8")
+    part.replace(home / _FILE)
