@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from jinja2 import TemplateError
-
 from meshgate.errors import InvalidArgument
 
 Turns = Sequence[Mapping[str, str]]
@@ -42,7 +40,7 @@ class PromptReader:
             raise InvalidArgument.of("conversation", "this model has no chat template; use prompt")
         try:
             text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        except TemplateError:
+        except Exception:  # a template is a program of the checkpoint's, and can raise anything
             raise InvalidArgument.of("conversation", "this model's template refuses these turns") from None
         return _some(self._tokenizer.encode(text, add_special_tokens=False), "conversation")
 

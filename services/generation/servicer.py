@@ -14,8 +14,7 @@ from meshgate.v1 import generation_pb2 as pb
 from meshgate.v1 import generation_pb2_grpc
 from services.caller import caller_of, model_of
 from services.generation import constraints, validate, wire
-from services.generation.constraints import Grammar
-from services.generation.engine import Adapter, Job, Ticket
+from services.generation.engine import Adapter, Grammar, Job, Ticket
 from services.generation.limits import Limits
 from services.generation.outputs import Outputs
 from services.generation.refusals import Refusals

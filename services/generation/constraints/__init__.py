@@ -10,7 +10,8 @@ The library behind it is llguidance (Microsoft, MIT): docs/structured-output.md 
 
 from __future__ import annotations
 
+from services.generation.constraints.choices import Choices
 from services.generation.constraints.constraint import Constraint, read
 from services.generation.constraints.grammar import Grammar, Grammars
 
-__all__ = ["Constraint", "Grammar", "Grammars", "read"]
+__all__ = ["Choices", "Constraint", "Grammar", "Grammars", "read"]

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from services.generation.constraints.choices import Choices, Spellings
 from services.generation.constraints.constraint import Constraint
+from services.generation.constraints.simplify import controls, open_beside_names
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -36,8 +38,17 @@ _LIMITS: Final[Mapping[str, Any]] = {
     "max_grammar_size": 100_000,
     "step_max_items": 20_000,
 }
-_JSON: Final[Any] = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-"""As Python writes JSON: a small model that may write any white space writes nothing else."""
+_JSON: Final[Any] = {
+    "whitespace_flexible": False,
+    "item_separator": ", ",
+    "key_separator": ": ",
+    "json_allowed_escapes": 'nrbtf\\"',
+}
+"""As Python writes JSON: a small model that may write any white space writes nothing else. No character is written as a
+number (`\\u0061`): a property could so come a second time, as one whose name is not known.
+"""
+_NUMBERED: Final[Any] = {**_JSON, "json_allowed_escapes": 'nrbtf\\"u'}
+"""For schemas with characters that can't be written otherwise."""
 
 
 class Matcher:
@@ -69,7 +80,7 @@ class Matcher:
 
 
 class Grammar:
-    """A compiled constraint."""
+    """A compiled constraint. `Choices` is another kind of it."""
 
     def __init__(self, matcher: LLMatcher, constraint: Constraint) -> None:
         self._matcher = matcher
@@ -86,10 +97,11 @@ class Grammars:
     def __init__(self, tokens: TokenBytes, end_tokens: frozenset[int], encode: Callable[[str], Sequence[int]]) -> None:
         """`end_tokens` end an output; `encode` makes tokens of text, without special ones."""
         self._vocabulary = _vocabulary(tokens, end_tokens, encode)
-        self._known: OrderedDict[Constraint, Grammar] = OrderedDict()
+        self._spellings = Spellings(tokens, end_tokens)
+        self._known: OrderedDict[Constraint, Grammar | Choices] = OrderedDict()
         self._lock = threading.Lock()
 
-    def compile(self, constraint: Constraint) -> Grammar:
+    def compile(self, constraint: Constraint) -> Grammar | Choices:
         """The grammar of a constraint; thread-safe. Raises InvalidArgument for one that can't be followed."""
         with self._lock:
             if (known := self._known.get(constraint)) is not None:
@@ -102,7 +114,10 @@ class Grammars:
                 self._known.popitem(last=False)
         return made
 
-    def _made(self, constraint: Constraint) -> Grammar:
+    def _made(self, constraint: Constraint) -> Grammar | Choices:
+        return Choices(self._spellings, constraint) if constraint.kind == "choice" else self._parsed(constraint)
+
+    def _parsed(self, constraint: Constraint) -> Grammar:
         from llguidance import LLMatcher, LLParserLimits
 
         grammar, limits = _grammar(constraint), LLParserLimits(**_LIMITS)
@@ -125,16 +140,24 @@ def _try(matcher: Matcher) -> None:
 def _grammar(constraint: Constraint) -> str:
     from llguidance import LLMatcher
 
-    match constraint.kind:
-        case "json_schema":
-            try:
-                return LLMatcher.grammar_from_json_schema(constraint.texts[0], defaults=_JSON)
-            except ValueError:
-                raise constraint.refuse("not a JSON schema") from None
-        case "regex":
-            return LLMatcher.grammar_from_regex(constraint.texts[0])
-    options = " | ".join(json.dumps(option, ensure_ascii=False) for option in constraint.texts)
-    return LLMatcher.grammar_from_lark(f"start: {options}")
+    if constraint.kind == "regex":
+        return LLMatcher.grammar_from_regex(constraint.texts[0])
+    try:
+        return LLMatcher.grammar_from_json_schema(constraint.texts[0], defaults=_writing(constraint))
+    except ValueError:
+        raise constraint.refuse("not a JSON schema") from None
+
+
+def _writing(constraint: Constraint) -> Any:
+    """How JSON is written for a schema. Raises InvalidArgument where a name could be written in two ways."""
+    schema = json.loads(constraint.texts[0])
+    if not controls(schema):
+        return _JSON
+    if open_beside_names(schema):
+        raise constraint.refuse(
+            "control characters can't be followed beside properties without additionalProperties: false"
+        )
+    return _NUMBERED
 
 
 def _first_sentence(said: str) -> str:

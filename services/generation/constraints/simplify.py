@@ -1,0 +1,274 @@
+"""Rewrites a JSON schema into one that means the same and that llguidance can follow.
+
+The library refuses every keyword that it does not implement, also where the keyword demands nothing
+(`uniqueItems: false`) or can be said with others (`contains: true` is `minItems: 1`). Those are taken out here. What is
+left and can't be followed exactly is refused, by the library or here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+FORMATS: Final = frozenset(
+    ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid")
+)
+"""The formats that llguidance enforces. JSON Schema says that others are ignored."""
+_ONE: Final = (
+    *("additionalItems", "additionalProperties", "contains", "contentSchema", "else", "if", "items", "not"),
+    *("propertyNames", "then", "unevaluatedItems", "unevaluatedProperties"),
+)
+"""Keywords whose value is a schema."""
+_LISTS: Final = ("allOf", "anyOf", "oneOf", "prefixItems", "items")
+_MAPS: Final = ("$defs", "definitions", "dependentSchemas", "patternProperties", "properties", "dependencies")
+_APPLICATORS: Final = (
+    "$ref",
+    "$dynamicRef",
+    "$recursiveRef",
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "if",
+    "dependentSchemas",
+    "not",
+)
+"""Keywords whose subschemas look at the same value, and so count for `unevaluated...`."""
+_KINDS: Final = {
+    "array": ("contains", "maxContains", "minContains", "unevaluatedItems", "uniqueItems"),
+    "object": ("dependencies", "dependentRequired", "dependentSchemas", "propertyNames", "unevaluatedProperties"),
+    "string": ("format",),
+}
+"""Keywords that say nothing of values of another type."""
+
+Schema = dict[str, Any]
+
+
+class NotFollowed(ValueError):
+    """A schema that would be followed only in part. Its text is for the caller."""
+
+
+def simplified(schema: Schema) -> Schema:
+    """The same schema without what demands nothing. Raises NotFollowed."""
+    made = _walk(schema)
+    if made is False:
+        raise NotFollowed("nothing can match it")
+    return {} if made is True else dict(made)
+
+
+def controls(value: Any) -> bool:
+    """Whether a string in it has a character that JSON writes as a number alone (U+0001, U+007F)."""
+    if isinstance(value, str):
+        return any((letter < " " and letter not in "\b\f\n\r\t") or letter == "\x7f" for letter in value)
+    if isinstance(value, dict):
+        return any(controls(each) for pair in value.items() for each in pair)
+    return isinstance(value, list) and any(map(controls, value))
+
+
+def open_beside_names(schema: Any) -> bool:
+    """Whether an object in it has named properties, and may have others whose names nobody knows."""
+    if isinstance(schema, dict):
+        named = any(key in schema for key in ("properties", "patternProperties", "required"))
+        if named and schema.get("additionalProperties") is not False:
+            return True
+        return any(map(open_beside_names, schema.values()))
+    return isinstance(schema, list) and any(map(open_beside_names, schema))
+
+
+def _walk(schema: Any) -> Any:
+    """A schema with its own schemas simplified, then itself."""
+    if not isinstance(schema, dict):
+        return schema
+    made = {**schema, **dict(_inner(schema))}
+    for rule in _RULES:
+        if rule(made) is False:
+            return False
+    return made
+
+
+def _inner(schema: Schema) -> Iterator[tuple[str, Any]]:
+    for key, value in schema.items():
+        if key in _MAPS and isinstance(value, dict):
+            yield key, {name: _walk(each) for name, each in value.items()}
+        elif key in _LISTS and isinstance(value, list):
+            yield key, [_walk(each) for each in value]
+        elif key in _ONE:
+            yield key, _walk(value)
+
+
+# Rules. Each changes a schema in place; False says that nothing can match it.
+
+
+def _of_other_types(schema: Schema) -> None:
+    kinds = schema.get("type")
+    if kinds is None:
+        return
+    for kind, keywords in _KINDS.items():
+        if kind != kinds and not (isinstance(kinds, list) and kind in kinds):
+            for keyword in keywords:
+                schema.pop(keyword, None)
+
+
+def _references(schema: Schema) -> None:
+    """What is no schema's place was not simplified."""
+    said = schema.get("$ref")
+    place = said.partition("#")[2] if isinstance(said, str) else ""
+    if not place.startswith("/"):
+        return
+    inside = ""
+    for step in place[1:].split("/"):
+        if inside in _MAPS or (inside in _LISTS and step.isdigit()):
+            inside = ""
+        elif step in _MAPS or step in _LISTS or step in _ONE:
+            inside = step
+        else:
+            raise NotFollowed("$ref can lead to schemas alone: those of $defs, properties, items and the like")
+
+
+def _formats(schema: Schema) -> None:
+    said = schema.get("format")
+    if isinstance(said, str) and said not in FORMATS:
+        del schema["format"]
+
+
+def _anchors(schema: Schema) -> None:
+    schema.pop("$dynamicAnchor", None)  # a `$dynamicRef` to it is refused
+    schema.pop("$vocabulary", None)
+
+
+def _unique(schema: Schema) -> None:
+    said = schema.get("uniqueItems")
+    if said is False or (said is True and _items_at_most(schema) <= 1):
+        del schema["uniqueItems"]
+
+
+def _items_at_most(schema: Schema) -> float:
+    most = schema.get("maxItems", float("inf"))
+    closed = schema.get("items") is False
+    fixed = schema.get("prefixItems", ())
+    least: float = min(most if isinstance(most, int | float) else float("inf"), len(fixed) if closed else float("inf"))
+    return least
+
+
+def _contains(schema: Schema) -> None:
+    if "contains" not in schema:
+        schema.pop("minContains", None)
+        schema.pop("maxContains", None)
+    elif _all(schema["contains"]):
+        _raise(schema, "minItems", schema.pop("minContains", 1))
+        if "maxContains" in schema:
+            _lower(schema, "maxItems", schema.pop("maxContains"))
+        del schema["contains"]
+    elif schema.get("minContains") == 0 and "maxContains" not in schema:
+        del schema["contains"], schema["minContains"]
+
+
+def _names(schema: Schema) -> None:
+    said = schema.get("propertyNames")
+    if said is not None and _all(said):
+        del schema["propertyNames"]
+    elif said is False:
+        del schema["propertyNames"]
+        _lower(schema, "maxProperties", 0)
+
+
+def _not(schema: Schema) -> bool | None:
+    if "not" not in schema:
+        return None
+    if _all(schema["not"]):
+        return False
+    if schema["not"] is False:
+        del schema["not"]
+    return None
+
+
+def _conditions(schema: Schema) -> None:
+    """`if`, which is known where it is a boolean, and means nothing where nothing hangs on it."""
+    branches = {name: schema.get(name, True) for name in ("then", "else")}
+    if "if" in schema and not _all(schema["if"]) and schema["if"] is not False:
+        if not all(map(_all, branches.values())):
+            return
+    elif "if" in schema:
+        chosen = branches["then" if schema["if"] is not False else "else"]
+        if not _all(chosen):
+            schema["allOf"] = [*schema.get("allOf", ()), chosen]
+    for name in ("if", "then", "else"):
+        schema.pop(name, None)
+
+
+def _dependencies(schema: Schema) -> None:
+    """`dependencies` is what `dependentRequired` and `dependentSchemas` were before 2019."""
+    old = schema.pop("dependencies", None)
+    if isinstance(old, dict):
+        for name, value in old.items():
+            kind = "dependentRequired" if isinstance(value, list) else "dependentSchemas"
+            schema[kind] = {**schema.get(kind, {}), name: value}
+    elif old is not None:
+        schema["dependencies"] = old  # not a schema: for the library to say
+
+
+def _dependent(schema: Schema) -> None:
+    required = schema.get("required", ())
+    for kind, follow in (("dependentRequired", _require), ("dependentSchemas", _also)):
+        said = schema.get(kind)
+        if not isinstance(said, dict):
+            continue
+        left = {name: value for name, value in said.items() if value != [] and not _all(value)}
+        for name in [name for name in left if name in required]:
+            follow(schema, left.pop(name))
+        schema[kind] = left
+        if not left:
+            del schema[kind]
+
+
+def _require(schema: Schema, names: Any) -> None:
+    if isinstance(names, list):
+        schema["required"] = list(dict.fromkeys([*schema.get("required", ()), *names]))
+
+
+def _also(schema: Schema, other: Any) -> None:
+    schema["allOf"] = [*schema.get("allOf", ()), other]
+
+
+def _unevaluated(schema: Schema) -> None:
+    alone = not any(key in schema for key in _APPLICATORS)
+    for name, same in (("unevaluatedProperties", "additionalProperties"), ("unevaluatedItems", "items")):
+        if name not in schema:
+            continue
+        if _all(schema[name]) or (same in schema and not isinstance(schema[same], list)):
+            del schema[name]
+        elif alone and same not in schema and "contains" not in schema:
+            schema[same] = schema.pop(name)
+
+
+def _counted(schema: Schema) -> None:
+    """`minProperties`, of which a name that comes twice counts once, though it is written twice.
+
+    A required name can't come again, so one name beyond those is always another.
+    """
+    least, required = schema.get("minProperties"), schema.get("required", [])
+    if not isinstance(least, int) or isinstance(least, bool) or not isinstance(required, list):
+        return
+    names = len({name for name in required if isinstance(name, str)})
+    if least <= names:
+        del schema["minProperties"]
+    elif least > names + 1:
+        raise NotFollowed("minProperties can be at most one more than the properties that are required")
+
+
+def _all(schema: Any) -> bool:
+    """Whether everything matches it, as far as that is plain to see."""
+    return schema is True or schema == {}
+
+
+def _raise(schema: Schema, key: str, least: Any) -> None:
+    schema[key] = max(schema.get(key, 0), least)
+
+
+def _lower(schema: Schema, key: str, most: Any) -> None:
+    schema[key] = min(schema.get(key, most), most)
+
+
+_RULES: Final[tuple[Callable[[Schema], bool | None], ...]] = (
+    *(_of_other_types, _references, _formats, _anchors, _unique, _contains, _names, _not, _conditions),
+    *(_dependencies, _dependent, _unevaluated, _counted),
+)
