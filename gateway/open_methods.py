@@ -13,8 +13,8 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
-from typing import Any, Final, TypeVar
+from contextlib import ExitStack, aclosing, asynccontextmanager
+from typing import Any, Final, NoReturn, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -27,15 +27,16 @@ from gateway.patience import Patience
 from gateway.routes import PUBLIC_ROUTES
 from meshgate import errors
 from meshgate.runtime import channel, compression, guard
-from meshgate.runtime.health import MAX_REQUEST_BYTES
+from meshgate.runtime.health import MAX_REQUEST_BYTES, too_large
 from meshgate.runtime.places import Places
-from meshgate.runtime.status import TOO_LARGE
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _READ_SECONDS: Final = 5.0
 """How long a request may take to arrive, its turn included. It is a few bytes, sent together with the headers."""
+_END_SECONDS: Final = 1.0
+"""How long an error may take to leave."""
 _READERS: Final = 8
 _READERS_EACH: Final = 2
 _WAITING_EACH: Final = 100
@@ -61,7 +62,7 @@ class OpenMethods:
         self._readers.stop()
 
     async def read(self, context: Any) -> Any:
-        """One message, or channel.EOF. Raises MeshError where the caller is one too many, or too slow."""
+        """One message, or channel.EOF. Raises MeshError for one that is too large, and a caller too many or too slow."""
         with self._entrance.visit():
             try:
                 message = await self._first.wait(self._read(context))
@@ -74,14 +75,30 @@ class OpenMethods:
         if method in PUBLIC_ROUTES:
             return handler
         if not handler.response_streaming:
-            return grpc.stream_unary_rpc_method_handler(_ending(handler.stream_unary))
+            return grpc.stream_unary_rpc_method_handler(_ending(self._lasting(handler.stream_unary)))
         if handler.request_deserializer is None:
             return grpc.stream_stream_rpc_method_handler(_ending(handler.stream_stream))
         return grpc.stream_stream_rpc_method_handler(_ending(self._conversation(handler)))
 
     async def _read(self, context: Any) -> Any:
         async with self._turns.turn(network(context.peer())):
-            return await context.read()
+            message = await context.read()
+            if message is channel.EOF or len(message) <= MAX_REQUEST_BYTES:
+                return message
+            del message  # or the error's traceback would hold it for as long as anyone holds the error
+            raise too_large()
+
+    def _lasting(self, serve: Callable[[Any, Any], Awaitable[_T]]) -> Callable[[Any, Any], Awaitable[_T]]:
+        """The same, holding a place until the reply has left: a caller who does not read leaves it with gRPC."""
+
+        async def call(requests: Any, context: Any) -> _T:
+            reply = await serve(requests, context)
+            held = ExitStack()
+            held.enter_context(self.watchers.place(network(context.peer())))
+            _task().add_done_callback(lambda _: held.close())
+            return reply
+
+        return call
 
     def _conversation(self, handler: Any) -> Callable[[Any, Any], Awaitable[None]]:
         """A generated handler whose both sides stream, as bytes: reflection."""
@@ -96,10 +113,6 @@ class OpenMethods:
 
     async def _requests(self, handler: Any, context: Any) -> AsyncGenerator[Any, None]:
         while (message := await self.read(context)) is not channel.EOF:
-            if len(message) > MAX_REQUEST_BYTES:
-                raise errors.InvalidArgument(
-                    f"the message is too large: at most {MAX_REQUEST_BYTES} bytes", reason=TOO_LARGE
-                )
             yield _parsed(handler, message)
 
     async def _write(self, context: Any, reply: bytes) -> None:
@@ -156,14 +169,30 @@ def _ending(serve: Callable[[Any, Any], Awaitable[_T]]) -> Callable[[Any, Any], 
     return call
 
 
+def _task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a call is a task")
+    return task
+
+
+async def _end(context: Any, error: errors.MeshError, request_id: str) -> NoReturn:
+    """Ends the call with `error`. A caller who does not read gets it once it does; nothing of ours waits for that."""
+    try:
+        async with asyncio.timeout(_END_SECONDS):
+            await guard.abort(context, error, request_id)
+    except TimeoutError:
+        raise asyncio.CancelledError from None
+
+
 async def _answered(serve: Callable[[Any, Any], Awaitable[_T]], requests: Any, context: Any) -> _T:
     try:
         return await serve(requests, context)
     except errors.MeshError as error:
-        await guard.abort(context, error, uuid.uuid4().hex)
+        await _end(context, error, uuid.uuid4().hex)
     except (*_GONE, grpc.aio.AbortError):
         raise
     except Exception:  # the border: whatever else is our fault, and its text stays here
         request_id = uuid.uuid4().hex
         _log.exception("call failed", extra={"request_id": request_id})
-        await guard.abort(context, errors.Internal("internal error"), request_id)
+        await _end(context, errors.Internal("internal error"), request_id)

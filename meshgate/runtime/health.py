@@ -123,9 +123,14 @@ class Health(grpc.GenericRpcHandler):
         changed.set()
 
 
+def too_large() -> errors.InvalidArgument:
+    """The error for a request that is larger than the name of a service can be."""
+    return errors.InvalidArgument(f"the message is too large: at most {MAX_REQUEST_BYTES} bytes", reason=TOO_LARGE)
+
+
 def _service(message: bytes) -> str:
     if len(message) > MAX_REQUEST_BYTES:
-        raise errors.InvalidArgument(f"the message is too large: at most {MAX_REQUEST_BYTES} bytes", reason=TOO_LARGE)
+        raise too_large()
     try:
         return str(health_pb2.HealthCheckRequest.FromString(message).service)
     except DecodeError:

@@ -73,6 +73,7 @@ def server_options(max_message_bytes: int, max_metadata_bytes: int = channel.MAX
     return (
         *channel.UNUSED,
         *compression.OFF,
+        ("grpc.http2.bdp_probe", 0),  # or windows grow to megabytes, which a call can fill before anyone reads it
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_metadata_size", max_metadata_bytes),
