@@ -62,7 +62,7 @@ class OpenMethods:
         self._readers.stop()
 
     async def read(self, context: Any) -> Any:
-        """One message, or channel.EOF. Raises MeshError for one that is too large, and a caller too many or too slow."""
+        """One message, or channel.EOF. Raises MeshError where it is too large, or a caller is too many or too slow."""
         with self._entrance.visit():
             try:
                 message = await self._first.wait(self._read(context))

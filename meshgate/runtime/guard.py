@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import aclosing
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -65,6 +65,8 @@ class Guard:
 
     def wrap(self, method: str, handler: Any) -> Any:
         """The same handler behind the guard. Only registered methods come here, so the policy's cache is bounded."""
+        if _is_generated(handler):
+            handler = _UNIMPLEMENTED
         if not handler.response_streaming:
             return grpc.stream_unary_rpc_method_handler(_answering(handler, self, method))
         return grpc.stream_stream_rpc_method_handler(
@@ -118,6 +120,20 @@ async def abort(context: Context, error: errors.MeshError, request_id: str) -> N
     await context.abort(
         status.grpc_code(error), error.message, trailing_metadata=status.trailing_metadata(error, request_id)
     )
+
+
+def _is_generated(handler: Any) -> bool:
+    """Whether a method is the one that protoc wrote, which raises: the servicer has none of its own."""
+    methods = (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream)
+    return any(getattr(method, "__module__", "").endswith("_pb2_grpc") for method in methods if method is not None)
+
+
+async def _unimplemented(_: Any, __: Any) -> NoReturn:
+    raise errors.Unimplemented("no such method", reason="METHOD_UNKNOWN")
+
+
+_UNIMPLEMENTED: Final = grpc.stream_unary_rpc_method_handler(_unimplemented)
+"""What a service serves in the place of such a method: it reads nothing and logs nothing."""
 
 
 def _answering(handler: Any, guard: Guard, method: str) -> Any:

@@ -69,6 +69,10 @@ class Peer:
         """Says hello."""
         await self.send(PREFACE, frame(SETTINGS, 0, 0))
 
+    async def close(self) -> None:
+        """Leaves without a word."""
+        self._writer.transport.abort()
+
     async def frames(self) -> AsyncIterator[tuple[int, int, int, bytes]]:
         """Kind, flags, stream and payload of each frame, until the other side closes."""
         while True:
