@@ -1,8 +1,8 @@
 """Methods that need no token: health and, where it is switched on, reflection. They are registered beside the pipeline.
 
 Whoever calls them is an unauthenticated caller and is counted as one while its request is read. gRPC receives a message
-whole before its size is known, up to twice `max_message_bytes`, so few requests are read at a time, and two at most of
-one network address. Calls that last (watchers of health, reflection) have places of their own, of which one address
+whole before its size is known, up to twice `max_message_bytes`, so few requests are read at a time, and fewer of one
+network address. Calls that last (watchers of health, reflection) have places of their own, of which one address
 can have a part.
 """
 
@@ -37,8 +37,10 @@ _READ_SECONDS: Final = 5.0
 """How long a request may take to arrive, its turn included. It is a few bytes, sent together with the headers."""
 _END_SECONDS: Final = 1.0
 """How long an error may take to leave."""
-_READERS: Final = 8
+_READERS: Final = 16
 _READERS_EACH: Final = 2
+_TALKERS_EACH: Final = 8
+"""The same for reflection, whose callers wait between two requests of one call."""
 _WAITING_EACH: Final = 100
 """Requests of one address that wait for their turn to be read."""
 _GONE: Final = (grpc.aio.UsageError, cygrpc.ExecuteBatchError)
@@ -53,6 +55,7 @@ class OpenMethods:
         """Those who hold a call for long."""
         self._entrance = entrance
         self._turns = Turns(_READERS, _READERS_EACH, _WAITING_EACH)
+        self._talks = Turns(_READERS, _TALKERS_EACH, _WAITING_EACH)
         self._first = Patience(min(_READ_SECONDS, config.first_message_seconds))
         self._readers = Patience(config.slow_reader_seconds)
 
@@ -61,14 +64,13 @@ class OpenMethods:
         self._first.stop()
         self._readers.stop()
 
-    async def read(self, context: Any) -> Any:
+    async def read(self, context: Any, turns: Turns | None = None) -> Any:
         """One message, or channel.EOF. Raises MeshError where it is too large, or a caller is too many or too slow."""
         with self._entrance.visit():
             try:
-                message = await self._first.wait(self._read(context))
+                return await self._first.wait(_read(turns or self._turns, context))
             except TimeoutError:
                 raise errors.DeadlineExceeded("the caller sent no message in time", reason="SILENT_WRITER") from None
-        return message
 
     def around(self, method: str, handler: Any) -> Any:
         """The handler that is registered for `method`: as it is for those of the pipeline."""
@@ -79,14 +81,6 @@ class OpenMethods:
         if handler.request_deserializer is None:
             return grpc.stream_stream_rpc_method_handler(_ending(handler.stream_stream))
         return grpc.stream_stream_rpc_method_handler(_ending(self._conversation(handler)))
-
-    async def _read(self, context: Any) -> Any:
-        async with self._turns.turn(network(context.peer())):
-            message = await context.read()
-            if message is channel.EOF or len(message) <= MAX_REQUEST_BYTES:
-                return message
-            del message  # or the error's traceback would hold it for as long as anyone holds the error
-            raise too_large()
 
     def _lasting(self, serve: Callable[[Any, Any], Awaitable[_T]]) -> Callable[[Any, Any], Awaitable[_T]]:
         """The same, holding a place until the reply has left: a caller who does not read leaves it with gRPC."""
@@ -112,7 +106,7 @@ class OpenMethods:
         return call
 
     async def _requests(self, handler: Any, context: Any) -> AsyncGenerator[Any, None]:
-        while (message := await self.read(context)) is not channel.EOF:
+        while (message := await self.read(context, self._talks)) is not channel.EOF:
             yield _parsed(handler, message)
 
     async def _write(self, context: Any, reply: bytes) -> None:
@@ -148,6 +142,15 @@ class Turns:
         self._asked[address] -= 1
         if not self._asked[address]:
             del self._asked[address], self._each[address]
+
+
+async def _read(turns: Turns, context: Any) -> Any:
+    async with turns.turn(network(context.peer())):
+        message = await context.read()
+        if message is channel.EOF or len(message) <= MAX_REQUEST_BYTES:
+            return message
+        del message  # or the error's traceback would hold it for as long as anyone holds the error
+        raise too_large()
 
 
 def _parsed(handler: Any, message: bytes) -> Any:
