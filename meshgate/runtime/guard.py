@@ -132,7 +132,7 @@ async def _unimplemented(_: Any, __: Any) -> NoReturn:
     raise errors.Unimplemented("no such method", reason="METHOD_UNKNOWN")
 
 
-_UNIMPLEMENTED: Final = grpc.stream_unary_rpc_method_handler(_unimplemented)
+_UNIMPLEMENTED: Final[Any] = grpc.stream_unary_rpc_method_handler(_unimplemented)
 """What a service serves in the place of such a method: it reads nothing and logs nothing."""
 
 

@@ -101,7 +101,7 @@ async def test_a_service_does_not_inflate_either(tmp_path: Path, coding: str) ->
     meshes.prepare(tmp_path)
     async with meshes.serving(tmp_path, "generation", ScriptedApplication()) as server:
         credentials = tls.channel_credentials(meshes.identity(tmp_path, "gateway"))
-        options = channel.client_options()
+        options = (*channel.client_options(), ("grpc.default_authority", channel.server_name("generation")))
         async with channel.open_channel(f"127.0.0.1:{server.port}", credentials, options) as opened:
             for path in ("/meshgate.v1.GenerationService/Generate", "/meshgate.v1.GenerationService/GenerateStream"):
                 message = generation_pb2.GenerateRequest(prompt="x" * 10_000).SerializeToString()
