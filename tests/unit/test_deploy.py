@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml  # type: ignore[import-untyped]
@@ -81,6 +83,80 @@ def test_the_gateway_finds_its_services(monkeypatch: pytest.MonkeyPatch) -> None
 
 def ports(rules: list[dict[str, Any]]) -> set[int]:
     return {item["port"] for rule in rules for item in rule["ports"]}
+
+
+def reached(port: int) -> list[dict[str, Any]]:
+    """The gateway's rules that let it out to a port of anybody."""
+    rules = of_kind("NetworkPolicy")["gateway"]["spec"]["egress"]
+    anywhere = [rule for rule in rules if all("ipBlock" in place for place in rule.get("to", ()))]
+    return [rule for rule in anywhere if port in ports([rule])]
+
+
+@pytest.mark.parametrize(
+    "reached_by_default", ["https://issuer.example/jwks", "rediss://store:6379", "grpc://collector:4317"]
+)
+def test_the_gateway_reaches_what_its_configuration_may_name(reached_by_default: str) -> None:
+    found = urlsplit(reached_by_default)
+    assert reached(found.port or {"https": 443}[found.scheme])
+
+
+def test_the_way_to_issuers_is_none_to_the_clouds_metadata() -> None:
+    (rule,) = reached(443)
+    blocks = [ipaddress.ip_network(place["ipBlock"]["cidr"]) for place in rule["to"]]
+    assert [block.prefixlen for block in blocks] == [0, 0]
+    for address in ("169.254.169.254", "fd00:ec2::254"):
+        excepted = [ipaddress.ip_network(cidr) for place in rule["to"] for cidr in place["ipBlock"]["except"]]
+        assert any(
+            ipaddress.ip_address(address) in block for block in excepted if ":" in str(block) or ":" not in address
+        )
+
+
+def metrics_ports(name: str, monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Where a deployed part tells its metrics."""
+    if name != "gateway":
+        arguments = container(name)["args"]
+        return {int(arguments[arguments.index("--metrics") + 1].removeprefix("0.0.0.0:"))}
+    monkeypatch.setenv("MESHGATE_STORE_URL", "redis://store:6379")
+    made = config.load(DEPLOY / "kubernetes" / "gateway.toml", GatewayConfig)
+    assert made.metrics.listen is not None
+    host, first = made.metrics.listen.rsplit(":", 1)
+    assert host == "0.0.0.0"
+    return {int(first) + worker for worker in range(made.workers)}
+
+
+@pytest.mark.parametrize("name", PORTS)
+def test_prometheus_reaches_every_part_and_nobody_else_its_metrics(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    policies = of_kind("NetworkPolicy")
+    allowed = policies["metrics"]["spec"]
+    assert allowed["podSelector"] == {}
+    (rule,) = allowed["ingress"]
+    (place,) = rule["from"]
+    assert place["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "monitoring"}
+    told = metrics_ports(name, monkeypatch)
+    assert told <= ports([rule])
+    others = [rule for other in ("gateway", "services") for rule in policies[other]["spec"]["ingress"]]
+    assert not told & ports(others)
+
+
+def test_the_namespace_is_there_before_what_is_made_in_it() -> None:
+    text = (DEPLOY / "README.md").read_text()
+    commands = [line.strip() for line in text.splitlines() if line.startswith("    kubectl")]
+    assert commands[0] == "kubectl apply --filename deploy/kubernetes/namespace.yaml"
+    assert commands[-1] == "kubectl apply --kustomize deploy"
+    assert len(commands) == 4
+    assert all("--namespace meshgate" in command for command in commands[1:-1])
+    assert {command.split()[command.split().index("create") + 1] for command in commands[1:-1]} == {
+        "secret",
+        "configmap",
+    }
+
+
+def test_what_is_made_by_hand_is_what_the_manifests_name() -> None:
+    text = (DEPLOY / "README.md").read_text()
+    (env,) = container("gateway")["env"]
+    assert f"generic {env['valueFrom']['secretKeyRef']['name']} " in text
+    named = {volume["configMap"]["name"] for volume in pods()["gateway"]["volumes"] if "configMap" in volume}
+    assert any(f"configmap {name} " in text for name in named)
 
 
 def test_identities_are_those_that_peers_admit() -> None:
