@@ -87,14 +87,15 @@ def explain(question: Question, findings: Findings, policy: Policy, limits: Limi
 
 def _of_token(findings: Findings) -> list[Step]:
     refusal, passed = findings.refusal, findings.passed
-    steps = [Step(name, True, detail=_proven(name, findings.principal)) for name in passed]
+    steps = [Step(name, True, detail=_proven(name, findings)) for name in passed]
     if refusal is not None:
         steps.append(Step(STEPS[len(passed)], False, refusal.reason, refusal.message))
     return steps + [Step(name, None) for name in STEPS[len(steps) :]]
 
 
-def _proven(name: str, principal: Principal | None) -> str:
+def _proven(name: str, findings: Findings) -> str:
     """What a passed step says of the caller; nothing where the token as a whole proves none."""
+    principal = findings.principal
     if principal is None:
         return ""
     match name:
@@ -103,12 +104,17 @@ def _proven(name: str, principal: Principal | None) -> str:
         case "time":
             return f"until {datetime.fromtimestamp(principal.expires_at, UTC):%Y-%m-%d %H:%M:%S} UTC"
         case "claims":
-            return f"subject {principal.subject}, scopes {' '.join(sorted(principal.scopes)) or 'none'}"
+            scopes = " ".join(sorted(principal.scopes)) or "none"
+            return _from(f"subject {principal.subject}, scopes {scopes}", findings.origin.get("scopes"))
         case "tenant":
-            return principal.tenant
+            return _from(principal.tenant, findings.origin.get("tenant"))
         case "certificate":
             return "bound to one" if principal.confirmation else "not bound to one"
     return ""
+
+
+def _from(what: str, claim: str | None) -> str:
+    return f"{what} ({claim})" if claim else what
 
 
 Said = tuple[bool | None, str]

@@ -11,11 +11,11 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
-from gateway.authentication import refusal
+from gateway.authentication import claims, header, refusal
 from gateway.authentication.config import IssuerConfig, JwksConfig, RevocationConfig
 from gateway.authentication.keysource import KeySource, source
 from gateway.authentication.revocations import Revocations
@@ -51,6 +51,8 @@ class Findings:
     passed: tuple[str, ...]
     principal: Principal | None
     refusal: errors.MeshError | None
+    origin: Mapping[str, str] = field(default_factory=dict)
+    """Which claims gave the `scopes` and the `tenant`, where the configuration says so."""
 
 
 class Authenticator:
@@ -130,12 +132,13 @@ class Authenticator:
         """The same, but told: every step of STEPS is made anew, and the first that fails is what a caller would get."""
         passed: list[str] = []
         try:
-            principal = self._examine(authorization, certificate_thumbprint, passed.append)
+            verified = self._examine(authorization, certificate_thumbprint, passed.append)
         except errors.MeshError as error:
             return Findings(tuple(passed), None, error)
-        return Findings(tuple(passed), principal, None)
+        said = header.read(bearer(authorization).decode("ascii")).claims
+        return Findings(tuple(passed), verified.principal, None, claims.origin(said, verified.config))
 
-    def _examine(self, authorization: str | None, thumbprint: str | None, passed: Passed) -> Principal:
+    def _examine(self, authorization: str | None, thumbprint: str | None, passed: Passed) -> Verified:
         if self._monotonic() >= self._revocations.good_until:
             raise refusal.revocations_unavailable()
         passed("revocations")
@@ -144,7 +147,7 @@ class Authenticator:
         if verified.principal.confirmation not in (None, thumbprint):
             raise refusal.binding()
         passed("certificate")
-        return verified.principal
+        return verified
 
     def _holds(self, known: _Known, now: float) -> bool:
         """Whether the token is in time, no key of its issuer has changed since, and it is not revoked."""
@@ -175,17 +178,25 @@ def _unnoticed(_check: str) -> None:
     """Nobody asked how far a token came."""
 
 
-def _place(config: JwksConfig) -> JwksConfig:
+class _Place(NamedTuple):
     """What of an issuer's entry says where its keys are: entries that agree share them."""
-    return JwksConfig.model_validate(config.model_dump(include=set(JwksConfig.model_fields)))
+
+    jwks: JwksConfig
+    issuer: str
+    """Who says where they are; nobody where the configuration does."""
 
 
-def _sources(issuers: Sequence[IssuerConfig], clock: Callable[[], float]) -> dict[JwksConfig, KeySource]:
+def _place(config: IssuerConfig) -> _Place:
+    jwks = JwksConfig.model_validate(config.model_dump(include=set(JwksConfig.model_fields)))
+    return _Place(jwks, config.issuer if config.discovery else "")
+
+
+def _sources(issuers: Sequence[IssuerConfig], clock: Callable[[], float]) -> dict[_Place, KeySource]:
     names = [(config.issuer, config.audience) for config in issuers]
     if len(set(names)) != len(names):
         raise ConfigError("issuers: two entries have the same issuer and audience; the second would never count")
     places = {_place(config): f"{config.issuer} {config.audience}" for config in reversed(issuers)}
-    return {place: source(place, name, clock) for place, name in places.items()}
+    return {place: source(place.jwks, name, clock, place.issuer) for place, name in places.items()}
 
 
 async def _tend(run: Callable[[], Awaitable[None]]) -> None:

@@ -7,22 +7,22 @@ import math
 from typing import Any, Final
 
 from gateway import names
-from gateway.authentication import refusal
+from gateway.authentication import claimpath, refusal
 from gateway.authentication.config import IssuerConfig
 from gateway.authentication.revocation import Revocable
 from gateway.principal import Principal
 
 _MAX_DATE: Final = 253_402_300_799
 """The last second of the year 9999: whatever shows a date can show this one."""
-_SCOPE_RULE: Final = "words (RFC 6749) separated by single spaces, or scp a list of such words"
+_SCOPE_RULE: Final = "words (RFC 6749) with single spaces between; a list of words in any claim but scope"
 
 
 def principal(claims: dict[str, Any], issuer: IssuerConfig, token: bytes, expires_at: int) -> Principal:
     """The caller that `claims` name. Raises Unauthenticated."""
     return Principal(
-        tenant=_tenant(claims, issuer.tenant_claim),
+        tenant=_tenant(claims, issuer),
         subject=_subject(claims),
-        scopes=_scopes(claims),
+        scopes=_scopes(claims, issuer),
         token_id_hash=hashlib.sha256(_token_id(claims, token)).hexdigest()[:16],
         expires_at=expires_at,
         issuer=issuer.issuer,
@@ -72,10 +72,13 @@ def _date(claims: dict[str, Any], name: str) -> float | None:
     return value
 
 
-def _tenant(claims: dict[str, Any], name: str) -> str:
-    value = claims.get(name)
+def _tenant(claims: dict[str, Any], issuer: IssuerConfig) -> str:
+    if issuer.tenant is not None:
+        return issuer.tenant
+    value = claimpath.at(claims, issuer.tenant_claim)
     if not names.is_tenant(value):
-        raise refusal.claim("of the tenant", "1 to 128 printable ASCII characters that begin with a letter or digit")
+        where = claimpath.shown(issuer.tenant_claim)
+        raise refusal.claim(where, "a tenant: 1 to 128 printable ASCII characters that begin with a letter or digit")
     return value
 
 
@@ -86,21 +89,48 @@ def _subject(claims: dict[str, Any]) -> str:
     return value
 
 
-def _scopes(claims: dict[str, Any]) -> frozenset[str]:
-    """`scope` (RFC 8693: words separated by spaces), else `scp` (a list, or such a string). Neither is no scope.
+def _scopes(claims: dict[str, Any], issuer: IssuerConfig) -> frozenset[str]:
+    values = grants(claims, issuer)
+    if issuer.scope_map is not None:
+        return frozenset(scope for value in values for scope in issuer.scope_map.get(value, ()))
+    if not all(map(names.is_scope, values)):
+        raise refusal.claim(_granting(claims, issuer), _SCOPE_RULE)
+    return frozenset(values)
+
+
+def grants(claims: dict[str, Any], issuer: IssuerConfig) -> list[str]:
+    """The words of the claim that grants scopes: a text of words, or a list of them. A claim that is absent has none.
 
     Words are parted by U+0020 alone (RFC 6749, section 3.3): any other space would make two words of what is one there.
+    Without a scope_claim they are in `scope`, which is a text (RFC 8693), or else in `scp`. Raises Unauthenticated.
     """
-    value = claims.get("scope", claims.get("scp", ""))
+    listed = issuer.scope_claim is not None or "scope" not in claims
+    value = claimpath.at(claims, issuer.scope_claim or (("scp",) if listed else ("scope",)))
+    if value is claimpath.ABSENT:
+        return []
     if isinstance(value, str):
-        words = [word for word in value.split(" ") if word]
-    elif "scope" not in claims and isinstance(value, list):
-        words = value
-    else:
-        raise refusal.claim("scope", _SCOPE_RULE)
-    if not all(map(names.is_scope, words)):
-        raise refusal.claim("scope", _SCOPE_RULE)
-    return frozenset(words)
+        return [word for word in value.split(" ") if word]
+    if listed and isinstance(value, list) and all(isinstance(word, str) for word in value):
+        return value
+    raise refusal.claim(_granting(claims, issuer), _SCOPE_RULE)
+
+
+def _granting(claims: dict[str, Any], issuer: IssuerConfig) -> str:
+    if issuer.scope_claim is not None:
+        return claimpath.shown(issuer.scope_claim)
+    return "scope" if "scope" in claims else "scp"
+
+
+def origin(claims: dict[str, Any], issuer: IssuerConfig) -> dict[str, str]:
+    """For people: which claims gave the scopes and the tenant, where that is not the usual ones."""
+    said = {}
+    if issuer.scope_claim is not None or issuer.scope_map is not None:
+        said["scopes"] = f"{_granting(claims, issuer)}: {', '.join(grants(claims, issuer)) or 'nothing'}"
+    if issuer.tenant is not None:
+        said["tenant"] = "all of this issuer's"
+    elif issuer.tenant_claim != ("tenant",):
+        said["tenant"] = claimpath.shown(issuer.tenant_claim)
+    return said
 
 
 def _token_id(claims: dict[str, Any], token: bytes) -> bytes:

@@ -12,11 +12,12 @@ import asyncio
 import logging
 import math
 import random
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, Protocol
 
-from gateway.authentication import fetch
+from gateway.authentication import discovery, fetch
 from gateway.authentication.config import JwksConfig
 from gateway.authentication.keyset import EMPTY, Key, KeySet, parse
 from gateway.authentication.source import Source, SourceError, SourceFile, Watch
@@ -51,21 +52,28 @@ class KeySource(Source, Protocol):
         """The keys named `kid`, each for other algorithms, or the only one for None."""
 
 
-def source(config: JwksConfig, name: str, clock: Clock) -> KeySource:
+def source(config: JwksConfig, name: str, clock: Clock, issuer: str = "") -> KeySource:
     """The keys that `config` tells of, called `name` in logs and metrics. Raises ConfigError.
 
-    `clock` is monotonic, in seconds.
+    `clock` is monotonic, in seconds. `issuer` is asked where they are, for discovery.
     """
     if config.jwks is not None:
         return KeyFile(config.jwks, name, clock)
-    url = str(config.jwks_url)
     context = fetch.trust(config.jwks_ca)
     timeout = config.jwks_timeout_seconds
 
     async def get() -> bytes:
-        return await fetch.get(url, context, seconds=timeout, max_bytes=_MAX_BYTES)
+        return await fetch.get(str(config.jwks_url), context, seconds=timeout, max_bytes=_MAX_BYTES)
 
-    return KeyUrl(get, config, name, clock)
+    async def discover() -> bytes:
+        asked = time.monotonic()
+        where = discovery.place(issuer)
+        document = await fetch.get(where, context, seconds=timeout, max_bytes=discovery.MAX_BYTES)
+        url = discovery.jwks_uri(document, issuer)
+        left = timeout - (time.monotonic() - asked)
+        return await fetch.get(url, context, seconds=left, max_bytes=_MAX_BYTES)
+
+    return KeyUrl(discover if config.discovery else get, config, name, clock)
 
 
 class _Keys:

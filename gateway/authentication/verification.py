@@ -41,6 +41,7 @@ class Verified:
     until: float
     keys: KeySource
     generation: int
+    config: IssuerConfig
 
 
 class Verifier:
@@ -125,4 +126,4 @@ def _believed(unverified: header.Unverified, trust: Trust, token: bytes, now: fl
     passed("tenant")
     until = expires_at + config.leeway_seconds
     revocable = claims.revocable(unverified.claims, principal)
-    return Verified(principal, revocable, until, trust.keys, trust.keys.generation)
+    return Verified(principal, revocable, until, trust.keys, trust.keys.generation, config)

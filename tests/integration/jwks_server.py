@@ -20,10 +20,11 @@ def ok(keys: Iterable[Mapping[str, Any]]) -> bytes:
 
 
 class JwksServer:
-    """Answers each request with `answer`, or leaves it unanswered where that is None."""
+    """Answers each request with what `answers` has for its path, else with `answer`; None leaves it unanswered."""
 
     def __init__(self, home: Path) -> None:
         self.answer: bytes | None = b""
+        self.answers: dict[str, bytes | None] = {}
         self.requests: list[bytes] = []
         self.port = 0
         self.ca = home / "certs" / "ca.pem"
@@ -58,10 +59,12 @@ class JwksServer:
         self.requests.append(await reader.readuntil(b"\r\n\r\n"))
         async with self._served:
             self._served.notify_all()
-        if self.answer is None:
+        path = self.requests[-1].split(b" ")[1].decode()
+        answer = self.answers.get(path, self.answer)
+        if answer is None:
             await reader.read()  # until the other side gives up
         else:
-            writer.write(self.answer)
+            writer.write(answer)
         writer.close()
 
 

@@ -31,9 +31,9 @@ def authenticator(server: JwksServer, **config: Any) -> Authenticator:
     return Authenticator([IssuerConfig(issuer=tokens.ISSUER, audience=tokens.AUDIENCE, **fields)], tokens.Clock())
 
 
-def outcome(authenticator: Authenticator, key: Any = tokens.EC_KEY, kid: str = "ec") -> str:
+def outcome(authenticator: Authenticator, key: Any = tokens.EC_KEY, kid: str = "ec", **claims: Any) -> str:
     try:
-        return authenticator.authenticate(f"Bearer {tokens.token(key, header={'kid': kid})}").subject
+        return authenticator.authenticate(f"Bearer {tokens.token(key, header={'kid': kid}, **claims)}").subject
     except MeshError as error:
         return error.reason
 

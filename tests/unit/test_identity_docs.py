@@ -13,6 +13,7 @@ import pytest
 from gateway.authentication import IssuerConfig, RevocationConfig, refusal
 from gateway.authentication.revocation import Revoked
 from gateway.authentication.revocations import RevokedFile
+from gateway.authorisation import DEFAULT_SCOPES
 from meshgate.errors import MeshError
 
 TEXT = (Path(__file__).parent.parent.parent / "docs" / "identity.md").read_text()
@@ -26,6 +27,18 @@ def test_the_configuration_it_shows_is_one() -> None:
     issuers, revocation = (tomllib.loads(block) for block in blocks("toml"))
     assert IssuerConfig.model_validate(issuers["issuers"][0]).tenants == frozenset(("acme", "globex"))
     RevocationConfig.model_validate(revocation["revocation"])
+
+
+def test_the_examples_of_providers_are_issuers() -> None:
+    shown = re.findall(r"^```\n(\[\[issuers\]\].*?)```", TEXT, re.DOTALL | re.MULTILINE)
+    found = [IssuerConfig.model_validate(tomllib.loads(block)["issuers"][0]) for block in shown]
+    assert [config.scope_claim for config in found] == [
+        ("realm_access", "roles"),
+        ("https://acme.example/roles",),
+        ("kubernetes.io", "serviceaccount", "name"),
+    ]
+    granted = {scope for config in found for scopes in (config.scope_map or {}).values() for scope in scopes}
+    assert granted == set(DEFAULT_SCOPES)
 
 
 def test_the_lists_it_shows_are_lists() -> None:
