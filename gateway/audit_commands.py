@@ -152,7 +152,7 @@ def _kept(given: str) -> list[SignedCheckpoint]:
     """Raises OSError or ValueError."""
     if given.lstrip().startswith("{"):
         return kept_among([given])
-    with Path(given).open(encoding="utf-8", errors="replace") as lines:
+    with Path(given).open(encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
         return kept_among(lines)
 
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _HEAD: Final = b'{"hash":"'
 _HASH_END: Final = len(_HEAD) + 64
@@ -21,12 +20,8 @@ _BODY_AT: Final = _HASH_END + 2
 _SEQ: Final = b',"seq":'
 _SEQ_DIGITS: Final = 20
 
-EVENT_SIGNING_KEY: Final = b'"event":"signing_key"'
-"""In the line of every record that names the next signing key, and of no other: within a string quotes are escaped."""
 
-
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """Where a chain stands: the number and hash of its last record."""
 
     seq: int

@@ -65,6 +65,11 @@ class SignedCheckpoint:
         """Of the record that it says was reached."""
         return self.checkpoint.link.seq
 
+    @property
+    def line(self) -> bytes:
+        """As the gateway writes it, without its newline."""
+        return canonical({**self.checkpoint._statement(self.key), "signature": self.signature.hex()})
+
     def check(self, keys: Sequence[Ed25519PublicKey]) -> None:
         """Raises Broken unless it is from one of `keys`."""
         key = next((key for key in keys if key_id(key) == self.key), None)
@@ -77,12 +82,35 @@ class SignedCheckpoint:
 
 
 def parse(line: bytes) -> SignedCheckpoint:
-    """What `line` says. Raises Broken, of seq -1: not even that is readable."""
+    """What `line`, with its newline or without, says. Raises Broken, of seq -1, where it is not exactly a checkpoint's
+    line: what can be spelled in two ways can be read in two ways.
+    """
+    signed = _parsed(line)
+    if signed.line != line.removesuffix(b"\n"):
+        raise unreadable()
+    return signed
+
+
+def unreadable() -> Broken:
+    """What a line of checkpoints raises that is none."""
+    return Broken(-1, "a line of the checkpoints is not a checkpoint, exactly as the gateway writes one")
+
+
+def in_order(signed: SignedCheckpoint, before: SignedCheckpoint | None) -> SignedCheckpoint:
+    """`signed`, if it may follow `before`: it covers more, or promises something else. Raises Broken."""
+    if before is not None and signed.seq == before.seq and signed.checkpoint.promise == before.checkpoint.promise:
+        raise Broken(signed.seq, "its checkpoint is there twice")
+    if before is not None and signed.seq < before.seq:
+        raise Broken(signed.seq, "its checkpoint does not stand where it was written")
+    return signed
+
+
+def _parsed(line: bytes) -> SignedCheckpoint:
     try:
-        stated = json.loads(line)
+        stated = json.loads(line.decode())
         reached = Link(int(stated["seq"]), bytes.fromhex(stated["hash"]))
         promise = Promise(int(stated["next_records"]), int(stated["next_us"])) if "next_us" in stated else None
         checkpoint = Checkpoint(reached, int(stated["time"]), str(stated["writer"]), promise)
         return SignedCheckpoint(checkpoint, str(stated["key"]), bytes.fromhex(stated["signature"]))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise Broken(-1, "a line of the checkpoints is not a checkpoint") from None
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        raise unreadable() from None

@@ -22,8 +22,7 @@ _TIME: Final = re.compile(rb'"time":(\d{1,16})(?:,"\w+":(?:\d+|"[\w.-]*"))*\}(?:
 _TIME_NAME: Final = b'"time":'
 _TIME_DIGITS: Final = 16
 """Of the microseconds between the years 2001 and 2286."""
-_CLOSED: Final = b'"event":"closed"'
-_SEGMENT: Final = b'"event":"segment"'
+_COVERED: Final = frozenset(("closed", "segment"))
 """Both are written only where a checkpoint covers the record before."""
 
 
@@ -56,9 +55,8 @@ class Stretch:
         times = [_made_at(record) for record in records]
         return cls(len(times), min(times), max(times)) if times else cls()
 
-    def add(self, record: bytes) -> None:
-        """One record more, canonical or as a line without its newline."""
-        time = time_of(record)
+    def add(self, time: int) -> None:
+        """One record more, made at `time`."""
         if not self.records or time < self.oldest:
             self.oldest = time
         if time > self.newest:
@@ -90,13 +88,19 @@ class Coverage:
         """A good checkpoint covers all through `seq`."""
         self.seq, self.promise, self._stretch = seq, promise, Stretch()
 
-    def add(self, line: bytes) -> None:
-        """The next line, without its newline; it names no signing key. Raises Broken where a checkpoint is missing."""
+    def add(self, seq: int, time: int, event: str = "") -> None:
+        """Record `seq`, made at `time`; it names no signing key. `event` may be left out for a call's.
+
+        Raises Broken where a checkpoint is missing, and for a record that does not say when it was made: it could be
+        held to no promise.
+        """
+        if not time:
+            raise Broken(seq, "does not say when it was made")
         if self.promise is None:
             return
-        if self._stretch.records and (_CLOSED in line or _SEGMENT in line):
+        if self._stretch.records and event in _COVERED:
             raise self.missing("before a segment or a run ended")
-        self._stretch.add(line)
+        self._stretch.add(time)
         if not self._stretch.within(self.promise):
             raise self.missing("as the last one promised")
 

@@ -19,7 +19,7 @@ from gateway.audit.config import AuditConfig
 from gateway.audit.coverage import Promise, Stretch
 from gateway.audit.disk import AppendFile, Disk
 from gateway.audit.record import canonical
-from gateway.audit.signing import SigningKeys
+from gateway.audit.signing import SIGNING_KEY, SigningKeys
 
 _log = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class Ledger:
     def _sign(self) -> None:
         for successor in self._keys.after(self._key):
             assert successor.endorsement is not None, "only the first has none"  # noqa: S101 - for the types
-            self._put([self._event("signing_key", **successor.endorsement.fields())])
+            self._put([self._event(SIGNING_KEY, **successor.endorsement.fields())])
             self._key = successor.key_id
         line = Checkpoint(self._last, self._now(), self._writer, self._promise).signed(self._keys)
         self._checkpoints.append(line)

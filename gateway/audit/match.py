@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.audit.digest import ContentMac, Direction, find_key
-from gateway.audit.search import Query, search
+from gateway.audit.search import UNREADABLE, Query, search
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,15 @@ class Digests:
 
 
 def digests_of(root: Path, request_id: str) -> Digests | None:
-    """Of the call of that id, or None where no record has them. Raises OSError."""
+    """Of the call of that id, or None where no record has them. Raises OSError, and ValueError for a log with lines
+    that are not written as the gateway writes them.
+    """
     query = Query(fields={"request_id": request_id})
     for record in search(root, query, newest_first=True):
+        if record is UNREADABLE:
+            raise ValueError(
+                "the log has lines that the gateway did not write so; `meshgate audit verify` names the first"
+            )
         if key_id := str(record.get("hmac_key_id", "")):
             method = str(record.get("target") or record.get("method", ""))
             return Digests(method, key_id, str(record.get("request_hmac", "")), str(record.get("reply_hmac", "")))

@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from gateway.audit import chain, segments
+from gateway.audit import canonical, chain, segments
 from gateway.audit.chain import Broken, Link
-from gateway.audit.checkpoint import Checkpoint, parse
+from gateway.audit.checkpoint import Checkpoint, SignedCheckpoint, in_order, parse
 from gateway.audit.coverage import Coverage
 from gateway.audit.disk import OWNER_ONLY, AppendFile, Disk
-from gateway.audit.signing import SigningKeys
+from gateway.audit.signing import SIGNING_KEY, SigningKeys
 from meshgate.runtime import keyfile
+
+_MOST_TORN: Final = 16 * 1024 * 1024
+"""Of a part of a line and of blocks that were never filled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,28 +89,53 @@ def recover(directory: Path, disk: Disk, covered: Checkpoint | None) -> Found:
 def checkpoints(path: Path, disk: Disk, keys: SigningKeys) -> tuple[AppendFile, Checkpoint | None]:
     """The file of checkpoints, cut to whole lines, and the last of them. Raises OSError and Broken."""
     file = AppendFile(path, disk)
-    torn = segments.torn_from(path)
-    if torn is not None:
-        file.cut(torn)
-    last = None
+    try:
+        torn = _torn_from(path)
+        last = _last_of(path, torn)
+        if last is not None:
+            last.check([key.public for key in keys.keys])
+        if torn is not None:
+            file.cut(torn)
+    except BaseException:
+        file.close()
+        raise
+    return file, None if last is None else last.checkpoint
+
+
+def _last_of(path: Path, torn: int | None) -> SignedCheckpoint | None:
+    """The last of the whole lines, each of which is a checkpoint and comes after the one before. Raises Broken."""
+    last, read = None, 0
     for line in segments.lines(path):
-        last = line
-    return file, None if last is None else _checked(last, keys)
+        read += len(line)
+        if torn is not None and read > torn:
+            break
+        last = in_order(parse(line), last)
+    return last
 
 
-def _checked(line: bytes, keys: SigningKeys) -> Checkpoint:
-    signed = parse(line)
-    signed.check([key.public for key in keys.keys])
-    return signed.checkpoint
+def _torn_from(path: Path) -> int | None:
+    """Where an unfinished last line begins, or None. Raises Broken for what no crash leaves at the end of a file."""
+    start = segments.torn_from(path)
+    if start is not None and not canonical.unfinished(_from(path, start)):
+        raise Broken(-1, f"{path.name} ends with bytes that are no part of a line of the gateway's")
+    return start
+
+
+def _from(path: Path, start: int) -> bytes:
+    """Raises Broken for more than a crash leaves."""
+    with path.open("rb") as file:
+        file.seek(start)
+        rest = file.read(_MOST_TORN + 1)
+    if len(rest) > _MOST_TORN:
+        raise Broken(-1, f"{path.name} ends with a line that is longer than any of the gateway's")
+    return rest
 
 
 def _move_torn(path: Path, disk: Disk) -> Torn | None:
-    start = segments.torn_from(path)
+    start = _torn_from(path)
     if start is None:
         return None
-    with path.open("rb") as file:
-        file.seek(start)
-        rest = file.read()
+    rest = _from(path, start)
     digest = hashlib.sha256(rest).hexdigest()
     aside = path.with_name(f"{path.stem}-{start}-{digest[:8]}.torn")
     keyfile.replace(aside, rest, mode=OWNER_ONLY)
@@ -127,12 +155,14 @@ def _follow(path: Path, covered: Checkpoint | None) -> tuple[Link, Origin]:
     last, key, coverage = origin.start, origin.key, _covered(origin, covered)
     for line in _chained(first, stripped):
         last = chain.after(line, last)
+        time, content = canonical.read(line, last.seq)
+        event = str(content.get("event")) if content is not None else ""
         if covered is not None:
             _compare(last, covered.link)
-        if chain.EVENT_SIGNING_KEY in line:
-            key = _named(line, last.seq)
+        if content is not None and event == SIGNING_KEY:
+            key = _named(content, last.seq)
         elif last.seq > coverage.seq:
-            coverage.add(line)
+            coverage.add(last.seq, time, event)
     return last, replace(origin, key=key)
 
 
@@ -152,16 +182,16 @@ def _compare(found: Link, signed: Link) -> None:
         raise Broken(found.seq, "not what its checkpoint was signed for")
 
 
-def _named(line: bytes, seq: int) -> str:
-    try:
-        return str(json.loads(line)["record"]["key"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise Broken(seq, "names no signing key") from None
+def _named(content: Mapping[str, Any], seq: int) -> str:
+    key = content.get("key")
+    if not isinstance(key, str):
+        raise Broken(seq, "names no signing key")
+    return key
 
 
 def _origin(first: bytes) -> Origin:
     try:
-        line = json.loads(first)
+        line = json.loads(first.decode())
         record, seq = line["record"], int(line["seq"])
         genesis = record["event"] == "genesis"
         start = chain.ORIGIN if genesis else Link(seq - 1, bytes.fromhex(record["previous"]))

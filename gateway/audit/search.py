@@ -1,4 +1,5 @@
-"""Searching the logs of all writers at once, in constant memory. It verifies nothing: that is what `verify` is for.
+"""Searching the logs of all writers at once, in constant memory. It verifies nothing: that is what `verify` is for. But
+what is not even written as the gateway writes it is no record, and is shown as such whatever is looked for.
 
 Most lines are told apart by their bytes alone: within canonical JSON `"tenant":"acme"` stands nowhere but where the
 tenant is acme, because quotes within a string are escaped.
@@ -7,17 +8,17 @@ tenant is acme, because quotes within a string are escaped.
 from __future__ import annotations
 
 import heapq
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.audit import chain, segments
+from gateway.audit import segments
+from gateway.audit.canonical import read, record
+from gateway.audit.chain import Broken
 from gateway.audit.record import canonical
 
-_TIME: Final = re.compile(rb'"time":(\d{1,18})\b', re.ASCII)
 _METHOD_AT: Final = re.compile(rb'"(?:method|target)":"([^"]*)"')
 
 Line = tuple[int, bytes]
@@ -39,20 +40,22 @@ class Query:
 
 
 def search(root: Path, query: Query, *, newest_first: bool) -> Iterator[dict[str, Any]]:
-    """The records that `query` describes, of all writers by time. Raises OSError."""
+    """The records that `query` describes, of all writers by time, and UNREADABLE for each line that is none. Raises
+    OSError.
+    """
     wanted = _Filter(query)
     logs = [wanted.of(_lines(path, newest_first)) for _, path in segments.writers(root)]
     for _, line in heapq.merge(*logs, key=lambda found: found[0], reverse=newest_first):
         yield content(line)
 
 
+UNREADABLE: Final[dict[str, Any]] = {"event": "unreadable"}
+"""In the place of a line that is not written as the gateway writes it: what it says is not to be believed."""
+
+
 def content(line: bytes) -> dict[str, Any]:
-    """The record of a line without its newline, whatever that may be."""
-    try:
-        found = json.loads(chain.record_of(line))
-    except (ValueError, RecursionError):
-        found = None
-    return found if isinstance(found, dict) else {"event": "unreadable"}
+    """The record of a line without its newline, or UNREADABLE itself."""
+    return record(line) or UNREADABLE
 
 
 class _Filter:
@@ -66,17 +69,22 @@ class _Filter:
         self._method = canonical({"": query.method})[len(b'{"":"') : -2]
 
     def of(self, lines: Iterator[bytes]) -> Iterator[Line]:
-        """Those that match, with their times."""
+        """Those that match, with their times, and those that can't be read."""
         needles, since, until = self._needles, self._query.since, self._query.until
-        for line in lines:
+        time = 0
+        for ended in lines:
+            line = ended[:-1]
+            try:
+                time = read(line, 0).time
+            except Broken:
+                yield time, line  # beside its neighbour
+                continue
             for needle in needles:
                 if needle not in line:
                     break
             else:
-                found = _TIME.search(line)
-                time = int(found[1]) if found else 0
                 if since <= time < until and self._of_method(line):
-                    yield time, line[:-1]
+                    yield time, line
 
     def _of_method(self, line: bytes) -> bool:
         wanted = self._method

@@ -25,6 +25,8 @@ from meshgate.runtime import keyfile
 
 PRIVATE_KEY: Final = "audit-key.pem"
 PUBLIC_KEY: Final = "audit-key.pub.pem"
+SIGNING_KEY: Final = "signing_key"
+"""The event of a record that names the next key."""
 _CONTEXT: Final = b"meshgate audit signing key v1\n"
 
 
@@ -48,11 +50,12 @@ class Endorsement:
             public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(stated["public"]))
             signature = bytes.fromhex(stated["signature"])
             by.verify(signature, _CONTEXT + canonical(_statement(key_id(by), public)))
-            if (stated["by"], stated["key"]) != (key_id(by), key_id(public)):
+            made = cls(key_id(by), key_id(public), public, signature)
+            if stated != {**stated, **made.fields()}:  # another spelling of the same is another file
                 raise ValueError
         except (ValueError, KeyError, TypeError, InvalidSignature):
             raise ValueError("a signing key that the one before it did not sign") from None
-        return cls(key_id(by), key_id(public), public, signature)
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +131,26 @@ class SigningKeys:
         path = self._files.path(number).with_suffix(".json")
         before = self.keys[-1].public
         said = keyfile.obtain(path, lambda: self._endorse(number, before), mode=0o644)
-        stated = json.loads(said)
-        if not isinstance(stated, dict):
+        stated = _stated(said)
+        if stated is None:
             raise ValueError(f"{path.name} is not an endorsement")
         endorsement = Endorsement.read(stated, before)
+        if canonical(endorsement.fields()) != said:
+            raise ValueError(f"{path.name} is not written as the gateway writes it")
         return SigningKey(endorsement.public, endorsement)
 
     def _endorse(self, number: int, before: Ed25519PublicKey) -> bytes:
         by = _private(self._files.path(number - 1))
         statement = _statement(key_id(before), _private(self._files.path(number)).public_key())
         return canonical({**statement, "signature": by.sign(_CONTEXT + canonical(statement)).hex()})
+
+
+def _stated(said: bytes) -> dict[str, Any] | None:
+    try:
+        stated = json.loads(said.decode())
+    except (ValueError, RecursionError):
+        return None
+    return stated if isinstance(stated, dict) else None
 
 
 def load_public_key(path: Path) -> Ed25519PublicKey:

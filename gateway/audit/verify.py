@@ -1,8 +1,8 @@
 """Verification, offline: reads a log from its genesis to its end and names the first record that is not as written.
 
-One pass over records and checkpoints side by side, constant memory; a line is hashed as it stands and only those that
-name a signing key are parsed. May run beside the gateway: see gateway.audit.witness; an unfinished last line counts as
-not yet written.
+One pass over records and checkpoints side by side, constant memory; a line is hashed as it stands, and held to the one
+way in which the gateway writes it; few are parsed for that. May run beside the gateway: see gateway.audit.witness; an
+unfinished last line counts as not yet written.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from gateway.audit import chain, segments
+from gateway.audit import canonical, chain, segments
 from gateway.audit.chain import ORIGIN, Broken
 from gateway.audit.checkpoint import FILE, SignedCheckpoint
 from gateway.audit.search import content
@@ -122,7 +122,7 @@ def _lines(directory: Path, report: Report) -> Iterator[bytes]:
         for line in segments.lines(path):
             if line.endswith(b"\n"):
                 yield line[:-1]
-            elif path == listed[-1][1]:
+            elif path == listed[-1][1] and canonical.unfinished(line):
                 report.unfinished_bytes += len(line)
             else:
                 yield line

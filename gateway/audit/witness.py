@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from gateway.audit import chain
-from gateway.audit.chain import EVENT_SIGNING_KEY, Broken, Link
-from gateway.audit.checkpoint import SignedCheckpoint, parse
+from gateway.audit import canonical
+from gateway.audit.chain import Broken, Link
+from gateway.audit.checkpoint import SignedCheckpoint, in_order, parse, unreadable
 from gateway.audit.coverage import Coverage
 from gateway.audit.segments import MAX_LINE
-from gateway.audit.signing import Endorsement, key_id
+from gateway.audit.signing import SIGNING_KEY, Endorsement, key_id
 
 
 class Witness:
@@ -39,16 +39,19 @@ class Witness:
         self._kept: deque[SignedCheckpoint] = deque()
         self._lines = _Lines(path)
         self._next: SignedCheckpoint | None = None
+        self._before: SignedCheckpoint | None = None
         self._unreadable: Broken | None = None
 
     def add(self, line: bytes, link: Link) -> None:
         """The log has come to `link` with `line`, which is without its newline."""
+        time, content = canonical.read(line, link.seq)
         if link.seq == 0:
-            self._begin(line)
-        if EVENT_SIGNING_KEY in line:
-            self.key = _successor(line, link.seq, self.key)
+            self._begin(content or {})
+        event = str(content.get("event")) if content is not None else ""
+        if content is not None and event == SIGNING_KEY:
+            self.key = _successor(content, link.seq, self.key)
         else:
-            self.coverage.add(line)
+            self.coverage.add(link.seq, time, event)
 
     def settle(self, last: Link) -> None:
         """The log goes on after `last`, or ends there: what was signed up to it is compared."""
@@ -81,9 +84,8 @@ class Witness:
     def close(self) -> None:
         self._lines.close()
 
-    def _begin(self, line: bytes) -> None:
+    def _begin(self, genesis: Mapping[str, Any]) -> None:
         """Raises Broken unless the log begins, and with the key that the auditor has."""
-        genesis = _content(line)
         if genesis.get("event") != "genesis":
             raise Broken(0, "not the beginning of a log")
         if genesis.get("key") != key_id(self.key):
@@ -104,7 +106,10 @@ class Witness:
     def _read(self) -> SignedCheckpoint | None:
         try:
             line = self._lines.next() if self._unreadable is None else None
-            return None if line is None else parse(line)
+            if line is None:
+                return None
+            self._before = in_order(parse(line), self._before)
+            return self._before
         except Broken as error:
             self._unreadable = error
             return None
@@ -124,16 +129,20 @@ class _Lines:
         return self._read <= self._size
 
     def next(self) -> bytes | None:
-        """None where there is none yet. Raises Broken for one that is too long."""
+        """None where there is none yet. Raises Broken for bytes at the end that are no beginning of one."""
         line = self._file.readline(MAX_LINE) if self._file else b""
-        if len(line) == MAX_LINE:
-            raise Broken(-1, "a line of the checkpoints is not a checkpoint")
-        if not line.endswith(b"\n"):
-            if self._file and line:
-                self._file.seek(self._read)
-            return None
-        self._read += len(line)
-        return line
+        if line.endswith(b"\n"):
+            self._read += len(line)
+            return line
+        if self._file and line:
+            if not canonical.unfinished(line) or any(piece.strip(b"\x00") for piece in self._pieces(self._file)):
+                raise unreadable()
+            self._file.seek(self._read)
+        return None
+
+    def _pieces(self, file: BinaryIO) -> Iterator[bytes]:
+        """What comes after MAX_LINE bytes without a line's end."""
+        return iter(lambda: file.readline(MAX_LINE), b"")
 
     def close(self) -> None:
         if self._file:
@@ -143,11 +152,11 @@ class _Lines:
 def kept(lines: Iterable[str]) -> list[SignedCheckpoint]:
     """The checkpoints among `lines`: as they are in checkpoints.jsonl, or within those of a process log.
 
-    Raises ValueError where there is none or one is not whole.
+    Raises ValueError where there is none or one is not written exactly as the gateway writes it.
     """
     found = [said for line in lines if (said := _said(line)) is not None]
     try:
-        made = [parse(said.encode()) for said in found]
+        made = [parse(said.encode("utf-8", "surrogatepass")) for said in found]
     except Broken as error:
         raise ValueError(error.why) from None
     if not made:
@@ -156,27 +165,37 @@ def kept(lines: Iterable[str]) -> list[SignedCheckpoint]:
 
 
 def _said(line: str) -> str | None:
+    """What of a line should be a checkpoint: all of it, unless it is a process log's. Other lines of such a log, JSON
+    or not, are nothing to us; but one that mentions a signature and is not JSON was a checkpoint once.
+
+    Raises ValueError for what is no text at all.
+    """
+    if not line.removesuffix("\n").replace("\t", "").isprintable():
+        raise ValueError("a line of what was given is no text of a log's")
     try:
-        stated = json.loads(line)
+        stated = json.loads(line, object_pairs_hook=_once)
     except (ValueError, RecursionError):
-        return None
+        return line if '"signature' in line and line.endswith("\n") else None
     if not isinstance(stated, dict):
         return None
-    if "signature" in stated:
-        return line
-    return stated["checkpoint"] if isinstance(stated.get("checkpoint"), str) else None
+    if "checkpoint" in stated:
+        return str(stated["checkpoint"])
+    return line if "signature" in stated else None
 
 
-def _successor(line: bytes, seq: int, by: Ed25519PublicKey) -> Ed25519PublicKey:
+def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError for a member that is there twice: readers differ in which of them counts."""
+    made = dict(members)
+    if len(made) < len(members):
+        raise ValueError
+    return made
+
+
+def _successor(stated: Mapping[str, Any], seq: int, by: Ed25519PublicKey) -> Ed25519PublicKey:
     try:
-        return Endorsement.read(json.loads(chain.record_of(line)), by).public
-    except (ValueError, RecursionError) as error:
+        made = Endorsement.read(stated, by)
+    except ValueError as error:
         raise Broken(seq, f"names {error}") from None
-
-
-def _content(line: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(chain.record_of(line))
-    except (ValueError, RecursionError):
-        found = None
-    return found if isinstance(found, dict) else {}
+    if stated.keys() != {"event", "time", *made.fields()}:
+        raise Broken(seq, "names a signing key and something else")
+    return made.public
