@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
 
-from rich.table import Column, Table
+from rich.table import Table
 
 from gateway.audit.verify import Report
 from meshgate.cli import output
@@ -25,7 +25,7 @@ def records(found: Iterable[dict[str, Any]], as_json: bool) -> None:
         return
     rest = iter(found)
     while rows := list(islice(rest, _ROWS)):
-        output.console().print(_table(rows))
+        output.show(_table(rows))
 
 
 def summary(reports: Sequence[Report]) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def _show(report: Report) -> None:
 
 
 def _table(rows: Iterable[dict[str, Any]]) -> Table:
-    table = Table(Column("time", no_wrap=True), *_COLUMNS, box=None)
+    table = Table("time", *_COLUMNS, box=None)
     for record in rows:
         tokens = _number(record, "input_tokens") + _number(record, "output_tokens")
         who = "/".join(str(record[name]) for name in ("tenant", "subject") if name in record)

@@ -50,7 +50,7 @@ def asked_model(message: Message) -> tuple[str, bool]:
     inner: Any = getattr(message, "request", message) if "request" in fields else message
     model = str(getattr(inner, "model", ""))
     if len(model.encode()) > _MAX_NAME_BYTES:
-        raise errors.InvalidArgument.of("model", f"at most {_MAX_NAME_BYTES} bytes")
+        raise errors.InvalidArgument.of("model", f"must be at most {_MAX_NAME_BYTES} bytes")
     names = type(inner).DESCRIPTOR.fields_by_name
     return model, "candidate_labels" in names and inner.HasField("candidate_labels")
 
@@ -75,5 +75,5 @@ def _read_sealed(route: Route, first: bytes) -> Intent:
     if (inner.client_streams or inner.server_streams) != route.server_streams:
         raise errors.InvalidArgument.of("envelope.header.method", "Call is for unary methods, CallStream for streaming")
     if len(header.model.encode()) > _MAX_NAME_BYTES:
-        raise errors.InvalidArgument.of("envelope.header.model", f"at most {_MAX_NAME_BYTES} bytes")
+        raise errors.InvalidArgument.of("envelope.header.model", f"must be at most {_MAX_NAME_BYTES} bytes")
     return Intent(inner, header.model, False, first, outer, envelope, header)

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, Final
 
 from meshgate.errors import FieldViolation, InvalidArgument, NotFound
+from meshgate.numerals import written
 from meshgate.v1 import priority_pb2
 
 TEXT_BYTES: Final = 1_048_576
@@ -16,7 +17,7 @@ NAME_BYTES: Final = 256
 def in_range(field: str, value: float, low: float, high: float, unit: str = "") -> None:
     """Raises InvalidArgument unless low <= value <= high; so put, a NaN is out of range."""
     if not low <= value <= high:
-        raise InvalidArgument.of(field, f"from {low:g} to {high:g} {unit}".rstrip())
+        raise InvalidArgument.of(field, f"must be from {written(low)} to {written(high)} {unit}".rstrip())
 
 
 def size(field: str, text: str, low: int, high: int) -> None:

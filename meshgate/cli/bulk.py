@@ -19,6 +19,8 @@ import typer
 from meshgate.cli import lines, npy, output
 from meshgate.cli.connection import Connection
 from meshgate.cli.failures import UsageError
+from meshgate.cli.options import TRUNCATING
+from meshgate.cli.places import named
 from meshgate.cli.progress import DTYPES, Options, Progress, begin, side_file
 from meshgate.errors import DeadlineExceeded, Internal, LimitExceeded, Unavailable
 
@@ -42,8 +44,13 @@ def embed(connection: Connection, texts: Path, out: Path, options: Options, *, s
     if options.dtype not in DTYPES:
         raise UsageError(f"--dtype: one of {', '.join(DTYPES)} is required")
     job = _Job(out, begin(texts, out, options))
+
+    def line(place: int) -> str:
+        """Replies come in the order of requests, so what is refused is in the message after those that are done."""
+        return f"{texts}: line {job.progress.done + place + 1}"
+
     try:
-        with connection.channel(sealed=sealed) as channel, _Bar(job.progress) as show:
+        with connection.channel(sealed=sealed) as channel, _Bar(job.progress) as show, named(line, TRUNCATING):
             _run(job, channel, texts, connection.deadline, show)
     except KeyboardInterrupt:
         output.note(f"stopped after {job.progress.done} of {job.progress.lines} lines; the same command goes on")

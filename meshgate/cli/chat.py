@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -10,13 +11,22 @@ from typing import Any, Final, Protocol
 
 import typer
 
-from meshgate.cli import failures, output
+from meshgate.cli import failures, output, waiting
 from meshgate.cli.connection import Connection
 from meshgate.cli.generate import open_stream
 from meshgate.cli.options import AsJson, MaxTokens, Model, Sealed, System, Temperature, whole
 from meshgate.cli.talk import Talk
 
-_HINT: Final = "Ctrl-D or /exit leaves, /clear begins anew, Ctrl-C ends an answer."
+_HINT: Final = "/help lists what can be typed; Ctrl-C ends an answer, Ctrl-D the talk."
+_HELP: Final = """\
+/help    lists these
+/clear   begins anew, with the same instructions
+/exit    ends the talk, as Ctrl-D does
+//text   sends /text to the model
+Ctrl-C   ends an answer
+Several lines that are pasted together are one question."""
+_PASTE_SECONDS: Final = 0.05
+"""How long what follows a pasted line may take to arrive."""
 _FORGOTTEN: Final = "(The talk has outgrown the model: its oldest question and answer are forgotten.)"
 _TOO_LONG: Final = "INPUT_TOO_LONG"
 
@@ -49,8 +59,12 @@ class Chat:
                     return
                 case "/clear":
                     self.talk.clear()
+                case "/help":
+                    output.note(_HELP)
+                case said if said.startswith("/") and not said.startswith("//") and "\n" not in said:
+                    output.note(f"{said.split()[0]} is no command: /help lists them, and //text sends /text")
                 case said:
-                    self._say(said)
+                    self._say(said[1:] if said.startswith("//") else said)
 
     def _say(self, said: str) -> None:
         self.talk.ask(said)
@@ -82,7 +96,7 @@ class Chat:
 
     def _show(self, replies: Replies, made: list[str]) -> None:
         try:
-            for reply in replies:
+            for reply in waiting.until_first(replies, quiet=self.as_json):
                 made.extend(delta.text for delta in reply.deltas)
                 if self.as_json:
                     output.json(reply, line=True)
@@ -126,19 +140,32 @@ def chat(
 
 
 def typed() -> Iterator[str]:
-    """What is typed, line by line. Ctrl-C at the prompt drops the line; Ctrl-D ends."""
+    """What is typed, a question at a time; lines that are pasted together are one. Ctrl-C at the prompt drops what is
+    there; Ctrl-D ends.
+    """
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401 - gives input() its history and editing
+        import readline  # gives input() its history and editing
+
+        readline.parse_and_bind("set enable-bracketed-paste on")
     while True:
         try:
             # Where the answers go to a file, the prompt must not.
             if not sys.stdout.isatty():
                 typer.echo("> ", err=True, nl=False)
-            yield input("> " if sys.stdout.isatty() else "")
+            yield "\n".join([input("> " if sys.stdout.isatty() else ""), *_pasted()])
         except KeyboardInterrupt:
             output.note("")
         except EOFError:
             output.note("")
+            return
+
+
+def _pasted() -> Iterator[str]:
+    """The lines that came together with the one before: nobody types so fast."""
+    while select.select([sys.stdin], [], [], _PASTE_SECONDS)[0]:
+        try:
+            yield input()
+        except EOFError:  # Ctrl-D, which the next question will meet again
             return
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from meshgate.cli import labelled, output
+from meshgate.cli import labelled, output, places
 from meshgate.cli.connection import Connection
 from meshgate.cli.options import AsJson, Sealed, whole
 
@@ -39,7 +39,7 @@ def train(
     options = pb.TrainOptions(seed=whole("--seed", seed, 64), held_out=held_out)
     texts = list(labelled.read(file))  # a mistake in it is said before anything is sent
     connection: Connection = ctx.obj
-    with connection.channel(sealed=sealed) as channel:
+    with connection.channel(sealed=sealed) as channel, places.named(lambda at: f"{file}: text {at + 1}"):
         replies = _stub(channel).TrainClassifier(_requests(name, options, texts), timeout=connection.deadline)
         report = _followed(replies, quiet=as_json)
     if as_json:

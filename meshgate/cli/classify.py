@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
-from meshgate.cli import lines, output
+from meshgate.cli import lines, output, places
 from meshgate.cli.connection import Connection
 from meshgate.cli.failures import UsageError
-from meshgate.cli.options import AsJson, File, Model, Sealed, Texts, whole
+from meshgate.cli.options import TRUNCATING, AsJson, File, Model, Sealed, Texts, whole
+
+EachT = TypeVar("EachT")
 
 
 class Scores(StrEnum):
@@ -40,7 +42,7 @@ def classify(
         typer.Option(help="A second text, for all texts; repeated, one for each.", show_default=False),
     ] = None,
     pair_file: Annotated[Path | None, typer.Option(help="A file with such on each line.", show_default=False)] = None,
-    labels: Annotated[str, typer.Option(help="Labels to choose among, a,b,c.", show_default=False)] = "",
+    labels: Annotated[str | None, typer.Option(help="Labels to choose among, a,b,c.", show_default=False)] = None,
     multi_label: Annotated[bool, typer.Option("--multi-label", help="A text may have several labels.")] = False,
     top_k: Annotated[int | None, typer.Option(help="The k best labels. Default: all.", show_default=False)] = None,
     scores: Annotated[
@@ -59,11 +61,10 @@ def classify(
     from meshgate.v1 import classification_pb2 as pb
     from meshgate.v1 import classification_pb2_grpc
 
+    pairs = _pairs(texts, file, pair, pair_file)
     request = pb.ClassifyRequest(
         model=model,
-        inputs=[
-            pb.ClassificationInput(text=text, text_pair=second) for text, second in _pairs(texts, file, pair, pair_file)
-        ],
+        inputs=[pb.ClassificationInput(text=first.text, text_pair=second) for first, second in pairs],
         options=pb.ClassifyOptions(
             multi_label=multi_label or None,
             top_k=whole("--top-k", top_k),
@@ -72,11 +73,12 @@ def classify(
             token_grouping=_grouping(token_grouping),
         ),
     )
-    if labels:
-        names = (name.strip() for name in labels.split(","))
-        request.candidate_labels.labels.extend(pb.CandidateLabel(name=name) for name in names)
+    if labels is not None:
+        request.candidate_labels.labels.extend(pb.CandidateLabel(name=name) for name in _names(labels))
     connection: Connection = ctx.obj
-    with connection.channel(sealed=sealed) as channel:
+    if sealed and labels is not None and not model:
+        request.model = _zero_shot(connection)
+    with connection.channel(sealed=sealed) as channel, places.named(lambda at: pairs[at][0].name, TRUNCATING):
         stub: Any = classification_pb2_grpc.ClassificationServiceStub(channel)
         reply = stub.Classify(request, timeout=connection.deadline)
     if as_json:
@@ -84,6 +86,31 @@ def classify(
         return
     spans = not any(result.labels for result in reply.results)
     (_show_spans if spans else _show_labels)(request.inputs, reply.results)
+
+
+def _names(labels: str) -> list[str]:
+    """The labels of a,b,c. Raises UsageError for one that is empty."""
+    names = [name.strip() for name in labels.split(",")]
+    if not all(names):
+        place = names.index("") + 1
+        raise UsageError("--labels: it is empty" if len(names) == 1 else f"--labels: label {place} is empty")
+    return names
+
+
+def _zero_shot(connection: Connection) -> str:
+    """The model that chooses among labels, for a sealed request, which has to name it: nobody on the way can see that
+    it brings labels. Raises UsageError where there is none.
+    """
+    from meshgate.v1 import models_pb2 as pb
+    from meshgate.v1 import models_pb2_grpc
+
+    with connection.channel() as channel:
+        stub: Any = models_pb2_grpc.ModelServiceStub(channel)
+        models = stub.ListModels(pb.ListModelsRequest(), timeout=connection.deadline).models
+    found = [model.name for model in models if pb.CAPABILITY_ZERO_SHOT in model.capabilities]
+    if not found:
+        raise UsageError("--labels: this gateway has no model for labels of your own (zero-shot)")
+    return str(found[0])
 
 
 def _function(scores: Scores | None) -> Any:
@@ -105,13 +132,13 @@ def _grouping(grouping: Grouping | None) -> Any:
 
 def _pairs(
     texts: list[str] | None, file: Path | None, pair: list[str] | None, pair_file: Path | None
-) -> list[tuple[str, str]]:
+) -> list[tuple[lines.Input, str]]:
     """Each text with its second one, which is empty where there is none. One text, or one second text, goes with all of
     the others. Raises UsageError where it can't be said which goes with which.
     """
     if not pair and pair_file is None:
         return [(text, "") for text in lines.inputs(texts, file)]
-    firsts, seconds = _lined_up(texts, file), _lined_up(pair, pair_file)
+    firsts, seconds = _lined_up(texts, file), [each.text for each in _lined_up(pair, pair_file)]
     if not firsts:
         raise UsageError("a text, or --file with one, is required")
     most = max(len(firsts), len(seconds))
@@ -122,11 +149,13 @@ def _pairs(
     return list(zip(_each(firsts, most), _each(seconds, most), strict=True))
 
 
-def _lined_up(texts: list[str] | None, file: Path | None) -> list[str]:
-    return [*(texts or []), *(lines.numbered(file) if file is not None else [])]
+def _lined_up(texts: list[str] | None, file: Path | None) -> list[lines.Input]:
+    given = [lines.Input(text, f"text {number}") for number, text in enumerate(texts or [], 1)]
+    read = lines.numbered(file) if file is not None else []
+    return [*given, *(lines.Input(text, f"{file}: line {number}") for number, text in enumerate(read, 1))]
 
 
-def _each(texts: list[str], count: int) -> list[str]:
+def _each(texts: list[EachT], count: int) -> list[EachT]:
     return texts * count if len(texts) == 1 else texts
 
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from meshgate.cli import lines, output
+from meshgate.cli import lines, output, places
 from meshgate.cli.connection import Connection
 from meshgate.cli.failures import UsageError
-from meshgate.cli.options import AsJson, File, Model, Sealed, Texts, whole
+from meshgate.cli.options import TRUNCATING, AsJson, File, Model, Sealed, Texts, whole
 
 _SHOWN = 4
 _COLUMNS: tuple[str, ...] = (
@@ -67,15 +67,15 @@ def embed(
         prompt_name=prompt_name,
         truncation=pb.TRUNCATION_END if truncate else pb.TRUNCATION_UNSPECIFIED,
     )
-    with connection.channel(sealed=sealed) as channel:
+    with connection.channel(sealed=sealed) as channel, places.named(lambda at: inputs[at].name, TRUNCATING):
         stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(channel)
-        request = pb.EmbedRequest(model=model, inputs=inputs, options=options)
+        request = pb.EmbedRequest(model=model, inputs=[each.text for each in inputs], options=options)
         reply = stub.Embed(request, timeout=connection.deadline)
     if as_json:
         output.json(reply)
         return
     rows = []
-    for text, embedding in zip(inputs, reply.embeddings, strict=True):
+    for (text, _), embedding in zip(inputs, reply.embeddings, strict=True):
         values = embedding.floats.values
         norm = math.sqrt(math.fsum(value * value for value in values))
         start = ", ".join(f"{value:.4f}" for value in values[:_SHOWN])

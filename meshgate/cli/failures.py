@@ -21,7 +21,7 @@ def explain(error: Exception, connection: Any = None) -> tuple[str, int]:
     """The line for an error and the exit status. A defect of ours is called one. `connection` is the Connection that
     was used, if any.
     """
-    if (failed := _failed_call(error)) is not None:
+    if (failed := meaning(error)) is not None:
         status = UNAVAILABLE if isinstance(failed, Unavailable) else FAILED
         return f"meshgate: {_line(failed, connection)}", status
     match error:
@@ -39,20 +39,22 @@ def explain(error: Exception, connection: Any = None) -> tuple[str, int]:
 
 def reason(error: Exception) -> str | None:
     """The reason of a call that failed; None of any other error."""
-    failed = _failed_call(error)
+    failed = meaning(error)
     return None if failed is None else failed.reason
 
 
-def _failed_call(error: Exception) -> MeshError | None:
-    """A call that failed, whichever its shape. grpc is asked only where the command has imported it."""
+def meaning(error: Exception) -> MeshError | None:
+    """What a call that failed means, whichever its shape; None of any other error. grpc is asked only where the command
+    has imported it.
+    """
     if isinstance(error, MeshError):
         return error
     grpc = sys.modules.get("grpc")
     if grpc is None or not isinstance(error, grpc.RpcError):
         return None
-    from meshgate.client import explain as meaning
+    from meshgate.client import explain as explained
 
-    return meaning(error)
+    return explained(error)
 
 
 def _is_config_error(error: Exception) -> bool:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from meshgate.cli import output
+from meshgate.cli import finish, output, waiting
 from meshgate.cli.connection import Connection
 from meshgate.cli.failures import UsageError
+from meshgate.cli.lines import MOST_BYTES
 from meshgate.cli.options import AsJson, MaxTokens, Model, Sealed, Temperature, whole
 
 _VARIED = 1.0
@@ -20,8 +22,11 @@ _VARIED = 1.0
 
 def generate(
     ctx: typer.Context,
-    prompt: Annotated[str, typer.Argument(help="Text to continue.")],
-    stream: Annotated[bool, typer.Option("--stream", help="Print text as it is made.")] = False,
+    prompt: Annotated[str, typer.Argument(help="Text to continue; - reads it from standard input.")],
+    stream: Annotated[
+        bool | None, typer.Option(help="Print text as it is made. Default: on a terminal.", show_default=False)
+    ] = None,
+    echo: Annotated[bool, typer.Option(help="Print the prompt before what continues it.")] = True,
     count: Annotated[int | None, typer.Option("-n", help="How many continuations.", show_default=False)] = None,
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
@@ -50,7 +55,7 @@ def generate(
         temperature = _VARIED
     request = pb.GenerateRequest(
         model=model,
-        prompt=prompt,
+        prompt=_prompt(prompt),
         sampling=pb.Sampling(
             temperature=temperature, top_p=top_p, top_k=whole("--top-k", top_k), seed=whole("--seed", seed, 64)
         ),
@@ -61,11 +66,35 @@ def generate(
         adapter=adapter,
     )
     connection: Connection = ctx.obj
+    show = Shown(request, "" if as_json or not echo else request.prompt, count or 1, as_json)
     with connection.channel(sealed=sealed) as channel:
-        if stream:
-            _print_stream(open_stream(channel, request, connection.deadline), count or 1, as_json)
+        if output.on_terminal() and not as_json if stream is None else stream:
+            _print_stream(open_stream(channel, request, connection.deadline), show)
         else:
-            _print_whole(channel, request, connection.deadline, as_json)
+            _print_whole(channel, connection.deadline, show)
+
+
+class Shown(NamedTuple):
+    """What is asked for, and how the answer is shown."""
+
+    request: Any
+    before: str
+    """What stands before each candidate's text."""
+    candidates: int
+    as_json: bool
+
+
+def _prompt(given: str) -> str:
+    """The prompt: `given`, or for - standard input without its last line end. Raises UsageError, UnicodeError."""
+    if given != "-":
+        return given
+    read = sys.stdin.buffer.read(MOST_BYTES + 1)
+    if len(read) > MOST_BYTES:
+        raise UsageError(f"standard input has more than {MOST_BYTES:,} bytes, the most of a prompt")
+    text = read.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise UsageError("standard input is empty, and - reads the prompt from it")
+    return text
 
 
 def _constraint(json_schema: Path | None, regex: str | None, choice: list[str] | None) -> Any:
@@ -75,7 +104,10 @@ def _constraint(json_schema: Path | None, regex: str | None, choice: list[str] |
     if sum(each is not None for each in (json_schema, regex, choice or None)) > 1:
         raise UsageError("one of --json-schema, --regex and --choice is enough")
     if json_schema is not None:
-        return pb.Constraint(json_schema=json_schema.read_text(encoding="utf-8"))
+        schema = json_schema.read_text(encoding="utf-8")
+        if not schema.strip():
+            raise UsageError(f"{json_schema}: is empty, and a JSON schema is required")
+        return pb.Constraint(json_schema=schema)
     if regex is not None:
         return pb.Constraint(regex=regex)
     return pb.Constraint(choice=pb.Choice(options=choice)) if choice else None
@@ -90,33 +122,48 @@ def open_stream(channel: Any, request: Any, deadline: float) -> Any:
     return stub.GenerateStream(pb.GenerateStreamRequest(request=request), timeout=deadline)
 
 
-def _print_whole(channel: Any, request: Any, deadline: float, as_json: bool) -> None:
+def _print_whole(channel: Any, deadline: float, show: Shown) -> None:
     from meshgate.v1 import generation_pb2_grpc
 
     stub: Any = generation_pb2_grpc.GenerationServiceStub(channel)
-    reply = stub.Generate(request, timeout=deadline)
-    if as_json:
+    with waiting.sign(quiet=show.as_json):
+        reply = stub.Generate(show.request, timeout=deadline)
+    if show.as_json:
         output.json(reply)
         return
     for candidate in reply.candidates:
         if len(reply.candidates) > 1:
             output.text(heading(candidate.index))
-        output.text(request.prompt + candidate.text)
+        output.text(show.before + candidate.text)
+    _explain([candidate.finish for candidate in reply.candidates], show)
 
 
-def _print_stream(replies: Iterable[Any], count: int, as_json: bool) -> None:
-    if as_json:
+def _print_stream(replies: Iterable[Any], show: Shown) -> None:
+    if show.as_json:
         for reply in replies:
             output.json(reply, line=True)
         return
-    for piece in in_turn(replies, count):
+    ends: list[Any] = []
+    for piece in in_turn(_noted(waiting.until_first(replies), ends), show.candidates, show.before):
         output.text(piece, newline=False, piece=True)
     output.text()
+    _explain(ends, show)
 
 
-def in_turn(replies: Iterable[Any], count: int) -> Iterator[str]:
+def _noted(replies: Iterable[Any], ends: list[Any]) -> Iterator[Any]:
+    """`replies` as they are; how their candidates ended is collected in `ends`."""
+    for reply in replies:
+        ends.extend(delta.finish for delta in reply.deltas if delta.HasField("finish"))
+        yield reply
+
+
+def _explain(ends: Iterable[Any], show: Shown) -> None:
+    finish.explain(ends, asked=show.request.HasField("max_output_tokens"))
+
+
+def in_turn(replies: Iterable[Any], count: int, before: str = "") -> Iterator[str]:
     """The text of `count` interleaved candidates, to be read one after the other: the first as it is made, each later
-    one as soon as those before it have ended.
+    one as soon as those before it have ended. `before` stands at the beginning of each.
     """
     held: defaultdict[int, str] = defaultdict(str)
     ended: set[int] = set()
@@ -129,8 +176,8 @@ def in_turn(replies: Iterable[Any], count: int) -> Iterator[str]:
         while shown < count:
             if count > 1 and not begun:
                 yield f"\n{heading(shown)}\n" if shown else f"{heading(shown)}\n"
+            yield held.pop(shown, "") if begun else before + held.pop(shown, "")
             begun = True
-            yield held.pop(shown, "")
             if shown not in ended:
                 break
             shown, begun = shown + 1, False

@@ -29,12 +29,25 @@ class Chunk(NamedTuple):
     """Where in the file the next one begins."""
 
 
-def inputs(texts: list[str] | None, file: Path | None) -> list[str]:
+class Input(NamedTuple):
+    """A text, and what its giver calls it."""
+
+    text: str
+    name: str
+    """Such as `notes.txt: line 57` or `text 3`."""
+
+
+def inputs(texts: list[str] | None, file: Path | None) -> list[Input]:
     """Texts of the command line and those of a file, whose blank lines are left out. Raises UsageError where there is
     none, UnicodeError and OSError.
     """
-    read = file.read_text(encoding="utf-8").splitlines() if file is not None else []
-    found = [*(texts or []), *(line for line in read if line.strip())]
+    found = [Input(text, f"text {number}") for number, text in enumerate(texts or [], 1)]
+    if file is not None:
+        read = enumerate(file.read_text(encoding="utf-8").split("\n"), 1)
+        lined = [Input(text.removesuffix("\r"), f"{file}: line {number}") for number, text in read if text.strip()]
+        if not lined:
+            raise UsageError(f"{file}: no text in it; one on each line is required")
+        found += lined
     if not found:
         raise UsageError("a text, or --file with one, is required")
     return found
@@ -85,7 +98,7 @@ def _fault(line: bytes) -> str:
     if not text.strip():
         return "is blank"
     if len(text) > MOST_BYTES:
-        return f"has more than {MOST_BYTES} bytes"
+        return f"has more than {MOST_BYTES:,} bytes"
     try:
         text.decode()
     except UnicodeDecodeError:

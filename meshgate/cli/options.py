@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from meshgate.cli.failures import UsageError
+from meshgate.numerals import written
 
 Texts = Annotated[list[str] | None, typer.Argument(help="One or more texts.", show_default=False)]
 File = Annotated[Path | None, typer.Option(help="A file with a text on each line.", show_default=False)]
@@ -19,8 +20,12 @@ Temperature = Annotated[float | None, typer.Option(help="0 is greedy. Default: t
 System = Annotated[str, typer.Option(help="Instructions that stand above the conversation.", show_default=False)]
 
 
+TRUNCATING: Final = {"INPUT_TOO_LONG": "; --truncate cuts it at the end"}
+"""What helps against a reason, for commands that can cut texts."""
+
+
 def whole(flag: str, value: int | None, bits: int = 32) -> int | None:
     """A number that a protobuf field of so many bits can carry. Raises UsageError."""
     if value is not None and not 0 <= value < 2**bits:
-        raise UsageError(f"{flag}: a whole number from 0 to 2^{bits} - 1 is required")
+        raise UsageError(f"{flag}: must be a whole number from 0 to {written(2**bits - 1)}")
     return value

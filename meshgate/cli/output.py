@@ -18,6 +18,11 @@ _SHOWN = 40
 _WIDE = 10_000
 
 
+def on_terminal() -> bool:
+    """Whether answers are read by a person as they come."""
+    return sys.stdout.isatty()
+
+
 def json(message: Message, *, line: bool = False, zeros: bool = False) -> None:
     """The message as protobuf JSON, and nothing else; on one line in streams. With `zeros` it says 0 where protobuf
     JSON leaves a field out, such as the place of what begins a text.
@@ -63,8 +68,8 @@ def styled(*parts: str | tuple[str, str]) -> None:
 
 
 def table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
-    """A table of cells as they are: what a model or a caller wrote is never markup. Nothing is cut: a terminal wraps
-    it, and elsewhere there is room.
+    """A table of cells as they are: what a model or a caller wrote is never markup. Nothing is cut: where a terminal is
+    too narrow for the columns, rows are shown as pairs of name and value, and elsewhere there is room.
     """
     from rich.table import Table
 
@@ -78,7 +83,10 @@ def table(columns: tuple[str, ...], rows: list[tuple[Any, ...]]) -> None:
 
 def show(made: Table) -> None:
     """A table whose cells, headers included, were made by `cell`."""
-    console(wide=True).print(made)
+    from meshgate.cli import tables
+
+    wide = console(wide=True)
+    wide.print(tables.fitted(made, wide))
 
 
 def cell(value: Any, style: str = "") -> Any:

@@ -18,6 +18,8 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from meshgate.numerals import written
+
 _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _KEYED: Final = re.compile(r"[a-z_]+(\.[a-z_]+)*: ")
 _LISTED: Final = 24
@@ -210,28 +212,23 @@ def _range(bounds: Sequence[Any]) -> str:
     least, most = _bound(bounds, "ge"), _bound(bounds, "le")
     above, below = _bound(bounds, "gt"), _bound(bounds, "lt")
     if least is not None and most is not None:
-        return f" from {number(least)} to {number(most)}"
+        return f" from {written(least)} to {written(most)}"
     told = (
         (" of at least {}", least),
         (" greater than {}", above),
         (" of at most {}", most),
         (" less than {}", below),
     )
-    return " and".join(text.format(number(bound)) for text, bound in told if bound is not None)
+    return " and".join(text.format(written(bound)) for text, bound in told if bound is not None)
 
 
 def _lengths(bounds: Sequence[Any], what: str) -> str:
     least, most = _bound(bounds, "min_length"), _bound(bounds, "max_length")
     if least and most:
-        return f" of {number(least)} to {number(most)} {what}"
+        return f" of {written(least)} to {written(most)} {what}"
     if least:
-        return f" of at least {number(least)} {what if least > 1 else _SINGULAR[what]}"
-    return f" of at most {number(most)} {what}" if most is not None else ""
+        return f" of at least {written(least)} {what if least > 1 else _SINGULAR[what]}"
+    return f" of at most {written(most)} {what}" if most is not None else ""
 
 
 _SINGULAR: Final = {"entries": "entry", "values": "value", "characters": "character"}
-
-
-def number(value: float) -> str:
-    """A number as people write it: 1,048,576 and 0.5, never 1.04858e+06."""
-    return f"{int(value):,}" if float(value).is_integer() else f"{value:,.12f}".rstrip("0")

@@ -188,11 +188,17 @@ def _first(opened: sealing.Opened, handler: Any) -> Any:
     return request
 
 
+_UNNAMED: Final = (
+    "a sealed zero-shot request must name its model: the one that ListModels lists with CAPABILITY_ZERO_SHOT, "
+    "`zero-shot` unless configured otherwise"
+)
+
+
 def unnamed_zero_shot() -> errors.InvalidArgument:
     """A sealed zero-shot request that names no model: its default is another one than that which policy and limits were
     asked about, because what is zero-shot only shows inside.
     """
-    return errors.InvalidArgument.of("model", "a zero-shot request that is sealed names its model")
+    return errors.InvalidArgument.of("model", _UNNAMED)
 
 
 async def _requests(opened: sealing.Opened, handler: Any, rest: AsyncIterator[Any]) -> AsyncIterator[Any]:

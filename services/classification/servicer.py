@@ -88,7 +88,7 @@ class _Bulk:
 
     async def serve(self, message: pb.ClassifyStreamRequest) -> pb.ClassifyStreamResponse:
         if not message.HasField("request"):
-            raise InvalidArgument.of("request", "required")
+            raise InvalidArgument.of("request", "is required")
         try:
             plan = await self._plan(message.request)
             async with self._served.batcher.permit(self._caller.tenant, wait=True) as permit:

@@ -79,7 +79,7 @@ class _Bulk:
 
     async def serve(self, message: pb.EmbedStreamRequest) -> pb.EmbedStreamResponse:
         if not message.HasField("request"):
-            raise InvalidArgument.of("request", "required")
+            raise InvalidArgument.of("request", "is required")
         try:
             served = self._found(message.request)
             plan = self._plan(message.request, served)

@@ -137,7 +137,9 @@ class Sequence:
         return FinishReason.BUDGET if self.group.spent else None
 
     def _close(self, delta: Delta, reason: FinishReason) -> None:
-        tail, matched = self._stops.feed(self._text.flush())
+        # Half a character is the model's own only where it ended there itself; a limit cuts between two tokens of one.
+        half = self._text.flush() if reason is FinishReason.STOP else ""
+        tail, matched = self._stops.feed(half)
         delta.text += tail + self._stops.flush()
         delta.finish = Finish(reason) if matched is None else Finish(FinishReason.STOP, matched)
 

@@ -57,7 +57,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         """Deltas as they are made; usage in the last message."""
         with self._refusals.counted() as door:
             if not request.HasField("request"):
-                raise InvalidArgument.of("request", "required")
+                raise InvalidArgument.of("request", "is required")
             served = self._find(request.request, context, inside="request")
             call = _Call(request.request, served.limits, context, inside="request")
             model = served.limits.name

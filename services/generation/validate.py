@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from meshgate.errors import FieldViolation, InvalidArgument, NotFound
+from meshgate.numerals import written
 from meshgate.v1 import generation_pb2 as pb
 from meshgate.v1 import priority_pb2
 from services.generation import limits as bound
@@ -152,7 +153,7 @@ def _check_token_ids(ids: Sequence[int], limits: Limits) -> None:
     if not ids:
         raise InvalidArgument.of("token_ids.ids", "1 token at least is required")
     if max(ids) >= limits.vocabulary_size:
-        raise InvalidArgument.of("token_ids.ids", f"each is from 0 to {limits.vocabulary_size - 1}")
+        raise InvalidArgument.of("token_ids.ids", f"each must be from 0 to {written(limits.vocabulary_size - 1)}")
 
 
 def _size(field: str, text: str, low: int, high: int) -> None:
@@ -161,9 +162,9 @@ def _size(field: str, text: str, low: int, high: int) -> None:
 
 def _range(field: str, value: float, low: int, high: int, unit: str = "") -> None:
     if not low <= value <= high:  # so put, a NaN is out of range
-        raise InvalidArgument.of(field, f"from {low} to {high} {unit}".rstrip())
+        raise InvalidArgument.of(field, f"must be from {written(low)} to {written(high)} {unit}".rstrip())
 
 
 def _above(field: str, value: float, high: int) -> None:
     if not 0 < value <= high:
-        raise InvalidArgument.of(field, f"above 0, to {high}")
+        raise InvalidArgument.of(field, f"must be greater than 0 and at most {written(high)}")

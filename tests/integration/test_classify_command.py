@@ -58,12 +58,27 @@ async def test_pairs_labels_and_spans(run: Run) -> None:
     assert [text[each["start"] : each["end"]] for each in words["spans"]] == text.split()
 
     refused = await run("x", "--pair", "y", "--model", "tagger")
-    assert (refused.exit_code, "inputs[0].text_pair: this model takes one text" in refused.stderr) == (1, True)
+    assert (refused.exit_code, "text 1, its second text: this model takes one text" in refused.stderr) == (1, True)
 
 
 async def test_a_text_that_is_too_long_is_refused_or_cut(run: Run) -> None:
     text = " ".join("a" * 100)
     refused, cut = await run(text, "--model", "colour"), await run(text, "--model", "colour", "--truncate", "--json")
-    assert (refused.exit_code, "inputs[0]" in refused.stderr) == (1, True)
+    assert (refused.exit_code, "text 1: " in refused.stderr and "; --truncate cuts it" in refused.stderr) == (1, True)
     (result,) = json.loads(cut.stdout)["results"]
     assert (result["truncated"], result["tokens"]) == (True, 64)
+
+
+async def test_labels_of_a_sealed_call_find_their_model(run: Run) -> None:
+    done = await run("x", "--labels", "a,b", "--sealed", "--json")
+    assert (done.exit_code, len(json.loads(done.stdout)["results"][0]["labels"])) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [("", "--labels: it is empty"), (" ", "--labels: it is empty"), ("a,,b", "label 2 is empty"), ("a,", "label 2 is")],
+)
+async def test_labels_that_are_empty_are_an_error(run: Run, labels: str, told: str) -> None:
+    done = await run("x", "--labels", labels)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert told in done.stderr

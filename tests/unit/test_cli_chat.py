@@ -109,3 +109,15 @@ def test_a_question_that_is_too_long_by_itself_is_an_error() -> None:
     too_long = CallFailed(errors.InvalidArgument("x", reason="INPUT_TOO_LONG"))
     with pytest.raises(CallFailed):
         chat(Model([too_long]), ["1"])
+
+
+def test_commands_are_not_said_to_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    model = Model(["a"], ["b"])
+    chat(model, ["/help", "/hlep", "/", "//etc/hosts is what?", "/two\n/lines"])
+    assert model.sent == [
+        [("user", "/etc/hosts is what?")],
+        [("user", "/etc/hosts is what?"), ("assistant", "a"), ("user", "/two\n/lines")],
+    ]
+    said = capsys.readouterr().err
+    assert "/clear   begins anew" in said
+    assert "/hlep is no command: /help lists them, and //text sends /text" in said

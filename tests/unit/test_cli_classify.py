@@ -94,7 +94,7 @@ def test_which_goes_with_which(
         (("a", "--pair-file", "empty"), "1 texts and 0 second ones"),
         (("--file", "gap", "--pair", "x"), "line 2 is blank"),
         (("a", "--pair-file", "gap"), "line 2 is blank"),
-        (("a", "--top-k", "-1"), "--top-k: a whole number"),
+        (("a", "--top-k", "-1"), "--top-k: must be a whole number"),
     ],
 )
 def test_what_cant_be_said_is_refused_before_it_is_sent(

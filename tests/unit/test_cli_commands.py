@@ -55,8 +55,12 @@ def test_the_helps_of_plug_ins_are_their_own() -> None:
     ("arguments", "said", "status"),
     [
         (("models",), "no such CA; is `make up` running", 1),
-        (("generate", "x", "-n", "-1"), "-n: a whole number from 0", 2),
-        (("generate", "x", "--seed", str(2**64)), "--seed: a whole number from 0 to 2^64 - 1", 2),
+        (("generate", "x", "-n", "-1"), "-n: must be a whole number from 0", 2),
+        (
+            ("generate", "x", "--seed", str(2**64)),
+            "--seed: must be a whole number from 0 to 18,446,744,073,709,551,615",
+            2,
+        ),
         (("embed",), "a text, or --file with one, is required", 2),
         (("embed", "x", "--dimensions", "-1"), "--dimensions", 2),
         (("embed", "--file", "nowhere.txt"), "nowhere.txt: No such file or directory", 1),

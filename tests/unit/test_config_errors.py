@@ -203,10 +203,3 @@ def test_sections_know_where_they_stand(tmp_path: Path) -> None:
     assert made.mesh.key_of("ca") == "mesh.ca"
     assert made.issuers[0].key_of("jwks") == "issuers.0.jwks"
     assert made.policy.tenants["*"].key_of("models") == 'policy.tenants."*".models'
-
-
-@pytest.mark.parametrize(
-    ("value", "written"), [(1_048_576, "1,048,576"), (0.5, "0.5"), (1e-6, "0.000001"), (7, "7"), (2.0, "2")]
-)
-def test_numbers_are_written_as_people_write_them(value: float, written: str) -> None:
-    assert config_errors.number(value) == written

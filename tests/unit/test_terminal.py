@@ -7,6 +7,7 @@ import json
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final
@@ -152,8 +153,10 @@ def replies() -> Iterator[tuple[str, Callable[[], None]]]:
     report.labels.add(label=EVIL, classified=[1])
     model = models_pb2.Model(name=EVIL, aliases=[EVIL], labels=[EVIL], dtype=EVIL, device=EVIL, adapters=[EVIL])
 
-    yield "generate --stream", lambda: generate._print_stream(streamed, 1, as_json=False)
-    yield "generate --stream --json", lambda: generate._print_stream(streamed, 1, as_json=True)
+    request = generation_pb2.GenerateRequest(prompt=EVIL)
+    for flags, as_json in (("", False), (" --json", True)):
+        shown = generate.Shown(request, EVIL, 1, as_json)
+        yield f"generate --stream{flags}", partial(generate._print_stream, streamed, shown)
     yield "generate", lambda: output.text(EVIL)
     yield "chat", lambda: Chat(Talk(), lambda _: Stream(streamed)).run(["x"])
     yield "chat --json", lambda: Chat(Talk(), lambda _: Stream(streamed), as_json=True).run(["x"])

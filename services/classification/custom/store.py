@@ -128,7 +128,7 @@ class Store:
             numbers = [each.version for each in old.versions]
             wanted = max((each for each in numbers if each < old.current), default=0) if version is None else version
             if wanted not in numbers:
-                raise NotFound("the classifier has no such version", reason="VERSION_NOT_FOUND")
+                raise _no_version(old, version)
             new = old.model_copy(update={"current": wanted})
             self._change(new)
         return new
@@ -223,6 +223,15 @@ def _check(name: str) -> None:
     """A name that can't be one names nothing."""
     if not NAME.fullmatch(name):
         raise _absent()
+
+
+def _no_version(manifest: Manifest, version: int | None) -> NotFound:
+    kept = ", ".join(str(each.version) for each in manifest.versions)
+    if version is None:
+        why = f"the classifier has no version before {manifest.current}, which is served; kept: {kept}"
+    else:
+        why = f"the classifier has no version {version}; kept: {kept}"
+    return NotFound(why, reason="VERSION_NOT_FOUND")
 
 
 def _absent() -> NotFound:

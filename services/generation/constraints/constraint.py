@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from meshgate.errors import InvalidArgument
+from meshgate.numerals import written
 from meshgate.v1 import generation_pb2 as pb
 from services.generation.constraints.simplify import NotFollowed, simplified
 
@@ -84,7 +85,7 @@ def _no_number(name: str) -> None:
 
 def _choice(options: Sequence[str]) -> Constraint:
     if not 1 <= len(options) <= OPTIONS:
-        raise InvalidArgument.of("constraint.choice.options", f"from 1 to {OPTIONS} options")
+        raise InvalidArgument.of("constraint.choice.options", f"must be from 1 to {OPTIONS} options")
     for index, option in enumerate(options):
         _sized(f"constraint.choice.options[{index}]", option, OPTION_BYTES)
     return Constraint("choice", tuple(dict.fromkeys(options)))
@@ -92,7 +93,7 @@ def _choice(options: Sequence[str]) -> Constraint:
 
 def _sized(field: str, text: str, most: int) -> None:
     if not 1 <= len(text.encode()) <= most:
-        raise InvalidArgument.of(field, f"from 1 to {most} bytes")
+        raise InvalidArgument.of(field, f"must be from 1 to {written(most)} bytes")
 
 
 def _deeper(value: Any, levels: int) -> bool:
