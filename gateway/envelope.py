@@ -148,7 +148,7 @@ class Opener:
             case sealed_pb2.SEALING_RECIPIENT_GATEWAY:
                 return await self._opened(principal, wanted, wanted.envelope)
             case sealed_pb2.SEALING_RECIPIENT_SERVICE:
-                return await self._relayed(call, principal, wanted, wanted.header)
+                return await self._relayed(call, principal, wanted, wanted.envelope)
         raise errors.InvalidArgument.of("envelope.header.recipient", "the gateway or the service")
 
     async def _opened(self, principal: Principal, wanted: Intent, envelope: sealed_pb2.Envelope) -> Exchange:
@@ -161,18 +161,19 @@ class Opener:
             now_ms=now,
             window_ms=self._window_ms,
         )
-        await self._replays.admit(opened.header, now)
+        await self._replays.admit(sealing.used_by(envelope, principal.tenant, principal.subject), now)
         return _exchange(wanted.route, opened, wanted.model)
 
     async def _relayed(
-        self, call: Call, principal: Principal, wanted: Intent, header: sealed_pb2.EnvelopeHeader
+        self, call: Call, principal: Principal, wanted: Intent, envelope: sealed_pb2.Envelope
     ) -> Exchange:
-        """The service checks all of this again; here it keeps strangers from using up what others' envelopes are known
-        by, and one that was used from another replica of the service.
+        """The service checks all of this again; here it keeps an envelope that one replica of the service has seen from
+        another.
         """
         now = self._now_ms()
+        header: Any = wanted.header
         sealing.check_header(header, principal.tenant, principal.subject, now, self._window_ms)
-        await self._replays.admit(header, now)
+        await self._replays.admit(sealing.used_by(envelope, principal.tenant, principal.subject), now)
         call.relayed = True
         return Relayed(wanted, PUBLIC_ROUTES[call.method])
 

@@ -9,7 +9,6 @@ import redis.exceptions
 
 from gateway.store import Client, bounded
 from meshgate import errors, sealing
-from meshgate.v1.sealed_pb2 import EnvelopeHeader
 
 _APART_MS: Final = 60_000
 """How far the clocks of two gateways may be apart: by so much longer may the slower one let an envelope in again."""
@@ -18,8 +17,10 @@ _APART_MS: Final = 60_000
 class Replays(Protocol):
     """Remembers envelopes while they could be used again."""
 
-    async def admit(self, header: EnvelopeHeader, now_ms: int) -> None:
-        """Raises InvalidArgument (SEAL_REPLAYED) for an envelope seen before, and Unavailable where nobody can say."""
+    async def admit(self, used: bytes, now_ms: int) -> None:
+        """`used` is sealing.used_by of the envelope and its caller.
+
+        Raises InvalidArgument (SEAL_REPLAYED) for an envelope seen before, and Unavailable where nobody can say."""
 
 
 class OwnReplays:
@@ -28,9 +29,13 @@ class OwnReplays:
     def __init__(self, window_ms: int, capacity: int) -> None:
         self._cache = sealing.ReplayCache(window_ms, capacity)
 
-    async def admit(self, header: EnvelopeHeader, now_ms: int) -> None:
+    async def admit(self, used: bytes, now_ms: int) -> None:
         """See Replays."""
-        self._cache.admit(header, now_ms)
+        self._cache.admit(used, now_ms)
+
+    def forget(self, used: bytes) -> None:
+        """Takes back what was admitted, and was not used after all."""
+        self._cache.forget(used)
 
 
 class SharedReplays:
@@ -50,16 +55,18 @@ class SharedReplays:
         self._own = OwnReplays(window_ms, capacity)
         self._timeout = timeout
 
-    async def admit(self, header: EnvelopeHeader, now_ms: int) -> None:
-        """See Replays. Without the store sealed calls are refused: an envelope used twice can't be told."""
-        await self._own.admit(header, now_ms)
+    async def admit(self, used: bytes, now_ms: int) -> None:
+        """See Replays. Without the store sealed calls are refused: an envelope used twice can't be told.
+
+        One that was refused for that was not used, and may come again while the store has not heard of it.
+        """
+        await self._own.admit(used, now_ms)
         mine = os.urandom(8)  # a command that the client sent twice must not take itself for another's
         try:
             async with bounded(self._timeout):
-                found = await self._client.set(
-                    self._prefix + header.request_id.hex(), mine, px=self._lasts_ms, nx=True, get=True
-                )
+                found = await self._client.set(self._prefix + used.hex(), mine, px=self._lasts_ms, nx=True, get=True)
         except (redis.exceptions.RedisError, OSError, TimeoutError):
+            self._own.forget(used)
             raise errors.Unavailable(
                 "whether an envelope was used before can't be known now", reason="REPLAYS_UNAVAILABLE", retry_after=1.0
             ) from None

@@ -41,6 +41,9 @@ _HpkePrivate = hpke.MLKEM768X25519PrivateKey | x25519.X25519PrivateKey
 _HpkePublic = hpke.MLKEM768X25519PublicKey | x25519.X25519PublicKey
 
 _INFO: Final = b"meshgate/sealed/v1\x00"
+_USED: Final = b"meshgate/sealed/v1/used"
+_ENCAPSULATED_BYTES: Final = 32
+"""All of X25519's encapsulated key, and of MLKEM768_X25519's as much as makes it one alone."""
 _REQUEST: Final = b"meshgate/sealed/v1/request"
 _RESPONSE: Final = b"meshgate/sealed/v1/response"
 _REPLY_KEY_BYTES: Final = 32
@@ -356,31 +359,50 @@ def _read_body(data: bytes) -> SealedBody:
     return body
 
 
+def used_by(envelope: Envelope, tenant: str, subject: str) -> bytes:
+    """What an envelope is remembered by once the authenticated caller `tenant`, `subject` has used it. 32 bytes.
+
+    All of the header, whose request id anyone may read and copy, counts, and so does the encapsulated key, which is
+    random; and so does the caller, so that nobody uses up what another sealed.
+    """
+    made = hashlib.sha256(_USED)
+    for part in (tenant.encode(), subject.encode(), envelope.header, envelope.ciphertext[:_ENCAPSULATED_BYTES]):
+        made.update(len(part).to_bytes(8) + part)
+    return made.digest()
+
+
 class ReplayCache:
-    """Remembers the envelopes of the time in which they could be used again. Bounded: full, it refuses new ones."""
+    """Remembers the envelopes of the time in which they could be used again, by what `used_by` makes of them.
+
+    Bounded: full, it refuses new ones.
+    """
 
     def __init__(self, window_ms: int, capacity: int) -> None:
         self._window_ms = window_ms
         self._capacity = capacity
         self._seen: dict[bytes, int] = {}
 
-    def admit(self, header: EnvelopeHeader, now_ms: int) -> None:
+    def admit(self, used: bytes, now_ms: int) -> None:
         """Raises InvalidArgument (SEAL_REPLAYED) for an envelope seen before, and Unavailable when full."""
-        self._forget(now_ms)
-        if header.request_id in self._seen:
+        self._expire(now_ms)
+        if used in self._seen:
             raise replayed()
         if len(self._seen) >= self._capacity:
             raise errors.Unavailable("too many sealed calls at once", reason="OVERLOADED", retry_after=1.0)
-        self._seen[header.request_id] = now_ms + 2 * self._window_ms
+        self._seen[used] = now_ms + 2 * self._window_ms
 
-    def _forget(self, now_ms: int) -> None:
+    def forget(self, used: bytes) -> None:
+        """Takes back what was admitted, and was not used after all."""
+        self._seen.pop(used, None)
+
+    def _expire(self, now_ms: int) -> None:
         """Drops what is too old to open anyway; entries are in the order of their end."""
-        for request_id in list(_while_past(self._seen.items(), now_ms)):
-            del self._seen[request_id]
+        for used in list(_while_past(self._seen.items(), now_ms)):
+            del self._seen[used]
 
 
 def _while_past(entries: Iterable[tuple[bytes, int]], now_ms: int) -> Iterable[bytes]:
-    for request_id, until in entries:
+    for used, until in entries:
         if until >= now_ms:
             return
-        yield request_id
+        yield used

@@ -143,16 +143,13 @@ class Sealed(sealed_pb2_grpc.SealedServiceServicer):
     def _open(self, envelope: sealed_pb2.Envelope, context: Any) -> tuple[sealing.Opened, Any]:
         """What was sealed, and the method it is for. Raises InvalidArgument with a SEAL_ reason."""
         caller = dict(context.invocation_metadata() or ())
+        tenant = str(caller.get(metadata.TENANT, ""))
+        subject = metadata.subject_of(caller.get(metadata.SUBJECT, b""))
         now = self._now_ms()
         opened = sealing.open_envelope(
-            self._keyring.find,
-            envelope,
-            tenant=str(caller.get(metadata.TENANT, "")),
-            subject=metadata.subject_of(caller.get(metadata.SUBJECT, b"")),
-            now_ms=now,
-            window_ms=self._window_ms,
+            self._keyring.find, envelope, tenant=tenant, subject=subject, now_ms=now, window_ms=self._window_ms
         )
-        self._replays.admit(opened.header, now)
+        self._replays.admit(sealing.used_by(envelope, tenant, subject), now)
         handler = self._methods.get(opened.header.method)
         if handler is None:
             raise errors.InvalidArgument.of("envelope.header.method", "not a method of this service")

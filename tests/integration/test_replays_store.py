@@ -11,7 +11,6 @@ import pytest
 from gateway.replays import SharedReplays
 from gateway.store import Client
 from meshgate import errors
-from meshgate.v1.sealed_pb2 import EnvelopeHeader
 from tests.integration.limits_store import Valkey
 
 WINDOW_MS = 120_000
@@ -37,14 +36,14 @@ def gateway(client: Client, capacity: int = 100) -> SharedReplays:
     return SharedReplays(client, "mesh", WINDOW_MS, capacity, timeout=2)
 
 
-def header(number: int) -> EnvelopeHeader:
-    return EnvelopeHeader(request_id=number.to_bytes(16))
+def used(number: int) -> bytes:
+    return number.to_bytes(32)
 
 
 async def refusal(replays: SharedReplays, number: int, now: int = NOW) -> str:
     """Why the envelope is not let in; empty where it is."""
     try:
-        await replays.admit(header(number), now)
+        await replays.admit(used(number), now)
     except (errors.InvalidArgument, errors.Unavailable) as error:
         return error.reason
     return ""
@@ -58,7 +57,7 @@ async def test_an_envelope_is_let_in_once_by_all_together(client: Client) -> Non
 
 async def test_gateways_whose_clocks_differ_by_a_minute_agree(client: Client) -> None:
     """One lets in at the very beginning of an envelope's time; the other, a minute slow, could until this is over."""
-    await gateway(client).admit(header(1), NOW)
+    await gateway(client).admit(used(1), NOW)
     (key,) = await client.keys("mesh:replays:*")
     assert await client.pttl(key) > 2 * WINDOW_MS + 50_000
 
@@ -71,7 +70,7 @@ async def test_a_process_lets_in_no_more_than_it_may_and_the_store_gets_no_more(
 
 
 async def test_a_full_store_refuses_rather_than_forgets(client: Client) -> None:
-    await gateway(client).admit(header(1), NOW)
+    await gateway(client).admit(used(1), NOW)
     await configure(client, **{"maxmemory-policy": "noeviction", "maxmemory": "1"})
     assert await refusal(gateway(client), 2) == "REPLAYS_UNAVAILABLE"
     assert await refusal(gateway(client), 1) in {"REPLAYS_UNAVAILABLE", "SEAL_REPLAYED"}

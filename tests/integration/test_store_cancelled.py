@@ -29,7 +29,6 @@ from gateway.limits.shared import SharedStore
 from gateway.limits.store import Grant
 from gateway.replays import SharedReplays
 from gateway.store import Client, StoreConfig
-from meshgate.v1.sealed_pb2 import EnvelopeHeader
 
 TURNS = 40
 TIMEOUT = 0.1
@@ -73,7 +72,7 @@ async def admitting(client: Client) -> None:
     replays = SharedReplays(client, "mesh", 120_000, 1000, TIMEOUT)
     for number in range(1000):
         with pytest.raises(Exception, match="can't be known now"):
-            await replays.admit(EnvelopeHeader(request_id=number.to_bytes(16)), 0)
+            await replays.admit(number.to_bytes(32), 0)
 
 
 @pytest.mark.parametrize("begin", [renewing, revoked, admitting])
