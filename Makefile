@@ -7,7 +7,7 @@ PEERS := infinity llama_cpp mlserver transformers
 PROTOS := $(wildcard protos/meshgate/v1/*.proto)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: up test test-kinds check proto lock bench bench-gateway bench-services clean install train-sentiment
+.PHONY: up test test-kinds check proto reference lock bench bench-gateway bench-services clean install train-sentiment
 
 up: $(VENV)/serving ## set everything up and serve until Ctrl-C
 	@$(BIN)/meshgate up $(ARGS)
@@ -26,6 +26,7 @@ check: $(VENV)/developing ## types, lint, imports, contract, fresh stubs
 	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format -d --exit-code
 	cd protos && ../$(BIN)/buf breaking --against baseline.binpb
 	$(RUN) -m tests.fresh_stubs
+	$(RUN) -m tests.fresh_reference
 
 install: $(VENV)/developing
 
@@ -53,6 +54,9 @@ proto: $(VENV)/developing ## write the generated stubs
 	$(RUN) -m grpc_tools.protoc -I protos --python_out=. --grpc_python_out=. --mypy_out=quiet:. \
 		--mypy_grpc_out=quiet:. --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
 		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc $(PROTOS)
+
+reference: $(VENV)/developing ## write docs/configuration.md
+	$(RUN) -m tests.fresh_reference --write
 
 lock: $(VENV)/developing ## resolve the lock files anew
 	bash deploy/lock.sh $(BIN)/pip-compile

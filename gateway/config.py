@@ -31,6 +31,7 @@ class EdgeConfig(Strict):
     """host:port, [IPv6]:port or unix:/path."""
     tls: tls.TlsConfig
     max_message_bytes: int = Field(channel.MAX_MESSAGE_BYTES, ge=1024, le=256 * 1024 * 1024)
+    """The largest message of a caller; a larger one is refused with MESSAGE_TOO_LARGE."""
     max_metadata_bytes: int = Field(channel.MAX_METADATA_BYTES, ge=4096, le=1024 * 1024)
     """Of one call, each entry counting 32 bytes more than its name and value (RFC 9113 section 6.5.2)."""
     max_connections: int = Field(10_000, ge=1, le=1_000_000)
@@ -60,6 +61,7 @@ class EdgeConfig(Strict):
     max_connection_age_seconds: int = Field(3600, ge=1, le=86_400)
     """So that callers come back through the balancer now and then."""
     drain_seconds: float = Field(20.0, ge=0, le=600)
+    """How long calls in flight may go on after SIGTERM, before they are cut."""
     reflection: bool = False
     """Whether grpc.reflection is served; it tells anyone the contract."""
 

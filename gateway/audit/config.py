@@ -29,6 +29,7 @@ class FileSinkConfig(SinkTerms):
     """The log on disk: hash-chained, signed, in audit.directory. What `meshgate audit` reads."""
 
     kind: Literal["file"] = "file"
+    """Says that the sink is the log on disk."""
     required: bool = True
 
 
@@ -36,6 +37,7 @@ class RedisSinkConfig(SinkTerms):
     """A stream of a Redis or Valkey, of entries with one field, `record`."""
 
     kind: Literal["redis"]
+    """Says that the sink is a stream of a Redis or Valkey."""
     url: SecretStr
     """redis://, rediss:// (TLS) or unix://, with user and password where it asks for them."""
     stream: str = Field("meshgate:audit", min_length=1, max_length=256)
@@ -55,6 +57,7 @@ class OtlpSinkConfig(SinkTerms):
     """An OpenTelemetry collector, by OTLP over gRPC."""
 
     kind: Literal["otlp"]
+    """Says that the sink is an OpenTelemetry collector."""
     target: str = Field(min_length=1)
     """host:port."""
     ca: Path | None = None
@@ -77,6 +80,7 @@ class StdoutSinkConfig(SinkTerms):
     """Standard output, a line a record, for a platform that collects it."""
 
     kind: Literal["stdout"]
+    """Says that the sink is standard output."""
 
 
 SinkConfig = Annotated[

@@ -20,6 +20,7 @@ class Allowance(Strict):
     """What one caller, or several together, may have. What is left out is as the more general section says."""
 
     requests_per_second: float | None = Field(None, gt=0, le=1_000_000)
+    """The rate at which requests come back. It needs burst."""
     burst: int | None = Field(None, ge=1, le=1_000_000)
     """How many requests may come at once. It belongs to requests_per_second."""
     tokens_per_minute: int | None = Field(None, ge=1, le=1_000_000_000)

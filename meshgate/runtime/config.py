@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
 
-from meshgate.runtime import config_errors
+from meshgate.runtime import config_errors, config_schema
 from meshgate.state import home as home
 
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
@@ -94,7 +94,7 @@ def _place(value: Any, key: str) -> None:
         value.placed(key)
     elif isinstance(value, Mapping):
         for name, each in value.items():
-            _place(each, f"{key}.{config_errors.dotted([str(name)])}")
+            _place(each, f"{key}.{config_schema.dotted([str(name)])}")
     elif isinstance(value, list | tuple):
         for number, each in enumerate(value):
             _place(each, f"{key}.{number}")
@@ -115,5 +115,5 @@ def _variable(name: str, path: Path, at: tuple[str, ...]) -> str:
     if name == "MESHGATE_HOME":
         return str(home())
     if name not in os.environ:
-        raise ConfigError(f"{path}: {config_errors.dotted(at)}: the environment variable {name} is not set: set it")
+        raise ConfigError(f"{path}: {config_schema.dotted(at)}: the environment variable {name} is not set: set it")
     return os.environ[name]

@@ -37,10 +37,12 @@ class ServerConfig(Strict):
     sealing: SealingConfig | None = None
     """Keys of its own, so that callers can seal to the service itself; without it only the gateway is sealed to."""
     max_message_bytes: int = Field(channel.MAX_MESSAGE_BYTES, ge=1024, le=256 * 1024 * 1024)
+    """The largest message of a caller, and of an answer. The gateway's own bound should not be above it."""
     max_connection_age_seconds: int = Field(600, ge=1, le=86_400)
     """After it a connection takes no new calls, and those on it go on; so that whoever connects again, having asked for
     the addresses again, finds replicas that are new."""
     drain_seconds: float = Field(20.0, ge=0, le=600)
+    """How long calls in flight may go on after SIGTERM, before they are cut."""
     start_seconds: float = Field(900.0, gt=0, le=7200)
     """How long loading may take."""
 

