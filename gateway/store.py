@@ -7,9 +7,12 @@ that much and no more. Who uses it decides what its absence means.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 import redis.asyncio as redis
 from pydantic import Field, SecretStr, field_validator
@@ -18,6 +21,10 @@ from redis.backoff import NoBackoff
 
 from meshgate.runtime.config import Strict
 
+_PORT: Final = 6379
+_CAUSES: Final = 8
+_CODE: Final = re.compile(r"[A-Z]{2,32}\b", re.ASCII)
+"""What the errors of a store begin with, as in `OOM command not allowed`."""
 SCHEMES: Final = ("redis://", "rediss://", "unix://")
 
 Client = redis.Redis
@@ -75,3 +82,33 @@ def connect(config: StoreConfig) -> Client:
         retry=Retry(NoBackoff(), 1),  # a connection that the store closed while idle is opened anew
     )
     return redis.Redis.from_pool(pool)
+
+
+def address(url: str) -> str:
+    """Where a store is, without its user, password and options: for logs."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return f"unix:{unquote(parts.path)}"
+    with contextlib.suppress(ValueError):  # no number for a port
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or "localhost"
+        return f"{host}:{parts.port or _PORT}"
+    return parts.scheme
+
+
+def cause(error: BaseException | None) -> str:
+    """Why a store did not answer, or how it refused.
+
+    It is told in the system's words or by the store's own code: the text of an answer may repeat what was sent.
+    """
+    found: BaseException | None = error
+    for _ in range(_CAUSES):
+        if isinstance(found, OSError) and found.strerror:
+            return found.strerror
+        if isinstance(found, TimeoutError | redis.TimeoutError):
+            return "timed out"
+        if isinstance(found, redis.ResponseError) and (code := _CODE.match(str(found))):
+            return f"refused with {code.group()}"
+        if found is None:
+            break
+        found = found.__cause__ or found.__context__
+    return type(error).__name__

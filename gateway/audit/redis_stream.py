@@ -18,6 +18,7 @@ from redis.retry import Retry
 
 from gateway.audit.config import RedisSinkConfig
 from gateway.audit.sink import SinkFailed
+from gateway.store import address, cause
 
 _MAX_ENTRIES: Final = 1000
 """Of one round trip."""
@@ -27,6 +28,7 @@ class RedisSink:
     """Appends entries with the fields `record` and `writer`. A Sink."""
 
     def __init__(self, config: RedisSinkConfig, writer: str, timeout_seconds: float) -> None:
+        self._address = address(config.url.get_secret_value())
         self._pool = redis.ConnectionPool.from_url(
             config.url.get_secret_value(),
             socket_timeout=timeout_seconds,
@@ -45,7 +47,7 @@ class RedisSink:
             for start in range(0, len(records), _MAX_ENTRIES):
                 self._add(records[start : start + _MAX_ENTRIES])
         except redis.RedisError as error:
-            raise SinkFailed(f"the store refuses or is away: {type(error).__name__}") from error
+            raise SinkFailed(f"the store at {self._address} refuses or is away: {cause(error)}") from error
 
     def due(self) -> float | None:
         return None

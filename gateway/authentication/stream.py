@@ -22,7 +22,7 @@ import redis
 
 from gateway.authentication.revocation import MAX_ENTRIES, Reading, RevocationList, Revoked
 from gateway.authentication.source import SourceError
-from gateway.store import Client, heed_cancellation
+from gateway.store import Client, cause, heed_cancellation
 
 _log = logging.getLogger(__name__)
 
@@ -61,9 +61,9 @@ class EntriesStream:
         try:
             await self._news(known)
             await self._reread(known)
-        except (redis.RedisError, OSError, TimeoutError):
+        except (redis.RedisError, OSError, TimeoutError) as error:
             self._restart()
-            raise SourceError("the store can't be asked") from None
+            raise SourceError(f"the store can't be asked: {cause(error)}") from None
         except SourceError:
             self._again = None
             raise

@@ -15,7 +15,7 @@ from gateway.limits.memory import MemoryStore
 from gateway.limits.outage import Guarded
 from gateway.limits.shared import SharedStore
 from gateway.limits.stage import Limits, Reservation
-from gateway.store import Client, StoreConfig
+from gateway.store import Client, StoreConfig, address
 from meshgate.v1 import models_pb2
 
 __all__ = ["Limits", "LimitsConfig", "Reservation", "connected"]
@@ -33,4 +33,6 @@ def connected(
     counts: Counter[str] = Counter()
     shared = SharedStore(client, store.prefix, store.timeout_seconds, config.lease_seconds, counts)
     local = MemoryStore() if config.on_outage == "local" else None
-    return Limits(config, Guarded(shared, local, config.replicas * workers, counts), models, counts=counts)
+    where = address(store.url.get_secret_value())
+    guarded = Guarded(shared, local, config.replicas * workers, counts, address=where)
+    return Limits(config, guarded, models, counts=counts)

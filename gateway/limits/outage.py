@@ -11,6 +11,7 @@ from typing import Final
 from gateway.limits.memory import MemoryStore
 from gateway.limits.plan import Plan
 from gateway.limits.store import Grant, Refusal, Store, StoreDown
+from gateway.store import cause
 from meshgate import errors
 
 _log = logging.getLogger(__name__)
@@ -62,22 +63,27 @@ class Guarded:
         processes: int,
         counts: Counter[str],
         circuit: Circuit | None = None,
+        address: str = "",
     ) -> None:
-        """`processes` share the limits. `counts` gets `down`, `up`, and `denied` or `local` for each decision."""
+        """`processes` share the limits. `counts` gets `down`, `up`, and `denied` or `local` for each decision.
+
+        `address` is where the store is, for the log.
+        """
         self._shared = shared
         self._local = local
         self._processes = processes
         self._counts = counts
         self._circuit = circuit or Circuit()
+        self._address = address
 
     async def take(self, plan: Plan, least: int, cost: int) -> Grant | Refusal:
         """See Store. Raises Unavailable (LIMITS_UNAVAILABLE) where there is no standing in."""
         if self._circuit.allows():
             try:
                 answer = await self._shared.take(plan, least, cost)
-            except StoreDown:
+            except StoreDown as error:
                 if self._circuit.failed():
-                    self._say("down")
+                    self._say("down", why=cause(error.__cause__))
             else:
                 if self._circuit.worked():
                     self._say("up")
@@ -100,6 +106,6 @@ class Guarded:
         part = plan.part(self._processes)
         return await self._local.take(part, min(least, part.most_tokens), min(cost, part.most_tokens))
 
-    def _say(self, what: str) -> None:
+    def _say(self, what: str, **why: str) -> None:
         self._counts[what] += 1
-        _log.warning("limits store", extra={"store": what})
+        _log.warning("limits store: %s", what, extra={"store": what, "address": self._address, **why})

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 import meshgate.runtime.tls13  # noqa: F401 - before grpc
+import services.environment  # before the libraries of models
 import services.openmp  # noqa: F401 - before torch
 
 # isort: split

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 import meshgate.runtime.tls13  # noqa: F401 - before grpc
+import services.environment  # noqa: F401 - before the libraries of models
 
 # isort: split
 from meshgate.runtime import config, process

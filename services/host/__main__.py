@@ -7,6 +7,7 @@ import os
 import sys
 
 import meshgate.runtime.tls13  # noqa: F401 - before grpc
+import services.environment  # before the libraries of models
 import services.openmp  # noqa: F401 - before torch
 
 # isort: split

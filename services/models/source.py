@@ -15,12 +15,11 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Final
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from safetensors import SafetensorError, safe_open
 
 from meshgate.runtime.config import ConfigError
 from services import packages
+from services.models import hub
 from services.models.config import SourceConfig
 
 _INDEX: Final = "model.safetensors.index.json"
@@ -71,24 +70,7 @@ def _directory(config: SourceConfig, key: str) -> Path:
         return path.absolute()
     if path.is_absolute() or config.source.startswith(".") or config.source.count("/") > 1:
         raise ConfigError(f"{key}.source: {config.source}: no such directory")
-    return _from_hub(config, key)
-
-
-def _from_hub(config: SourceConfig, key: str) -> Path:
-    patterns = [*_TEXTS, *(_PICKLES if config.allow_pickle else ())]
-    try:
-        found = snapshot_download(
-            config.source,
-            revision=config.revision,
-            allow_patterns=patterns,
-            local_files_only=not config.download,
-        )
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        why = "not reached" if config.download else "`download = true` would fetch it"
-        raise ConfigError(f"{key}.source: {config.source}: no such directory, nor in the local cache; {why}") from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise ConfigError(f"{key}.source: {config.source}: the hub does not give it") from error
-    return Path(found)
+    return hub.fetched(config, key, [*_TEXTS, *(_PICKLES if config.allow_pickle else ())])
 
 
 def _check(directory: Path, key: str, *, pickles: bool) -> None:

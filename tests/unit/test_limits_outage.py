@@ -35,7 +35,7 @@ class Flaky(MemoryStore):
         if self.answers is not None:
             await self.answers.wait()
         if self.down:
-            raise StoreDown
+            raise StoreDown from ConnectionRefusedError(111, "Connection refused")
         return await super().take(plan, least, cost)
 
 
@@ -45,7 +45,7 @@ class Setting:
         self.shared = Flaky(self.clock)
         self.local = MemoryStore(self.clock) if local else None
         self.counts: Counter[str] = Counter()
-        self.guarded = Guarded(self.shared, self.local, processes, self.counts, Circuit(self.clock))
+        self.guarded = Guarded(self.shared, self.local, processes, self.counts, Circuit(self.clock), "store:6379")
 
 
 async def test_deny_refuses_and_soon_without_asking() -> None:
@@ -57,6 +57,17 @@ async def test_deny_refuses_and_soon_without_asking() -> None:
         assert (caught.value.reason, caught.value.retry_after) == ("LIMITS_UNAVAILABLE", 1.0)
     assert setting.shared.asked == 3
     assert setting.counts == {"denied": 50, "down": 1}
+
+
+async def test_the_log_says_which_store_is_down_and_why(caplog: pytest.LogCaptureFixture) -> None:
+    setting = Setting(local=True)
+    setting.shared.down = True
+    for _ in range(10):
+        await setting.guarded.take(PLAN, 0, 0)
+    (line,) = caplog.records
+    assert line.getMessage() == "limits store: down"
+    said = vars(line)
+    assert (said["store"], said["address"], said["why"]) == ("down", "store:6379", "Connection refused")
 
 
 async def test_one_try_a_second_while_it_is_down_and_then_all_again() -> None:
