@@ -15,7 +15,7 @@ from gateway.call import Call
 from gateway.passage import Passage
 from gateway.routes import SERVICES, Route
 from meshgate import errors
-from meshgate.runtime import channel, ending, metadata, status, tls
+from meshgate.runtime import channel, ending, hop, metadata, status, tls
 from meshgate.runtime.balancing import BalancingConfig, service_config
 from meshgate.runtime.config import ConfigError
 from meshgate.runtime.leaving import leaving
@@ -23,9 +23,6 @@ from meshgate.runtime.unary import Unary
 from meshgate.v1 import models_pb2, models_pb2_grpc
 
 _log = logging.getLogger(__name__)
-
-_HOP_SECONDS: Final = 0.02
-"""Kept from the caller's deadline at each hop, so that there is time left to say that it passed."""
 
 _REPEATABLE: Final[Mapping[str, tuple[str, ...]]] = {
     "generation": ("Generate", "GenerateStream", "CountTokens"),
@@ -111,7 +108,7 @@ class Backend:
 
     async def models(self, call: Call, seconds: float) -> Iterable[models_pb2.Model]:
         """What the service lists for the caller of `call`, asked for at most so many seconds. Raises MeshError."""
-        timeout = min(call.remaining(_HOP_SECONDS) or seconds, seconds)
+        timeout = _timeout(call, seconds)
         stub = self.stub(models_pb2_grpc.ModelServiceStub)
         try:
             reply = await stub.ListModels(models_pb2.ListModelsRequest(), timeout=timeout, metadata=_metadata(call))
@@ -125,8 +122,7 @@ class Backend:
 
         Cancelled, it cancels the service's work. Usage is booked on `call` at the end. Raises MeshError.
         """
-        longest = self._config.longest_call_seconds
-        timeout = min(call.remaining(_HOP_SECONDS) or longest, longest)
+        timeout = _timeout(call, self._config.longest_call_seconds)
         try:
             if route.server_streams:
                 await self._stream(call, route, first, passage, timeout)
@@ -202,6 +198,17 @@ async def _pump(stream: Any, first: bytes, passage: Passage) -> None:
     except BaseException:
         stream.cancel()
         raise
+
+
+def _timeout(call: Call, longest: float) -> float:
+    """How long a service has. Raises DeadlineExceeded where that is no time at all."""
+    left = call.remaining()
+    if left is None:
+        return longest
+    left -= hop.kept(left)
+    if left <= 0:
+        raise errors.DeadlineExceeded("the deadline passed")
+    return min(left, longest)
 
 
 def _metadata(call: Call) -> tuple[tuple[str, str | bytes], ...]:

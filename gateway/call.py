@@ -92,11 +92,11 @@ class Call:
         """Whether the caller's deadline has passed. gRPC cancels the call then, as if the caller had left."""
         return self.deadline is not None and time.monotonic() >= self.deadline
 
-    def remaining(self, reserve: float = 0.0) -> float | None:
-        """Seconds until the caller's deadline less `reserve`, or None. Raises DeadlineExceeded when none are left."""
+    def remaining(self) -> float | None:
+        """Seconds until the caller's deadline, or None. Raises DeadlineExceeded when none are left."""
         if self.deadline is None:
             return None
-        left = self.deadline - time.monotonic() - reserve
+        left = self.deadline - time.monotonic()
         if left <= 0:
             raise errors.DeadlineExceeded("the deadline passed")
         return left

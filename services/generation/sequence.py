@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Sequence as Row
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,8 @@ class Group:
         """The scores after the prompt, float32 [vocabulary], where it was read and some of its candidates wait."""
         self.cached = 0
         """Tokens of the prompt that were kept from another and not read again."""
+        self.made = False
+        """Whether one of its candidates was given a token."""
         self.failed = False
         self._budget = None if job.token_cap is None else job.token_cap - len(job.prompt)
         self._cancelled = False
@@ -61,19 +64,24 @@ class Group:
         except Exception:  # whoever asked is gone
             _log.exception("a listener failed")
 
-    def verdict(self, now: float) -> FinishReason | None:
-        """Why all of it has to end now, if it has to."""
-        if self._cancelled or self.failed or (self.job.deadline is not None and now >= self.job.deadline):
+    def verdict(self, now: float, after: float = -math.inf) -> FinishReason | None:
+        """Why all of it has to end now, if it has to. `after` is when the step that begins now will be over: what was
+        made by now would then be too late. A job that has made nothing loses nothing by trying.
+        """
+        if self._cancelled or self.failed or self._late(max(now, after) if self.made else now):
             return FinishReason.CANCELLED
         return FinishReason.BUDGET if self._budget == 0 else None
 
+    def _late(self, at: float) -> bool:
+        return self.job.deadline is not None and at >= self.job.deadline
+
     def spend(self) -> bool:
         """Takes one token from the budget; False when none is left."""
-        if self._budget is None:
-            return True
-        if self._budget <= 0:
-            return False
-        self._budget -= 1
+        if self._budget is not None:
+            if self._budget <= 0:
+                return False
+            self._budget -= 1
+        self.made = True
         return True
 
     @property

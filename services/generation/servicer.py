@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from meshgate.errors import DeadlineExceeded, InvalidArgument, Unimplemented
-from meshgate.runtime import metadata
+from meshgate.runtime import hop, metadata
 from meshgate.v1 import generation_pb2 as pb
 from meshgate.v1 import generation_pb2_grpc
 from services.caller import caller_of, model_of
@@ -23,8 +24,9 @@ from services.generation.served import Models, Served
 if TYPE_CHECKING:
     from meshgate.runtime.guard import Context
 
-_ANSWER_SECONDS = 0.02
-"""How long before the caller's deadline work ends, so that what was made can still be returned."""
+
+_PATIENCE = 0.25
+"""The part of what a hop keeps for which a step that is late is waited for."""
 
 
 class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
@@ -124,12 +126,13 @@ async def _running(served: Served, call: _Call, *, wait: bool) -> AsyncIterator[
         grammar = await call.grammar(served)
         adapter = await call.adapter(served)
         async with entrance.prompt(tenant, len(prompt), wait=wait, remaining=call.remaining()):
-            outputs = Outputs(call.candidates, whole=not wait)
+            outputs = Outputs(call.candidates, whole=not wait, until=call.until())
             ticket = served.engine.submit(call.job(prompt, grammar, adapter), outputs)
             try:
                 yield _Running(outputs, len(prompt), ticket)
             finally:
                 ticket.cancel()
+                outputs.close()
 
 
 class _Call:
@@ -148,11 +151,18 @@ class _Call:
         caller = caller_of(context)
         self.tenant, self.token_cap = caller.tenant, caller.token_cap
         remaining = context.time_remaining()
-        self._deadline = None if remaining is None else time.monotonic() + remaining - _ANSWER_SECONDS
+        self._kept = 0.0 if remaining is None else hop.kept(remaining)
+        self._deadline: float | None = None if remaining is None else time.monotonic() + remaining - self._kept
 
     def remaining(self) -> float | None:
         """Seconds until work must end, if it must."""
         return None if self._deadline is None else self._deadline - time.monotonic()
+
+    def until(self) -> float | None:
+        """When an answer has to leave though a step goes on, on the event loop's clock."""
+        if self._deadline is None:
+            return None
+        return asyncio.get_running_loop().time() + self._deadline - time.monotonic() + _PATIENCE * self._kept
 
     async def prompt(self, served: Served) -> Sequence[int]:
         """The input's tokens. Raises InvalidArgument when they are too many."""

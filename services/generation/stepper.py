@@ -5,6 +5,9 @@ given a row and read into it, a piece a step so that running sequences never wai
 row that it was read into, the others in copies of it, as rows become free: a prompt is read once however many
 candidates it has. Which row holds what, see batch.py.
 
+A sequence that has tokens and whose deadline would pass during the step leaves before it, by how long the last steps
+took: afterwards its answer would be too late. See stepping/durations.py.
+
 Whose turn it is, see line.py. The last free rows, `guest_rows` of them, are for interactive calls of tenants that have
 no other. So neither a tenant that fills the batch with long answers nor batch traffic makes another's single call wait
 until an answer is over.
@@ -36,6 +39,7 @@ from services.generation.sequence import Group, Sequence
 from services.generation.stepping.admitting import Admitting
 from services.generation.stepping.beginnings import Beginnings
 from services.generation.stepping.candidates import Candidates
+from services.generation.stepping.durations import Durations
 from services.generation.stepping.shedding import Shedding
 from services.generation.stepping.state import Adapting, RowModel, State, Unadapted
 from services.generation.stepping.telling import Telling
@@ -71,6 +75,7 @@ class Stepper:
         state = State(model, self._adapting, self._line, self._batch, self._headroom, self._telling)
         beginnings = Beginnings(prefixes, self._line)
         self._shedding = Shedding(state, beginnings)
+        self._durations = Durations()
         self._candidates = Candidates(state, tokens, end_tokens, guest_rows)
         pace = reading or Pace(prefill_tokens)
         self._admitting = Admitting(state, self._candidates, beginnings, self._shedding, prefill_tokens, pace, clock)
@@ -85,9 +90,12 @@ class Stepper:
 
     def step(self) -> None:
         """One round. Raises what the model raised when the fault can't be one sequence's."""
-        self._leave()
-        self._advance()
-        self._admitting.admit()
+        began = self._clock()
+        prefill = bool(self._line or self._batch.readings)
+        self._leave(began, began + self._durations.longest(prefill=prefill))
+        self._telling.deliver()  # who leaves must not wait for the step that it leaves before
+        self._advance(began)
+        self._admit(prefill=prefill)
         self._telling.deliver()
         if self.idle():
             self._adapting.rows(())  # so that the last adapter can be freed
@@ -99,21 +107,20 @@ class Stepper:
         self._batch.clear()
         self._telling.fail_all(groups, error)
 
-    def _leave(self) -> None:
-        now = self._clock()
+    def _leave(self, now: float, after: float) -> None:
         running = self._batch.running
         for row in reversed(range(len(running))):
             sequence = running[row]
-            reason = sequence.group.verdict(now)
+            reason = sequence.group.verdict(now, after)
             if reason is not None:
                 self._telling.note(sequence.group, sequence.finish(reason))
                 self._batch.leave(row)
-        self._batch.readings = [each for each in self._batch.readings if not self._end_waiting(each.group, now)]
-        if any(group.verdict(now) for group in self._line):
-            self._line.remove(lambda group: self._end_waiting(group, now))
+        self._batch.readings = [each for each in self._batch.readings if not self._end_waiting(each.group, now, after)]
+        if any(group.verdict(now, after) for group in self._line):
+            self._line.remove(lambda group: self._end_waiting(group, now, after))
 
-    def _end_waiting(self, group: Group, now: float) -> bool:
-        reason = group.verdict(now)
+    def _end_waiting(self, group: Group, now: float, after: float) -> bool:
+        reason = group.verdict(now, after)
         if reason is None:
             return False
         for candidate in group.waiting():
@@ -121,7 +128,13 @@ class Stepper:
         group.placed = group.job.candidates
         return True
 
-    def _advance(self) -> None:
+    def _admit(self, *, prefill: bool) -> None:
+        began = self._clock()
+        self._admitting.admit()
+        if prefill:
+            self._durations.prefilled(self._clock() - began)
+
+    def _advance(self, began: float) -> None:
         running = self._batch.running
         if not running:
             return
@@ -140,6 +153,7 @@ class Stepper:
             if isinstance(choices[row], Exception):
                 self._model.wipe(row)
             self._batch.leave(row)
+        self._durations.decoded(self._clock() - began)
 
     def _decode(self, running: Row[Sequence]) -> Row[Choice | Exception]:
         self._adapting.rows([each.group.job.adapter for each in running])

@@ -44,3 +44,29 @@ async def test_a_failure_is_heard_at_once(whole: bool) -> None:
     outputs.failed(Unavailable("gone"))
     with pytest.raises(Unavailable):
         [made async for made in outputs]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_what_was_made_leaves_in_time_though_a_step_goes_on(whole: bool) -> None:
+    """The engine has made two tokens of one candidate, has ended another, and does not come back from its step."""
+    loop = asyncio.get_running_loop()
+    outputs = Outputs(3, whole=whole, until=loop.time() + 0.05)
+    outputs.deltas([Delta(0, "a", (1,)), Delta(1, "x", (1,), Finish(FinishReason.STOP))])
+    outputs.deltas([Delta(0, "b", (2,))])
+    async with asyncio.timeout(20):
+        heard = [delta async for made in outputs for delta in made]
+    outputs.close()
+    text = {which: "".join(delta.text for delta in heard if delta.candidate == which) for which in range(3)}
+    assert text == {0: "ab", 1: "x", 2: ""}
+    ends = {delta.candidate: delta.finish.reason for delta in heard if delta.finish is not None}
+    assert ends == {0: FinishReason.CANCELLED, 1: FinishReason.STOP, 2: FinishReason.CANCELLED}
+    assert outputs.output_tokens == 3
+
+
+async def test_a_call_that_ends_before_leaves_no_timer() -> None:
+    loop = asyncio.get_running_loop()
+    outputs = Outputs(1, until=loop.time() + 0.01)
+    outputs.close()
+    await asyncio.sleep(0.05)
+    outputs.deltas([Delta(0, "a", (1,), Finish(FinishReason.STOP))])
+    assert [delta.text async for made in outputs for delta in made] == ["a"]

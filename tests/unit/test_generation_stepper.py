@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshgate.errors import Unavailable
-from services.generation.engine import FinishReason, Priority
+from services.generation.engine import Delta, FinishReason, Priority
 from services.generation.line import PATIENCE, Line
 from services.generation.sequence import Group
-from tests.generation_doubles import BROKEN, POISON, Bench, Heard, greedy
+from tests.generation_doubles import BROKEN, POISON, Bench, Clock, Heard, greedy
 
 LENGTH, STOP, BUDGET, CANCELLED = (
     FinishReason.LENGTH,
@@ -107,6 +108,70 @@ def test_a_deadline_ends_work_and_keeps_what_was_made() -> None:
     bench.stepper.step()
     assert (heard.text[0], heard.finish[0].reason) == ("bc", CANCELLED)
     assert bench.stepper.idle()
+
+
+class Timed(Heard):
+    """Remembers when a job ended."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+        self.ended = 0.0
+
+    def deltas(self, deltas: Sequence[Delta]) -> None:
+        super().deltas(deltas)
+        self.ended = self._clock.now
+
+
+def slow(bench: Bench, decode: float, read: float) -> None:
+    """The model takes so long for each decode and each piece of a prompt."""
+    model: Any = bench.model
+    decoding, reading = model.decode, model.read
+
+    def slow_decode(*arguments: Any) -> Any:
+        bench.clock.now += decode
+        return decoding(*arguments)
+
+    def slow_read(*arguments: Any) -> Any:
+        bench.clock.now += read
+        return reading(*arguments)
+
+    model.decode, model.read = slow_decode, slow_read
+
+
+@settings(deadline=None)
+@given(decode=st.floats(0.01, 2), read=st.floats(0.01, 2), spare=st.floats(0, 3), others=st.booleans())
+def test_whoever_has_tokens_is_told_of_them_before_its_deadline(
+    decode: float, read: float, spare: float, others: bool
+) -> None:
+    """Once steps have been measured. A second prompt is read while the first call is near its end."""
+    bench = Bench(context=256, prefill_tokens=2)
+    slow(bench, decode, read)
+    bench.model.stride = 0  # an answer without an end
+    bench.add(greedy("ab", 3))
+    bench.run()  # what steps take is known
+    heard, deadline = Timed(bench.clock), bench.clock.now + 3 * (decode + read) + spare
+    group = Group(greedy("a", 100, deadline=deadline), heard, bench.clock.now)
+    bench.stepper.add(group)
+    if others:
+        bench.add(greedy("cdefghij", 3))
+    while 0 not in heard.finish:
+        bench.stepper.step()
+    assert heard.finish[0].reason in (CANCELLED, FinishReason.LENGTH)
+    assert heard.tokens[0]
+    assert heard.ended <= deadline + 1e-9
+
+
+def test_who_has_no_token_yet_is_not_ended_early() -> None:
+    bench = Bench()
+    slow(bench, 1.0, 1.0)
+    bench.add(greedy("ab", 3))
+    bench.run()
+    heard = Timed(bench.clock)
+    bench.stepper.add(Group(greedy("a", 100, deadline=bench.clock.now + 0.5), heard, bench.clock.now))
+    bench.run()
+    assert heard.tokens[0] == [ord("b")]
+    assert heard.finish[0].reason is CANCELLED
 
 
 def test_a_row_that_fails_fails_alone_and_is_wiped() -> None:
