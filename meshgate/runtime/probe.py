@@ -53,8 +53,12 @@ def main() -> int:
     try:
         section = config.load(flags.config, _Config).server
         said = _ask(addresses.reachable(flags.listen or section.listen), section.tls, flags.service)
-    except (config.ConfigError, OSError) as error:
-        sys.stderr.write(f"{terminal.line(str(error))}\n")
+    except config.ConfigError as error:
+        for line in config.located(error, flags.config):
+            sys.stderr.write(f"{terminal.line(line)}\n")
+        return 2
+    except OSError as error:
+        sys.stderr.write(f"{flags.config}: {config.reason(error)}\n")
         return 2
     sys.stdout.write(f"{terminal.line(said)}\n")
     return 0 if said == "SERVING" else 1

@@ -98,6 +98,5 @@ async def test_a_certificate_that_is_none_is_said(tmp_path: Path) -> None:
     path = tmp_path / "embedding.toml"
     path.write_text(CONFIG.format(port=1, certs=tmp_path / "certs"))
     (tmp_path / "certs" / "embedding.pem").write_text("junk")
-    status, said = await probed(path)
-    assert (status, said.partition(":")[0]) == (2, "server.tls.certificate")
-    assert said.endswith("not a PEM certificate")
+    told = f"{path}: server.tls.certificate: {tmp_path}/certs/embedding.pem: not a PEM certificate"
+    assert await probed(path) == (2, told)
