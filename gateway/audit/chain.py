@@ -33,10 +33,12 @@ ORIGIN: Final = Link(-1, bytes(32))
 
 
 class Broken(Exception):
-    """The first record that is not what was written. `seq` is its number, or that which it should have."""
+    """The first record that is not what was written. `seq` is its number, or that which it should have; -1 where it is
+    no record that is broken.
+    """
 
     def __init__(self, seq: int, why: str) -> None:
-        super().__init__(f"record {seq}: {why}")
+        super().__init__(f"record {seq}: {why}" if seq >= 0 else why)
         self.seq = seq
         self.why = why
 

@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from gateway.audit.presence import Watched
+
 _APPEND: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 OWNER_ONLY: Final = 0o600
 
@@ -70,6 +72,12 @@ class AppendFile:
         self.size = disk.size(self._descriptor)
         """Bytes known to be on disk."""
         self._clean = True
+        self._watched = Watched(path, os.fstat(self._descriptor))
+
+    def undisturbed(self) -> None:
+        """Raises Disturbed where what has this name is not this file any more, or is not what was written."""
+        if self._clean:  # or a part that could not be taken back is there, which the next append begins with
+            self._watched.check(self.size)
 
     def append(self, data: bytes) -> None:
         """Writes and syncs `data`, or takes back what of it was written and raises OSError.

@@ -57,7 +57,7 @@ class Lane:
         """Records not yet written."""
         self.lost = 0
         """Records since the start that the sink did not get."""
-        self._pump = Pump(sink, terms.name, gap, self._landed)
+        self._pump = Pump(sink, terms.name, gap, self._landed, self._rested)
         self._open = False
         self._unsaid = 0
         self._forming = Group()
@@ -166,6 +166,13 @@ class Lane:
             self._lose(len(group.records), _why(failure))
         self._next()
 
+    def _rested(self, failure: Exception | None) -> None:
+        """The sink was found to be down while nothing was written, or to be well again."""
+        if failure is not None:
+            self._fails(_why(failure))
+        elif not self._unsaid:
+            self._recovers()
+
     def _next(self) -> None:
         if self._forming.waiters or (self._forming.records and self._tick is None):
             self._depart()
@@ -175,7 +182,11 @@ class Lane:
     def _wrote(self, group: Group) -> None:
         self._unsaid -= group.owned_to
         self._retry_seconds = _FIRST_RETRY
-        if not self.healthy and not self._unsaid:
+        if not self._unsaid:
+            self._recovers()
+
+    def _recovers(self) -> None:
+        if not self.healthy:
             self.healthy = True
             _log.info("audit sink writes again", extra={"sink": self.terms.name, "lost": self.lost})
 

@@ -18,11 +18,16 @@ from gateway.audit.checkpoint import FILE, Checkpoint
 from gateway.audit.config import AuditConfig
 from gateway.audit.coverage import Promise, Stretch
 from gateway.audit.disk import AppendFile, Disk
+from gateway.audit.presence import Presence
 from gateway.audit.record import canonical
-from gateway.audit.signing import SIGNING_KEY, SigningKeys
+from gateway.audit.signing import PRIVATE_KEY, SIGNING_KEY, SigningKeys
 
 _log = logging.getLogger(__name__)
 
+_ANEW: Final = (
+    "there was no log in audit.directory, though the keys in audit.keys are not new; if one was moved away, stop the "
+    "gateway, move this one aside and that one back"
+)
 _SEALED: Final = 0o400
 _BREATH: Final = 0.01
 """The least time between two rounds of chores."""
@@ -73,6 +78,7 @@ class Ledger:
 
     def _open(self) -> None:
         disk = self._disk
+        new_keys = not (self._config.keys / PRIVATE_KEY).exists()
         self._keys = SigningKeys(self._config.keys, self._config.signing_key_seconds, self._clock)
         self._checkpoints, covered = recovery.checkpoints(self._directory / FILE, disk, self._keys)
         found = recovery.recover(self._directory, disk, covered)
@@ -84,16 +90,26 @@ class Ledger:
         self._keys.after(self._key)  # or it is not our log
         self._began = origin.time if origin else self._now()
         self._segment = AppendFile(self._path(self._number), disk)
+        sealed = [path for number, path in segments.listed(self._directory) if number < self._number]
+        self._presence = Presence(self._directory, sealed)
         torn = found.torn.fields() if found.torn else {}
         fresh = self._segment.size == 0
         if fresh:
             self._began = self._now()
             self._write([self._first()])
+        if origin is None and not new_keys:
+            _log.warning("audit log begins", extra={"why": _ANEW})
         if covered is None or covered.link != self._last or covered.promise != self._promise:
             self._sign()  # before more is written: what runs that were killed left uncovered must not add up
         if torn or not fresh:
             self.append([self._event("opened", **torn)])
         disk.sync_directory(self._directory)
+
+    def undisturbed(self) -> None:
+        """Raises Disturbed where a file of the log, or its directory, is not what or where it was."""
+        self._presence.check()
+        self._segment.undisturbed()
+        self._checkpoints.undisturbed()
 
     def append(self, records: Sequence[bytes]) -> None:
         """Returns when all of the canonical `records` are on disk, after one sync."""
@@ -149,8 +165,9 @@ class Ledger:
             self._checkpoint_at = self._monotonic() + self._config.checkpoint_seconds
 
     def close(self) -> None:
-        """Writes the record of an orderly end and its checkpoint, if all before it has one."""
+        """Writes the record of an orderly end and its checkpoint, if all before it has one and nobody disturbed it."""
         try:
+            self.undisturbed()
             self.checkpoint()
             self._write([self._event("closed")])
             self.checkpoint()
@@ -224,6 +241,7 @@ class Ledger:
         self._began = self._now()
         previous.path.chmod(_SEALED)
         previous.close()
+        self._presence.seal(previous.path)
 
     def _first(self) -> bytes:
         """What begins a log or a segment."""

@@ -31,6 +31,9 @@ class Group:
     """How many missing records it begins by owning up to."""
 
 
+Resting = Callable[[Exception | None], None]
+"""Is told on the loop that a sink which nobody wrote to is down, and why; None: that it is well again."""
+
 Landed = Callable[[Group, Exception | None], None]
 """Gets a group back on the loop, and why it could not be written, if so."""
 
@@ -38,11 +41,13 @@ Landed = Callable[[Group, Exception | None], None]
 class Pump:
     """Runs one sink on one thread."""
 
-    def __init__(self, sink: Sink, name: str, gap: Gap, landed: Landed) -> None:
+    def __init__(self, sink: Sink, name: str, gap: Gap, landed: Landed, resting: Resting) -> None:
         self._sink = sink
         self._name = name
         self._gap = gap
         self._landed = landed
+        self._resting = resting
+        self._ailing = False
         self._queue: queue.SimpleQueue[Group | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"audit-{name}", daemon=True)
 
@@ -76,7 +81,19 @@ class Pump:
             try:
                 return self._queue.get(timeout=self._sink.due())
             except queue.Empty:
-                self._guarded(self._sink.idle)
+                self._guarded(self._rest)
+
+    def _rest(self) -> None:
+        """What the sink has to do, and whether it is down meanwhile."""
+        try:
+            self._sink.idle()
+        except SinkFailed as error:
+            self._ailing = True
+            self._call(self._resting, error)
+        else:
+            if self._ailing:
+                self._ailing = False
+                self._call(self._resting, None)
 
     def _write(self, group: Group) -> Exception | None:
         try:
@@ -90,8 +107,11 @@ class Pump:
 
     def _tell(self, group: Group, failure: Exception | None) -> None:
         """One message to the loop a group, if it still runs."""
+        self._call(self._landed, group, failure)
+
+    def _call(self, told: Callable[..., None], *said: object) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._landed, group, failure)
+            self._loop.call_soon_threadsafe(told, *said)
         except RuntimeError:  # the loop is closed, so nobody waits
             return
 

@@ -72,6 +72,9 @@ def recover(directory: Path, disk: Disk, covered: Checkpoint | None) -> Found:
     none and more than its genesis, lost checkpoints.
     """
     found = segments.listed(directory)
+    for expected, (counted, _) in enumerate(found, 1):
+        if counted != expected:
+            raise Broken(-1, f"missing: {segments.name(expected)}")
     number = found[-1][0] if found else 1
     torn = _move_torn(found[-1][1], disk) if found else None
     whole = [path for _, path in found if path.stat().st_size]

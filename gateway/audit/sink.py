@@ -30,7 +30,9 @@ class Sink(Protocol):
         """Seconds until `idle` should be called, if nothing is written before, or None."""
 
     def idle(self) -> None:
-        """Does what became due. Must not fail: there is nobody to tell."""
+        """Does what became due. Raises SinkFailed where the sink is down though nothing was written, and nothing else:
+        there is nobody to tell.
+        """
 
     def close(self) -> None:
         """After all else, also where `open` failed."""

@@ -1,0 +1,118 @@
+"""Whether the files of an open log are still what and where they were.
+
+A writer holds its files open, so it can go on writing into one that was renamed or removed, and into one that was cut
+behind its back, and nobody who reads the log by its names would ever see what it writes. So every half second, and not
+for each record, the names are looked up again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+LOOK_SECONDS: Final = 0.5
+_AT_A_LOOK: Final = 256
+"""Sealed segments that one look is at, in turns, so that a log of very many costs no more."""
+_REMEDY: Final = "put it back as it was, or stop the gateway and see what `meshgate audit verify` says"
+
+
+class Disturbed(OSError):
+    """A file of the log is not what or where it was: what is written to it is not in the log."""
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(errno.ESTALE, f"{name} {what}; {_REMEDY}")
+
+
+class Watched:
+    """A file, by its name, and what it has to be."""
+
+    def __init__(self, path: Path, opened: os.stat_result) -> None:
+        """`opened` is what the descriptor says, or what the name said when it was first looked up."""
+        self.path = path
+        self._identity = _identity(opened)
+        self._modified = opened.st_mtime_ns
+        self._mode = opened.st_mode & (stat.S_IRUSR | stat.S_IWUSR)
+        self.size = opened.st_size
+
+    def check(self, size: int | None = None) -> None:
+        """Raises Disturbed. `size` is how large it has to be, where it grows."""
+        name, expected = self.path.name, self.size if size is None else size
+        found = _found(self.path)
+        if _identity(found) != self._identity:
+            raise Disturbed(name, "was replaced: another file has its name")
+        if found.st_size < expected:
+            raise Disturbed(
+                name, "was emptied" if not found.st_size else f"was cut from {expected} bytes to {found.st_size}"
+            )
+        if found.st_size > expected or (size is None and found.st_mtime_ns != self._modified):
+            raise Disturbed(name, "was written to by somebody else")
+        if found.st_mode & stat.S_IRUSR != self._mode & stat.S_IRUSR:
+            raise Disturbed(name, "can't be read any more: its mode was changed")
+
+
+class Presence:
+    """The directory of a log, and its sealed segments."""
+
+    def __init__(self, directory: Path, sealed: Iterable[Path]) -> None:
+        """Raises OSError."""
+        self._directory = directory
+        made = directory.stat()
+        self._identity = _identity(made)
+        self._sealed = [Watched(path, path.lstat()) for path in sealed]
+        self._at = 0
+
+    def seal(self, path: Path) -> None:
+        """One more that is sealed. Raises OSError."""
+        self._sealed.append(Watched(path, path.lstat()))
+
+    def check(self) -> None:
+        """Looks at the directory and at some of the segments. Raises Disturbed."""
+        found = _found(self._directory, "the directory of the audit log")
+        if _identity(found) != self._identity:
+            raise Disturbed("the directory of the audit log", "was replaced: another one has its name")
+        if self._at >= len(self._sealed):
+            self._at = 0
+        for watched in islice(self._sealed, self._at, self._at + _AT_A_LOOK):
+            watched.check()
+        self._at += _AT_A_LOOK
+
+
+class Looks:
+    """When it is time to look again."""
+
+    def __init__(self, check: Callable[[], None], monotonic: Callable[[], float]) -> None:
+        self._check = check
+        self._monotonic = monotonic
+        self._at = monotonic()
+        self._disturbed = False
+
+    def due(self) -> float:
+        """Seconds until the next one."""
+        return max(0.0, self._at - self._monotonic())
+
+    def look(self) -> None:
+        """Looks where it is time, and each time while something is wrong. Raises Disturbed."""
+        if self._disturbed or self.due() == 0:
+            self._at = self._monotonic() + LOOK_SECONDS
+            self._disturbed = True
+            self._check()
+            self._disturbed = False
+
+
+def _identity(found: os.stat_result) -> tuple[int, int, int]:
+    """The kind counts too: what was removed leaves its number to the next."""
+    return found.st_dev, found.st_ino, stat.S_IFMT(found.st_mode)
+
+
+def _found(path: Path, name: str = "") -> os.stat_result:
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        raise Disturbed(name or path.name, "was renamed or removed") from None
+    except OSError as error:
+        raise Disturbed(name or path.name, f"can't be found any more: {error.strerror}") from None
