@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import meshgate.runtime.tls13  # noqa: F401 - before grpc
+import meshgate.runtime.tls13
+import meshgate.runtime.verbosity  # noqa: F401 - both before grpc
 
 # isort: split
 import asyncio

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import meshgate.runtime.verbosity  # noqa: F401 - before grpc
+
+# isort: split
 import os
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +17,7 @@ from meshgate.cli.classifier import classifier
 from meshgate.cli.connection import Connection
 from meshgate.cli.failures import UsageError
 from meshgate.cli.plugins import Commands
+from meshgate.runtime import hardening
 
 app = typer.Typer(
     cls=Commands,
@@ -88,5 +92,6 @@ app.add_typer(classifier, name="classifier")
 
 
 def main() -> None:
-    """The entry point."""
+    """The entry point. Tokens and prompts are in this process too."""
+    hardening.harden()
     app()

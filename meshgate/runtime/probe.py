@@ -7,7 +7,8 @@ for its health. It costs a start of Python, so ask every ten seconds and not eve
 
 from __future__ import annotations
 
-import meshgate.runtime.tls13  # noqa: F401 - before grpc
+import meshgate.runtime.tls13
+import meshgate.runtime.verbosity  # noqa: F401 - both before grpc
 
 # isort: split
 import argparse
@@ -21,7 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import ConfigDict
 
 from meshgate import terminal
-from meshgate.runtime import addresses, channel, config, tls
+from meshgate.runtime import addresses, channel, config, hardening, tls
 
 _SECONDS: Final = 5.0
 
@@ -45,6 +46,7 @@ class _Config(config.Strict):
 
 def main() -> int:
     """0 when it serves, 1 when it does not or can't be asked, 2 for a configuration that can't be used."""
+    hardening.harden()
     parser = argparse.ArgumentParser(prog="python -m meshgate.runtime.probe", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="TOML file of the server")
     parser.add_argument("--listen", metavar="HOST:PORT", help="overrides the configuration's listen address")

@@ -6,14 +6,13 @@ import argparse
 import asyncio
 import gc
 import logging
-import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Final
 
 import uvloop
 
-from meshgate.runtime import address, config, log, wake
+from meshgate.runtime import address, config, startup, wake
 from meshgate.runtime.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
@@ -52,7 +51,7 @@ def run(name: str, path: Path, main: Callable[[], Coroutine[None, None, int]]) -
     """Runs `main` with logging set up; `path` is its configuration. A ConfigError is a line for each problem, with that
     file's name, and exit status 2.
     """
-    log.configure(name)
+    startup.begin(name)
     wake.install()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -67,7 +66,7 @@ def run(name: str, path: Path, main: Callable[[], Coroutine[None, None, int]]) -
         _log.exception("stopped by an error")
         return 1
     finally:
-        sys.stderr.flush()
+        startup.end()
 
 
 def settle() -> None:

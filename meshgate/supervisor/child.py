@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from meshgate.runtime import stderr
 from meshgate.supervisor import leash, logfile
 from meshgate.supervisor.backoff import Backoff
 
@@ -164,6 +165,7 @@ class Child:
 async def _spawn(command: Sequence[str], output: int | None) -> asyncio.subprocess.Process:
     # -I and -S: the leash needs no site-packages, and what the environment says of Python is for the command alone.
     leashed = (sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), *command)
+    errors = stderr.real() if output is None else output
     return await asyncio.create_subprocess_exec(
-        *leashed, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        *leashed, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True
     )

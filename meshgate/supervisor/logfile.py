@@ -16,6 +16,7 @@ from typing import IO, Any, Final
 
 WRAPPED: Final = "stderr"
 """The logger of a line that was not JSON."""
+_OWNER_ONLY: Final = 0o600
 _MAX_LINE: Final = 65_536
 """Bytes of a line; a longer one becomes several."""
 _MAX_FILE: Final = 64 * 1024 * 1024
@@ -30,7 +31,8 @@ class LogFile(asyncio.Protocol):
         self.closed = asyncio.Event()
         self._service = service
         self._rest = b""
-        self._file: IO[bytes] = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab", 0)
+        self._file: IO[bytes] = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, _OWNER_ONLY), "ab", 0)
+        os.fchmod(self._file.fileno(), _OWNER_ONLY)  # a file that was there before had a mode of its own
 
     def data_received(self, data: bytes) -> None:
         """Writes the lines that are complete."""

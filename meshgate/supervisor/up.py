@@ -30,6 +30,7 @@ def _prepare(layout: Layout) -> None:
     certs.ensure(layout.home)
     bootstrap(layout.home)
     (layout.home / "logs").mkdir(parents=True, exist_ok=True)
+    (layout.home / "logs").chmod(0o700)
     for name in layout.parts:
         logfile.rotate(layout.log(name))
     state.record(layout.home, state.Running(layout.target(GATEWAY), str(layout.configs.absolute())))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-import meshgate.runtime.tls13  # noqa: F401 - before grpc
-import services.environment  # before the libraries of models
+import meshgate.runtime.tls13
+import meshgate.runtime.verbosity  # noqa: F401 - both before grpc
+import services.environment
 import services.openmp  # noqa: F401 - before torch
 
 # isort: split

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-import meshgate.runtime.tls13  # noqa: F401 - before grpc
+import meshgate.runtime.tls13
+import meshgate.runtime.verbosity  # noqa: F401 - both before grpc
 import services.environment  # noqa: F401 - before the libraries of models
 
 # isort: split

@@ -6,8 +6,9 @@ import argparse
 import signal
 import sys
 
-import meshgate.runtime.tls13  # noqa: F401 - before grpc
-import services.environment  # before the libraries of models
+import meshgate.runtime.tls13
+import meshgate.runtime.verbosity  # noqa: F401 - both before grpc
+import services.environment
 import services.openmp  # noqa: F401 - before torch
 
 # isort: split

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
-import meshgate.runtime.tls13  # noqa: F401 - before grpc
-import services.environment  # before the libraries of models
+import meshgate.runtime.tls13
+import meshgate.runtime.verbosity  # noqa: F401 - both before grpc
+import services.environment
 import services.openmp  # noqa: F401 - before torch
 
 # isort: split
 from multiprocessing.connection import Connection
 
-from meshgate.runtime import log
+from meshgate.runtime import startup
 from services import heap
 from services.host import ending
 from services.host.desk import Desk
@@ -27,10 +27,10 @@ def main() -> None:
     parser.add_argument("runs", type=int, nargs="+")
     flags = parser.parse_args()
     ending.with_parent()
-    log.configure(flags.name)
+    startup.begin(flags.name)
     heap.keep()
     Desk(Connection(flags.loads), [Connection(number) for number in flags.runs]).serve()
-    sys.stderr.flush()
+    startup.end()
     os._exit(0)  # a model that is being loaded need not be finished
 
 

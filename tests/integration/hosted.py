@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 import threading
 import time
 import weakref
@@ -14,6 +16,7 @@ import torch
 from meshgate.runtime.config import ConfigError
 from services.host.host import Loaded
 
+_GET_DUMPABLE = 3
 _MEETING = threading.Barrier(2)
 _alive: weakref.WeakSet[Model] = weakref.WeakSet()
 
@@ -27,6 +30,7 @@ class Model:
 
     def run(self, batch: Any) -> Any:
         """`alive`: how many models are. `pid`, `threads`: of the process. `fail`, `end`, `hang`: as they say.
+        `hardened`: whether it can be dumped, and how large. `stderr`: writes there.
         `meet`: once another one runs.
         """
         match batch:
@@ -36,6 +40,10 @@ class Model:
                 return os.getpid()
             case "threads":
                 return torch.get_num_threads()
+            case "hardened":
+                return ctypes.CDLL(None).prctl(_GET_DUMPABLE, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE)
+            case "stderr":
+                os.write(2, f"{self.word}\n".encode())
             case "memory":
                 raise torch.OutOfMemoryError(f"no room for {self.word}")
             case "fail":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import select
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -89,6 +91,20 @@ def test_a_fault_is_told_and_its_text_stays_where_it_was(capfd: pytest.CaptureFi
     assert "builtins.ValueError" in log
     assert "tests.integration.hosted.run" in log
     assert "canary" not in log
+
+
+def test_its_memory_is_its_own_and_what_it_writes_is_json(capfd: pytest.CaptureFixture[str], life: Life) -> None:
+    with started(life) as host:
+        model = host.load(f"{MODELS}:load", "last words")
+        assert model.run("hardened") == (0, (0, 0))
+        model.run("stderr")
+    lines: list[str] = []
+    for _ in range(200):  # it was killed, and who reads for it writes what there was
+        lines += capfd.readouterr().err.splitlines()
+        if lines:
+            break
+        time.sleep(0.05)
+    assert [json.loads(line)["message"] for line in lines] == ["last words"]
 
 
 def test_what_can_t_be_told_fails_and_nobody_waits_for_it(host: Apart) -> None:

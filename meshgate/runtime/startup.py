@@ -1,0 +1,21 @@
+"""How every process begins and ends: it keeps its memory to itself, and all that it says is in its log."""
+
+from __future__ import annotations
+
+import sys
+
+from meshgate.runtime import hardening, log, stderr
+
+
+def begin(name: str) -> None:
+    """First of all. `name` is what the log calls the process."""
+    hardening.harden()
+    stderr.capture(name)
+    log.configure(name)
+    log.hook()
+
+
+def end() -> None:
+    """Last of all: returns once everything is written."""
+    sys.stderr.flush()
+    stderr.release()
