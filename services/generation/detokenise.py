@@ -1,8 +1,10 @@
 """Tokens to text, one at a time, never splitting a UTF-8 character.
 
 Each token stands for bytes. Byte-level BPE (GPT-2 and after) writes every byte as a printable character, a mapping that
-is undone here; SentencePiece writes a space as U+2581 and lone bytes as <0xNN>. A vocabulary of neither kind is decoded
-token by token. Bytes of an unfinished character wait for the rest; bytes that can be no character become U+FFFD.
+is undone here; SentencePiece writes a space as U+2581 and lone bytes as <0xNN>; ByT5 writes a byte as the character of
+that number. WordPiece has words and their ends: what a token adds to a text is seen by decoding it behind another. A
+vocabulary of no such kind is decoded token by token. Bytes of an unfinished character wait for the rest; bytes that can
+be no character become U+FFFD.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any, Protocol
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 _SPACE = "\u2581"
+_END_OF_WORD = "##"
 
 
 class Vocabulary(Protocol):
@@ -34,17 +37,19 @@ class Vocabulary(Protocol):
 class TokenBytes:
     """The bytes of every token. Special tokens have bytes and no text."""
 
-    def __init__(self, tokenizer: Vocabulary, size: int | None = None, *, fresh: bool = False) -> None:
-        """`size` is the model's vocabulary size where that is larger than the tokeniser's: models pad theirs. `fresh`
-        where an output begins a text, and does not go on with one.
+    def __init__(
+        self, tokenizer: Vocabulary, size: int | None = None, ends: Iterable[int] = (), *, fresh: bool = False
+    ) -> None:
+        """`size` is the model's vocabulary size where that is larger than the tokeniser's: models pad theirs. `ends`
+        are the tokens that end an output. `fresh` where an output begins a text, and does not go on with one.
         """
         self.fresh = fresh
-        ids = range(len(tokenizer))
-        written = [token or "" for token in tokenizer.convert_ids_to_tokens(list(ids))]
-        self._bytes = _table(tokenizer, written)
+        written = _written(tokenizer)
+        special = special_ids(tokenizer)
+        self._bytes = _table(tokenizer, written, special)
         self._bytes += [b""] * ((size or 0) - len(written))
-        self.special = frozenset(tokenizer.all_special_ids)
-        """The ids of special tokens."""
+        self.special = special | frozenset(ends)
+        """The ids of special tokens, and of those that end an output."""
 
     def __len__(self) -> int:
         return len(self._bytes)
@@ -80,9 +85,26 @@ class Detokeniser:
         return self._decoder.decode(b"", final=True)
 
 
-def _table(tokenizer: Vocabulary, written: list[str]) -> list[bytes]:
+def special_ids(tokenizer: Vocabulary) -> frozenset[int]:
+    """The ids of the tokens that stand in no text: those that the tokeniser has a use for (its end, its padding), and
+    those that its files call special.
+    """
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    return frozenset((*tokenizer.all_special_ids, *(place for place, token in added.items() if token.special)))
+
+
+def _written(tokenizer: Vocabulary) -> list[str]:
+    """The tokens as the vocabulary writes them, by id; nothing where an id is unused."""
+    vocabulary: dict[str, int] = getattr(tokenizer, "get_vocab", dict)()
+    last = max((len(tokenizer) - 1, *vocabulary.values()))
+    if vocabulary:
+        by_id = {place: token for token, place in vocabulary.items()}
+        return [by_id.get(place, "") for place in range(last + 1)]
+    return [token or "" for token in tokenizer.convert_ids_to_tokens(list(range(last + 1)))]
+
+
+def _table(tokenizer: Vocabulary, written: list[str], special: frozenset[int]) -> list[bytes]:
     to_byte = _byte_level_alphabet()
-    special = frozenset(tokenizer.all_special_ids)
     if _is_byte_level(written, to_byte):
         return [
             token.encode() if index in special else _from_alphabet(token, to_byte)
@@ -90,6 +112,10 @@ def _table(tokenizer: Vocabulary, written: list[str]) -> list[bytes]:
         ]
     if any(token.startswith(_SPACE) for token in written):
         return [_from_sentencepiece(token) for token in written]
+    if type(tokenizer).__name__ == "ByT5Tokenizer":
+        return [_from_character(token) for token in written]
+    if any(token.startswith(_END_OF_WORD) for token in written):
+        return _from_words(tokenizer, written, special)
     return [tokenizer.decode([index]).encode() for index in range(len(written))]
 
 
@@ -115,3 +141,17 @@ def _from_alphabet(token: str, to_byte: dict[str, int]) -> bytes:
 def _from_sentencepiece(token: str) -> bytes:
     byte = _BYTE.fullmatch(token)
     return bytes([int(byte[1], 16)]) if byte else token.replace(_SPACE, " ").encode()
+
+
+def _from_character(token: str) -> bytes:
+    return bytes([ord(token)]) if len(token) == 1 else token.encode()
+
+
+def _from_words(tokenizer: Vocabulary, written: list[str], special: frozenset[int]) -> list[bytes]:
+    """What each token adds to a text that has a word before it."""
+    word = next(place for place, token in enumerate(written) if token.isalpha() and place not in special)
+    before = len(tokenizer.decode([word]))
+    return [
+        token.encode() if place in special else tokenizer.decode([word, place])[before:].encode()
+        for place, token in enumerate(written)
+    ]

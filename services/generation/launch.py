@@ -12,13 +12,14 @@ from transformers import PreTrainedTokenizerBase
 
 from meshgate.errors import MeshError
 from services.batching.pace import Pace
-from services.generation import adapters, catalogue, limits, model
+from services.generation import adapters, catalogue, limits, model, proof
 from services.generation.adapters import Adapters
 from services.generation.admission import Admission
 from services.generation.config import EngineConfig, GenerationConfig, ModelConfig
 from services.generation.constraints import Grammars
 from services.generation.continuous import ContinuousEngine
 from services.generation.detokenise import TokenBytes
+from services.generation.ending import all_ends
 from services.generation.headroom import Headroom
 from services.generation.limits import Limits
 from services.generation.loaded import LoadedModel
@@ -73,14 +74,15 @@ class Launch:
         causal, tokenizer = load(settings, self._engine, key)
         if self._ranks is not None:
             self._leader = Leader(causal, self._ranks, self._failed)
-        tokens = TokenBytes(tokenizer, causal.vocabulary_size, fresh=causal.source is not None)
+        ends = all_ends(causal.end_tokens, tokenizer, causal.vocabulary_size)
+        tokens = TokenBytes(tokenizer, causal.vocabulary_size, ends, fresh=causal.source is not None)
         pace, headroom = Pace(self._engine.prefill_tokens), Headroom(self._engine.max_batch)
         prefixes = self._prefixes(causal)
         adapting, loadable = adapters.opened(settings.adapters, causal.module, key)
         stepper = Stepper(
             self._leader or causal,
             tokens,
-            causal.end_tokens,
+            ends,
             self._engine.prefill_tokens,
             guest_rows=self._engine.guest_rows,
             reading=pace,
@@ -89,7 +91,7 @@ class Launch:
             prefixes=prefixes,
         )
         engine = ContinuousEngine(stepper, on_death=self._failed, enter_thread=causal.enter_thread)
-        grammars = _grammars(tokens, causal, tokenizer)
+        grammars = _grammars(tokens, ends, tokenizer)
         entrance = Admission(self._engine.max_batch + self._engine.max_queue, self._engine.queue_tokens, pace)
         served = self._served(
             settings,
@@ -179,13 +181,15 @@ def load(settings: ModelConfig, engine: EngineConfig, key: str) -> tuple[LoadedM
     tokenizer: PreTrainedTokenizerBase = vocabulary.load(key, where)
     vocabulary.check(tokenizer, causal.vocabulary_size, key, where)
     with starting(key, f"{where}: the first steps of a {causal.module.config.model_type} model"):
+        if isinstance(causal, CausalModel):
+            proof.check(causal, key, where)
         causal.warm_up()
     return causal, tokenizer
 
 
-def _grammars(tokens: TokenBytes, causal: LoadedModel, tokenizer: PreTrainedTokenizerBase) -> Grammars | None:
+def _grammars(tokens: TokenBytes, ends: frozenset[int], tokenizer: PreTrainedTokenizerBase) -> Grammars | None:
     def encode(text: str) -> list[int]:
         found: list[int] = tokenizer.encode(text, add_special_tokens=False)
         return found
 
-    return Grammars(tokens, causal.end_tokens, encode) if causal.end_tokens else None
+    return Grammars(tokens, ends, encode) if ends else None

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from meshgate.runtime.config import ConfigError
 from services.crew import THREADS, Crew
 from services.device import device_of
-from services.generation import checkpoint, gguf, llama, seq2seq
+from services.generation import bounds, checkpoint, gguf, kinds, llama, seq2seq
 from services.generation.cache import SlotCache
 from services.generation.config import EngineConfig, ModelConfig
 from services.generation.ending import end_tokens
@@ -53,6 +53,7 @@ class CausalModel:
         self._crew = Crew(threads if (self.device, self.dtype) == ("cpu", "bfloat16") else 0)
         self._cache = SlotCache(rows, context)
         self._places = torch.arange(context, device=self._device)
+        self._first_position = kinds.first_position(module.config.get_text_config())
         self._llama = LlamaPass(module) if llama.fits(module) else None
 
     @property
@@ -133,14 +134,20 @@ class CausalModel:
             return self._llama.logits(ids, positions, mask, self._cache)
         output = self._module(
             input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
+            attention_mask=self._added(mask),
+            position_ids=positions + self._first_position,
             past_key_values=self._cache,
             use_cache=True,
             logits_to_keep=1,
         )
         logits: Tensor = output.logits[:, -1].float()
         return logits
+
+    def _added(self, mask: Tensor) -> Tensor:
+        """A mask in the form that every way of attending takes: what is added to scores."""
+        dtype = self._module.dtype
+        added = torch.zeros(mask.shape, dtype=dtype, device=self._device)
+        return added.masked_fill_(~mask, torch.finfo(dtype).min)
 
 
 def load(model: ModelConfig, engine: EngineConfig, key: str = "model") -> tuple[LoadedModel, Path]:
@@ -182,15 +189,19 @@ def _seq2seq(config: PretrainedConfig, where: Path, model: ModelConfig, engine: 
     if model.adapters is not None:
         raise ConfigError(f"{key}.adapters: encoder-decoders have none")
     places = seq2seq.bounded(config, model.max_context, engine, key)
-    module = _loader(AutoModelForSeq2SeqLM, where, model, key)().to(device_of(model.device, key)).eval()
+    module = (
+        _loader(AutoModelForSeq2SeqLM, where, model, key, attn_implementation="sdpa")()
+        .to(device_of(model.device, key))
+        .eval()
+    )
     return seq2seq.wrap(module, engine.max_batch, places, _threads(engine), key)
 
 
-def _loader(kind: Any, where: Path, model: ModelConfig, key: str) -> Callable[..., Any]:
+def _loader(kind: Any, where: Path, model: ModelConfig, key: str, **options: Any) -> Callable[..., Any]:
     """What makes the module, whole, in main memory."""
     dtype = pick_dtype(model.dtype, device_of(model.device, key))
     safe = None if model.allow_pickle else True
-    load = partial(kind.from_pretrained, where, dtype=dtype, attn_implementation="sdpa", use_safetensors=safe)
+    load = partial(kind.from_pretrained, where, dtype=dtype, use_safetensors=safe, **options)
     return completeness.complete(load, key, where)
 
 
@@ -208,17 +219,17 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def usable_context(config: PretrainedConfig, wanted: int) -> int:
-    """The context we can serve: what is wanted, bounded by training and by a sliding window, which every row of the
-    cache is shorter than. Raises ConfigError for a model that is no plain causal transformer.
+    """The context we can serve: what is wanted, bounded by what the model is right for. Raises ConfigError for a model
+    that is no plain causal transformer.
     """
     text = config.get_text_config()
-    kinds = set(getattr(text, "layer_types", None) or ("full_attention",))
-    if not kinds <= {"full_attention", "sliding_attention"}:
+    layers = set(getattr(text, "layer_types", None) or ("full_attention",))
+    if not layers <= {"full_attention", "sliding_attention"}:
         raise ConfigError("model.source: only causal models with full or sliding attention are served")
-    bounds = [wanted, getattr(text, "max_position_embeddings", None) or wanted]
-    if "sliding_attention" in kinds or getattr(text, "use_sliding_window", None) is not False:
-        bounds.append(getattr(text, "sliding_window", None) or wanted)
-    return min(bounds)
+    bound = bounds.bound(config, wanted)
+    if bound.tokens < wanted:
+        _log.info("the context is bounded", extra={"tokens": bound.tokens, "wanted": wanted, "by": bound.why})
+    return bound.tokens
 
 
 def _native_bfloat16(device: torch.device) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from meshgate.errors import InvalidArgument
+from services.generation.conversation import Conversations
 
 Turns = Sequence[Mapping[str, str]]
 """A conversation as templates know it: `role` (system, user, assistant) and `content`."""
@@ -29,20 +30,27 @@ class PromptReader:
     def __init__(self, tokenizer: Tokeniser) -> None:
         self._tokenizer = tokenizer
         self.chat = bool(tokenizer.chat_template)
+        self._conversations = Conversations(tokenizer) if self.chat else None
 
     def text(self, text: str) -> list[int]:
-        """Plain text to continue, with the special tokens that this model's texts begin with."""
+        """Plain text to continue, with the special tokens that this model's texts begin with. A special token that the
+        text names is that token: whoever writes a prompt may want to write a conversation's markers.
+        """
         return _some(self._tokenizer.encode(text, add_special_tokens=True), "prompt")
 
     def conversation(self, turns: Turns) -> list[int]:
-        """A conversation to answer. Raises InvalidArgument when the model has no template or its template refuses."""
-        if not self.chat:
+        """A conversation to answer; what is said in it is text, whatever tokens it names. Raises InvalidArgument when
+        the model has no template or its template refuses.
+        """
+        if self._conversations is None:
             raise InvalidArgument.of("conversation", "this model has no chat template; use prompt")
         try:
-            text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            text = self._conversations.text(turns)
+        except InvalidArgument:
+            raise
         except Exception:  # a template is a program of the checkpoint's, and can raise anything
             raise InvalidArgument.of("conversation", "this model's template refuses these turns") from None
-        return _some(self._tokenizer.encode(text, add_special_tokens=False), "conversation")
+        return _some(self._conversations.ids(text), "conversation")
 
 
 def _some(tokens: list[int], field: str) -> list[int]:
