@@ -17,8 +17,8 @@ from gateway.routes import SERVICES
 from gateway.store import SCHEMES, StoreConfig
 from gateway.telemetry import GatewayMetricsConfig
 from meshgate.runtime import channel, tls
-from meshgate.runtime.address import Listen
 from meshgate.runtime.config import ConfigError, Strict
+from meshgate.runtime.listening import Listen
 from meshgate.runtime.sealed import SealingConfig
 
 _MAX_WORKERS: Final = 64

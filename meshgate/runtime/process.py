@@ -12,7 +12,7 @@ from typing import Final
 
 import uvloop
 
-from meshgate.runtime import address, config, startup, wake
+from meshgate.runtime import config, listening, startup, wake
 from meshgate.runtime.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def arguments(name: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"python -m {name}")
     parser.add_argument("--config", type=Path, required=True, help="TOML file")
     parser.add_argument(
-        "--listen", type=address.flag, metavar="HOST:PORT", help="overrides the configuration's listen address"
+        "--listen", type=listening.flag, metavar="HOST:PORT", help="overrides the configuration's listen address"
     )
     parser.add_argument("--metrics", metavar="HOST:PORT", help="overrides where Prometheus finds the process")
     return parser

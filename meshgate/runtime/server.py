@@ -16,10 +16,10 @@ from typing import Any, Protocol, cast
 import grpc
 from pydantic import Field
 
-from meshgate.runtime import address, channel, compression, guard, health, orca, sealed, shield, tls
-from meshgate.runtime.address import Listen
+from meshgate.runtime import channel, compression, guard, health, listening, orca, sealed, shield, tls
 from meshgate.runtime.config import ConfigError, Strict
 from meshgate.runtime.health import NOT_SERVING, SERVING, Health
+from meshgate.runtime.listening import Listen
 from meshgate.runtime.renewal import Renewal
 from meshgate.runtime.sealed import Registrar, SealingConfig
 
@@ -152,7 +152,7 @@ def bind(server: grpc.aio.Server, listen: str, config: tls.TlsConfig) -> int:
     try:
         return server.add_secure_port(listen, credentials)
     except RuntimeError as error:
-        raise ConfigError(f"server.listen: {address.unusable(listen)}") from error
+        raise ConfigError(f"server.listen: {listening.unusable(listen)}") from error
 
 
 async def serve(config: ServerConfig, application: Application) -> int:

@@ -26,8 +26,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 from pydantic import field_validator
 
-from meshgate.runtime.address import host_and_port, unusable
 from meshgate.runtime.config import ConfigError, Strict
+from meshgate.runtime.listening import host_and_port, unusable
 
 _log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from meshgate.runtime import telemetry
-from meshgate.runtime.address import host_and_port
 from meshgate.runtime.config import ConfigError
+from meshgate.runtime.listening import host_and_port
 from meshgate.runtime.telemetry import Exposition, MetricsConfig, Readings
 
 
