@@ -37,6 +37,7 @@ async def _run(flags: argparse.Namespace) -> int:
     targets = dict(item.partition("=")[::2] for item in flags.backend)
     read = process.overridden(config.load(flags.config, GatewayConfig), flags)
     loaded = read.with_overrides(flags.listen, targets, workers=flags.workers, store=flags.store)
+    loaded.check_startable()
     if flags.worker is None and loaded.workers > 1:
         return await _supervise(loaded, flags)
     return await _serve(Gateway(loaded, worker=flags.worker))

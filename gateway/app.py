@@ -11,7 +11,7 @@ from typing import Final
 import grpc
 from grpc_reflection.v1alpha import reflection
 
-from gateway import limits, readings, store
+from gateway import limits, readings, references, store
 from gateway.adapters import Adapters
 from gateway.audit import AuditLog
 from gateway.authentication import Authenticator, revocations_of
@@ -27,6 +27,7 @@ from gateway.limits import Limits
 from gateway.local import Local
 from gateway.open_methods import OpenMethods
 from gateway.pipeline import Forwarder, Pipeline
+from gateway.reference_watch import ReferenceWatch
 from gateway.replays import Replays, SharedReplays
 from gateway.routes import GATEWAY, PUBLIC_ROUTES, SERVICES
 from gateway.server import Edge
@@ -48,7 +49,8 @@ class Gateway:
     """One gateway. `port` is the bound one once `start` returns."""
 
     def __init__(self, config: GatewayConfig, worker: int | None = None) -> None:
-        """`worker` is its number among those that share the port."""
+        """`worker` is its number among those that share the port. Raises ConfigError."""
+        config.check_startable()
         self.port = 0
         self._config = config
         self._worker = worker
@@ -59,7 +61,8 @@ class Gateway:
         self._open_methods = OpenMethods(config.server, self._entrance)
         self._health = Health(self._open_methods.watchers, self._open_methods.read, network)
         self._backends = {name: Backend(name, section, config.mesh) for name, section in config.backends.items()}
-        self._catalogue = Catalogue(self._backends, self._announce)
+        self._names = ReferenceWatch(config.policy, config.limits)
+        self._catalogue = Catalogue(self._backends, self._announce, self._listed)
         self._audit = AuditLog(config.audit, writer="" if worker is None else f"worker-{worker}")
         self._store = None if config.store is None else store.connect(config.store)
         prefix = "" if config.store is None else config.store.prefix
@@ -114,10 +117,18 @@ class Gateway:
         readings.of_limits(made, self._limits)
         doors = {"calls": self._entrance.calls, "strangers": self._entrance.strangers}
         readings.of_doors(made, {**doors, "watchers": self._open_methods.watchers})
+        readings.of_names(made, self._names.counts)
         readings.of_floods(made, lambda: self._flood.summed)
         readings.of_patience(made, lambda: self._edge.lost_patience)
         readings.of_backends(made, lambda: {name: name not in self._unreached for name in self._backends})
         return made
+
+    def _listed(self) -> None:
+        """Names of models are what the services say now."""
+        listed = self._catalogue.listed()
+        self._limits.know(references.aliases(listed))
+        if self._catalogue.complete:
+            self._names.look(listed)
 
     async def start(self) -> None:
         """Serves from here on. Raises ConfigError for a busy port, unreadable certificates or a broken audit log."""

@@ -12,11 +12,13 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from gateway.names import EVERYONE, ScopeName, TenantOrEveryone
+from gateway.names import EVERYONE, ModelName, ScopeName, TenantOrEveryone
 from gateway.principal import Principal
 from meshgate import errors
 from meshgate.runtime.config import Strict
 
+_NAMED_SCOPES: Final = 8
+"""How many scopes a refusal names."""
 _PATTERN: Final = re.compile(r"/[A-Za-z0-9_.]+/(\*|[A-Za-z0-9_]+)", re.ASCII)
 
 DEFAULT_SCOPES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -36,15 +38,12 @@ def _pattern(value: str) -> str:
     return value
 
 
-_ModelName = Annotated[str, Field(min_length=1, max_length=128)]
-
-
 class TenantPolicy(Strict):
     """What a tenant may use."""
 
-    models: tuple[str, ...] = ()
+    models: tuple[ModelName, ...] = ()
     """Names as ListModels gives them, or "*"."""
-    defaults: Mapping[Literal["generation", "embedding", "classification"], _ModelName] = Field(default_factory=dict)
+    defaults: Mapping[Literal["generation", "embedding", "classification"], ModelName] = Field(default_factory=dict)
     """Service to the model, or an alias, that a call gets which names none; without it the service's own default."""
     sealed: Literal["optional", "required"] = "optional"
     """Whether calls in the clear are refused."""
@@ -84,7 +83,7 @@ class Policy:
         if allowing is None:
             allowing = self._by_service.get(method.rpartition("/")[0], frozenset())
         if allowing.isdisjoint(principal.scopes) and method not in OPEN_METHODS:
-            raise errors.PermissionDenied("the token has no scope for this method", reason="SCOPE_MISSING")
+            raise errors.PermissionDenied(_wanting(allowing), reason="SCOPE_MISSING")
 
     def authorise_model(self, principal: Principal, model: str) -> None:
         """Raises PermissionDenied (MODEL_NOT_ALLOWED) unless the tenant may use `model`, a resolved name."""
@@ -110,6 +109,14 @@ class Policy:
         """Whether the tenant may use, and so may see, `model`."""
         grant = self._tenants.get(principal.tenant, self._otherwise)
         return grant.every_model or model in grant.models
+
+
+def _wanting(allowing: frozenset[str]) -> str:
+    """What a caller lacks: scopes are no secret, since whoever asks for a token has to name them."""
+    if not allowing:
+        return "no scope allows this method here"
+    named = ", ".join(sorted(allowing)[:_NAMED_SCOPES])
+    return f"this method needs {'the scope' if len(allowing) == 1 else 'one of the scopes'} {named}"
 
 
 def _compile(

@@ -30,10 +30,15 @@ _ZERO_SHOT: Final = models_pb2.CAPABILITY_ZERO_SHOT
 class Catalogue:
     """The models of every backend. `watch` keeps it fresh; the rest only read."""
 
-    def __init__(self, backends: Mapping[str, Backend], changed: Changed) -> None:
-        """`changed(backend, serving)` is told when a service comes or goes."""
+    def __init__(
+        self, backends: Mapping[str, Backend], changed: Changed, listed: Callable[[], None] = lambda: None
+    ) -> None:
+        """`changed(backend, serving)` is told when a service comes or goes, `listed()` when one was asked for its list
+        and says another than before, or nothing."""
         self._backends = backends
         self._changed = changed
+        self._told_listed = listed
+        self._asked: set[str] = set()
         self._models: dict[str, tuple[models_pb2.Model, ...]] = {}
         self._names: dict[tuple[str, str], str] = {}
         self._keys: dict[str, tuple[sealed_pb2.SealingKey, ...]] = {}
@@ -52,6 +57,19 @@ class Catalogue:
         if not name and zero_shot:
             return next((m.name for m in self._models[backend] if _ZERO_SHOT in m.capabilities), name)
         return self._names.get((backend, name), name)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every service was asked, with an answer or without one."""
+        return self._asked == set(self._backends)
+
+    def reached(self, backend: str) -> bool:
+        """Whether the service has said what it has."""
+        return backend in self._models
+
+    async def ask(self) -> None:
+        """Asks every service once."""
+        await asyncio.gather(*(self._ask(backend) for backend in self._backends.values()))
 
     def models(self) -> list[models_pb2.Model]:
         """All models, in the order of name."""
@@ -85,6 +103,14 @@ class Catalogue:
 
     async def _ask(self, backend: Backend) -> bool:
         """Takes over the service's list; a service that does not answer keeps the one it had."""
+        before, known = self._models.get(backend.name), backend.name in self._asked
+        reached = await self._listed_by(backend)
+        self._asked.add(backend.name)
+        if not known or self._models.get(backend.name) != before:
+            self._told_listed()
+        return reached
+
+    async def _listed_by(self, backend: Backend) -> bool:
         stub = backend.stub(models_pb2_grpc.ModelServiceStub)
         try:
             reply = await stub.ListModels(models_pb2.ListModelsRequest(), timeout=_ASK_SECONDS)

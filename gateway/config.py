@@ -7,6 +7,7 @@ from typing import Final, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from gateway import references
 from gateway.audit import AuditConfig
 from gateway.authentication import IssuerConfig, RevocationConfig
 from gateway.authorisation import PolicyConfig
@@ -94,6 +95,14 @@ class GatewayConfig(Strict):
         return self
 
     @model_validator(mode="after")
+    def _references(self) -> Self:
+        references.check_methods(self.policy)
+        references.check_scopes(self.issuers, self.policy)
+        tables = {"policy.tenants": self.policy.tenants, "limits.tenants": self.limits.tenants}
+        references.check_tenants(self.issuers, {**tables, "metrics.tenants": self.metrics.tenants})
+        return self
+
+    @model_validator(mode="after")
     def _workers_share(self) -> Self:
         if self.workers > 1 and self.store is None:
             raise ValueError("workers: more than one need a [store], or limits would not be exact")
@@ -106,6 +115,11 @@ class GatewayConfig(Strict):
         if self.revocation is not None and self.revocation.store and self.store is None:
             raise ValueError("revocation.store: there is no [store]")
         return self
+
+    def check_startable(self) -> None:
+        """Raises ConfigError for what can be read and explained, and not be served."""
+        if faults := list(references.check_defaults(self.policy)):
+            raise ConfigError("\n".join(faults))
 
     def with_overrides(
         self, listen: str | None, targets: Mapping[str, str], *, workers: int | None = None, store: str | None = None

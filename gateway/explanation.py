@@ -1,7 +1,7 @@
 """Why a call would be let through, or would not: the gateway's own stages, asked one by one without a call.
 
-What decides here is what decides there: `Authenticator.examine`, `Policy` and the limits' plan. Only what a running
-gateway alone knows is left out: which models the services have, aliases of their names, and how full the buckets are.
+What decides here is what decides there: `Authenticator.examine`, `Policy`, the services' own lists of models and the
+limits' plan. Only what a running gateway alone knows is left out: how full the buckets are.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from gateway import gcra
+from gateway import gcra, references
 from gateway.authentication import STEPS, Findings
 from gateway.authorisation import Policy
 from gateway.limits import LimitsConfig
@@ -19,6 +19,8 @@ from gateway.limits.plan import Plans
 from gateway.principal import Principal
 from gateway.routes import LOCAL_ROUTES, MODEL_ROUTES, PUBLIC_ROUTES, SEALED_ROUTES
 from meshgate import errors
+from meshgate.runtime.config_errors import meant
+from meshgate.v1 import models_pb2
 
 _SECONDS: Final = {"requests_per_second": 1, "tokens_per_minute": 60}
 
@@ -30,7 +32,7 @@ class Question:
     method: str
     """`/package.Service/Method`; for a sealed call the one inside."""
     model: str = ""
-    """By its own name; "" names none, as a call may."""
+    """By its own name or an alias; "" names none, as a call may."""
     sealed: bool = False
 
 
@@ -63,6 +65,10 @@ class Explanation:
     steps: list[Step] = field(default_factory=list)
     principal: Principal | None = None
     limits: list[Applied] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is to be known beside: names in the configuration that apply to nothing, services that were not reached."""
+    configuration: str = ""
+    """The file that decides."""
 
     @property
     def allowed(self) -> bool:
@@ -75,13 +81,43 @@ class Explanation:
         return next((step.reason for step in self.steps if step.passed is False), None)
 
 
-def explain(question: Question, findings: Findings, policy: Policy, limits: LimitsConfig) -> Explanation:
-    """What would become of a call by whoever `findings` are about."""
+class Models(Protocol):
+    """What services list: gateway.catalogue.Catalogue, or NOBODY."""
+
+    def reached(self, backend: str) -> bool:
+        """Whether the service has said what it has."""
+
+    def resolve(self, backend: str, name: str) -> str:
+        """The model's own name for a name, an alias, or nothing; an unknown name as it is."""
+
+    def listed(self) -> list[tuple[str, models_pb2.Model]]:
+        """All models with the backend of each."""
+
+
+class _Nobody:
+    def reached(self, backend: str) -> bool:
+        return False
+
+    def resolve(self, backend: str, name: str) -> str:
+        return name
+
+    def listed(self) -> list[tuple[str, models_pb2.Model]]:
+        return []
+
+
+NOBODY: Final[Models] = _Nobody()
+"""Where no service was reached."""
+
+
+def explain(
+    question: Question, findings: Findings, policy: Policy, limits: LimitsConfig, models: Models = NOBODY
+) -> Explanation:
+    """What would become of a call by whoever `findings` are about, with what services list now."""
     made = Explanation(_of_token(findings), findings.principal)
-    for name, check in _checks(question, policy):
+    for name, check in _checks(question, policy, models):
         made.steps.append(_asked(name, check, made))
     if made.allowed and made.principal is not None:
-        made.limits.extend(_limits(question, made.principal, limits))
+        made.limits.extend(_limits(question, made.principal, policy, limits, models))
     return made
 
 
@@ -125,10 +161,11 @@ Check = Callable[[Principal], Said]
 _NOT_ASKED: Final[Said] = (None, "not asked")
 
 
-def _checks(question: Question, policy: Policy) -> list[tuple[str, Check]]:
+def _checks(question: Question, policy: Policy, models: Models) -> list[tuple[str, Check]]:
     def method(_: Principal) -> Said:
         if question.method not in PUBLIC_ROUTES:
-            raise errors.Unimplemented("no such method", reason="METHOD_UNKNOWN")
+            like = meant(question.method, PUBLIC_ROUTES)
+            raise errors.Unimplemented(f"no such method{like}", reason="METHOD_UNKNOWN")
         return True, question.method
 
     def scope(principal: Principal) -> Said:
@@ -146,16 +183,38 @@ def _checks(question: Question, policy: Policy) -> list[tuple[str, Check]]:
         if route is None:
             return _NOT_ASKED
         if question.model:
-            policy.authorise_model(principal, question.model)
-            return True, question.model
-        return _unnamed(policy, principal, route.backend)
+            return _named_model(policy, principal, models, route.backend, question.model)
+        return _unnamed(policy, principal, models, route.backend)
 
     return [("method", method), ("scope", scope), ("sealed", sealed), ("model", model)]
 
 
-def _unnamed(policy: Policy, principal: Principal, backend: str) -> Said:
-    """Of a call that names no model. Raises PermissionDenied where the tenant may use none."""
+def _named_model(policy: Policy, principal: Principal, models: Models, backend: str, name: str) -> Said:
+    """Of a call that names a model, or an alias. Raises PermissionDenied where the tenant may not use it."""
+    if not models.reached(backend):
+        if policy.visible(principal, name):
+            return True, name
+        unless = f"unless {name!r} is an alias: the {backend} service was not reached"
+        raise errors.PermissionDenied(f"this tenant may not use this model, {unless}", reason="MODEL_NOT_ALLOWED")
+    own, listed = models.resolve(backend, name), _names(models, backend)
+    policy.authorise_model(principal, own)
+    if own not in listed:
+        return None, f"the {backend} service lists no model {name!r} now{meant(name, listed)}"
+    return True, own if own == name else f"{own} ({name} is an alias)"
+
+
+def _names(models: Models, backend: str) -> set[str]:
+    return {model.name for each, model in models.listed() if each == backend}
+
+
+def _unnamed(policy: Policy, principal: Principal, models: Models, backend: str) -> Said:
+    """Of a call that names no model. Raises PermissionDenied where the tenant may not use what it would get."""
     default = policy.default_model(principal, backend)
+    if models.reached(backend):
+        own = models.resolve(backend, default)
+        policy.authorise_model(principal, own)
+        whose = "the tenant's" if default else "the service's"
+        return True, f"{own} ({whose} default)"
     if policy.visible(principal, default):  # it may use all, or this one by its own name
         return True, default or "any"
     policy.authorise_any_model(principal)
@@ -172,11 +231,17 @@ def _asked(name: str, check: Check, made: Explanation) -> Step:
     return Step(name, passed, detail=said)
 
 
-def _limits(question: Question, principal: Principal, config: LimitsConfig) -> list[Applied]:
+def _limits(
+    question: Question, principal: Principal, policy: Policy, config: LimitsConfig, models: Models
+) -> list[Applied]:
     """What the running gateway charges such a call to."""
     route = PUBLIC_ROUTES[question.method]
     streams = route.client_streams or route.server_streams
-    plan = Plans(config).of(principal.tenant, principal.subject, question.model, streams=streams)
+    named = question.model or policy.default_model(principal, route.backend)
+    own = models.resolve(route.backend, named) if models.reached(route.backend) else named
+    plans = Plans(config)
+    plans.know(references.aliases(models.listed()))
+    plan = plans.of(principal.tenant, principal.subject, own, streams=streams)
     rates = [_rate(each.subject, each.name, each.limit) for each in (*plan.requests, *plan.tokens)]
     places = [Applied(each.subject, each.name, each.most, None) for each in plan.places]
     return rates + places
@@ -214,4 +279,6 @@ def as_json(made: Explanation) -> dict[str, Any]:
             {"subject": each.subject, "limit": each.limit, "value": each.value, "burst": each.burst}
             for each in made.limits
         ],
+        "notes": made.notes,
+        "configuration": made.configuration or None,
     }

@@ -84,6 +84,7 @@ def _tenant_or_everyone(value: str) -> str:
     return value if value == EVERYONE else _tenant(value)
 
 
+ModelName = Annotated[str, Field(min_length=1, max_length=128)]
 VisibleText = Annotated[str, AfterValidator(_visible)]
 Subject = Annotated[str, Field(min_length=1, max_length=MAX_SUBJECT), AfterValidator(_subject)]
 TokenId = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(_visible)]

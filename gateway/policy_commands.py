@@ -1,4 +1,4 @@
-"""`meshgate policy`: what the gateway's configuration says of a caller, told without a gateway that runs."""
+"""`meshgate policy`: what the gateway's configuration says of a caller, told without asking the gateway."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ import meshgate.runtime.verbosity  # noqa: F401 - both before grpc
 # isort: split
 import asyncio
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from rich.table import Table
 
-from gateway import explanation, store
+from gateway import configured, explanation, references, store
 from gateway.authentication import Authenticator, Findings, revocations_of, thumbprint
 from gateway.authorisation import Policy
+from gateway.backend import Backend
+from gateway.catalogue import Catalogue
 from gateway.config import GatewayConfig
-from gateway.explanation import Applied, Explanation, Question
+from gateway.explanation import Applied, Explanation, Models, Question
 from gateway.revoke_commands import restore, revoke
 from meshgate.cli import output
 from meshgate.runtime import config as configs
-from meshgate.supervisor.layout import default_configs
 
 _DENIED: Final = 1
 _USAGE_ERROR: Final = 2
@@ -43,31 +45,61 @@ def _group() -> None:
 def explain(
     token: Annotated[str, typer.Option(help="The caller's token; - reads it from standard input.")],
     method: Annotated[str, typer.Option(help="Service/Method; of a sealed call the one inside.")],
-    model: Annotated[str, typer.Option(help="By its own name.", show_default=False)] = "",
+    model: Annotated[str, typer.Option(help="By its own name or an alias.", show_default=False)] = "",
     sealed: Annotated[bool, typer.Option("--sealed", help="The call would be sealed.")] = False,
     certificate: Annotated[Path | None, typer.Option(help="The caller's certificate, PEM.", show_default=False)] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="The gateway's. Default: the one that `up` uses.", show_default=False)
-    ] = None,
+    config: Annotated[Path | None, typer.Option(help=configured.HELP, show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say why a call is allowed or not, step by step. Exit status 1: it is not; 2: the question makes no sense.
+
+    The services are asked, as the gateway asks them, which models they have.
 
     Give the token by `--token -`: a command line stays in the shell's history and is seen by everyone on the machine.
     """
     try:
         question = Question(explanation.named(method), model, sealed)
-        loaded = configs.load(config or default_configs() / "gateway.toml", GatewayConfig)
-        findings = asyncio.run(_examined(loaded, _token(token), _thumbprint(certificate)))
+        path, loaded = configured.in_use(config)
+        made = asyncio.run(_explained(question, loaded, _token(token), _thumbprint(certificate)))
     except (OSError, ValueError, configs.ConfigError) as error:
         output.error(f"not explained: {_said(error)}")
         raise typer.Exit(_USAGE_ERROR) from None
-    made = explanation.explain(question, findings, Policy(loaded.policy), loaded.limits)
+    made = replace(made, configuration=str(path))
     if as_json:
         output.data(explanation.as_json(made))
     else:
         _show(made)
     raise typer.Exit(0 if made.allowed else _DENIED)
+
+
+async def _explained(question: Question, loaded: GatewayConfig, token: str, bond: str | None) -> Explanation:
+    findings, models = await asyncio.gather(_examined(loaded, token, bond), _models(loaded))
+    made = explanation.explain(question, findings, Policy(loaded.policy), loaded.limits, models)
+    missing = [name for name in loaded.backends if not models.reached(name)]
+    made.notes.extend(references.check_defaults(loaded.policy))
+    if missing:
+        made.notes.append(f"services that were not reached, so that their models are not known: {', '.join(missing)}")
+    else:
+        made.notes.extend(map(str, references.unmatched(loaded.policy, loaded.limits, models.listed())))
+    return made
+
+
+async def _models(loaded: GatewayConfig) -> Models:
+    """What the services list, asked once with the gateway's own certificate."""
+    try:
+        backends = {name: Backend(name, section, loaded.mesh) for name, section in loaded.backends.items()}
+    except (OSError, configs.ConfigError):
+        return explanation.NOBODY  # without the gateway's certificate nobody would answer
+    try:
+        found = Catalogue(backends, _unheard)
+        await found.ask()
+        return found
+    finally:
+        await asyncio.gather(*(backend.close() for backend in backends.values()))
+
+
+async def _unheard(_backend: str, _serving: bool) -> None:
+    """Nobody waits here for services to come or go."""
 
 
 async def _examined(loaded: GatewayConfig, token: str, bond: str | None) -> Findings:
@@ -99,7 +131,9 @@ def _thumbprint(certificate: Path | None) -> str | None:
 
 
 def _said(error: Exception) -> str:
-    return error.strerror or "input failed" if isinstance(error, OSError) else str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'input'}: {error.strerror or 'failed'}"
+    return str(error)
 
 
 def _show(made: Explanation) -> None:
@@ -110,6 +144,10 @@ def _show(made: Explanation) -> None:
     if made.limits:
         rows = [(each.limit, f"{each.value:,g}", _burst(each), each.subject) for each in made.limits]
         output.table(("limit", "value", "burst", "of"), rows)
+    for note in made.notes:
+        output.styled(("note", "yellow"), f": {note}")
+    if made.configuration:
+        output.styled(("by " + made.configuration, "dim"))
     if made.allowed:
         output.styled(("allowed", "bold green"))
     else:

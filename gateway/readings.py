@@ -97,6 +97,16 @@ def of_doors(readings: Readings, doors: Mapping[str, Inside]) -> None:
     )
 
 
+def of_names(readings: Readings, counts: Callable[[], Mapping[str, float]]) -> None:
+    """Names of models in the configuration that apply to nothing: see gateway.references."""
+    readings.gauge(
+        "meshgate_gateway_unmatched_names",
+        "Names of models in policy and limits that apply to no model as they stand",
+        counts,
+        "kind",
+    )
+
+
 def of_floods(readings: Readings, summed: Callable[[], int]) -> None:
     """Refusals that the audit tells in sums: see gateway.flood."""
     readings.counter(

@@ -12,13 +12,13 @@ import redis
 import typer
 from pydantic import ValidationError
 
-from gateway import store
+from gateway import configured, store
 from gateway.authentication import Revoked, revoking
 from gateway.config import GatewayConfig
 from gateway.moments import moment
 from meshgate.cli import output
 from meshgate.runtime import config as configs
-from meshgate.supervisor.layout import default_configs
+from meshgate.runtime.config_errors import meant
 
 _USAGE_ERROR: Final = 2
 _MAX_TOKEN: Final = 64 * 1024
@@ -26,9 +26,7 @@ _MAX_TOKEN: Final = 64 * 1024
 Issuer = Annotated[str, typer.Option(help="The exact `iss` of the tokens.", show_default=False)]
 Jti = Annotated[str | None, typer.Option(help="One token's id.", show_default=False)]
 Subject = Annotated[str | None, typer.Option(help="All tokens of a subject, in every tenant.", show_default=False)]
-Config = Annotated[
-    Path | None, typer.Option(help="The gateway's. Default: the one that `up` uses.", show_default=False)
-]
+Config = Annotated[Path | None, typer.Option(help=configured.HELP, show_default=False)]
 
 
 def revoke(
@@ -52,7 +50,9 @@ def revoke(
     Give a token by `--token -`: a command line stays in the shell's history and is seen by everyone on the machine.
     """
     try:
-        _write(_entry(issuer, jti, subject, token, issued_before), config)
+        entry = _entry(issuer, jti, subject, token, issued_before)
+        path, loaded = configured.in_use(config)
+        _tell("revoked", path, _write(entry, loaded))
     except (OSError, ValueError, configs.ConfigError, redis.RedisError) as error:
         _refuse("revoked", error)
 
@@ -60,7 +60,9 @@ def revoke(
 def restore(issuer: Issuer, jti: Jti = None, subject: Subject = None, config: Config = None) -> None:
     """Believe again what was revoked."""
     try:
-        _write(Revoked(issuer=issuer, jti=jti, subject=subject, restored=True), config)
+        entry = Revoked(issuer=issuer, jti=jti, subject=subject, restored=True)
+        path, loaded = configured.in_use(config)
+        _tell("restored", path, _write(entry, loaded))
     except (OSError, ValueError, configs.ConfigError, redis.RedisError) as error:
         _refuse("restored", error)
 
@@ -84,16 +86,30 @@ def _seconds(text: str) -> int:
     return int(now if text == "now" else moment(text, now) / 1_000_000) + 1
 
 
-def _write(entry: Revoked, path: Path | None) -> None:
-    loaded = configs.load(path or default_configs() / "gateway.toml", GatewayConfig)
+def _check_issuer(entry: Revoked, loaded: GatewayConfig) -> None:
+    """An entry of an issuer whom nobody believes would revoke nothing."""
+    known = {issuer.issuer for issuer in loaded.issuers}
+    if entry.issuer not in known:
+        raise ValueError(f"the gateway knows no issuer {entry.issuer!r}{meant(entry.issuer, known)}")
+
+
+def _write(entry: Revoked, loaded: GatewayConfig) -> str:
+    """Writes `entry` where gateways look, and says where that is."""
     if loaded.revocation is None:
         raise ValueError("the gateway's configuration has no [revocation]")
+    if not entry.restored:
+        _check_issuer(entry, loaded)
     if loaded.revocation.file is not None:
         revoking.in_file(loaded.revocation.file, entry)
-    elif loaded.store is None:
+        return str(loaded.revocation.file)
+    if loaded.store is None:
         raise ValueError("the gateway's configuration has no [store]")
-    else:
-        asyncio.run(_send(loaded.store, entry))
+    asyncio.run(_send(loaded.store, entry))
+    return "the store"
+
+
+def _tell(what: str, path: Path, where: str) -> None:
+    output.text(f"{what}: written to {where}, as {path} says")
 
 
 async def _send(config: store.StoreConfig, entry: Revoked) -> None:
@@ -115,4 +131,6 @@ def _said(error: Exception) -> str:
         return f"{'.'.join(map(str, first['loc'])) or 'options'}: {first['msg'].removeprefix('Value error, ')}"
     if isinstance(error, redis.RedisError):
         return "the store can't be asked"
-    return error.strerror or "output failed" if isinstance(error, OSError) else str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'output'}: {error.strerror or 'failed'}"
+    return str(error)

@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from pydantic import Field
 
 from gateway.call import Call
+from gateway.names import TenantName
 from gateway.outcome import Outcome
 from gateway.routes import PUBLIC_ROUTES
 from meshgate.runtime.telemetry import MetricsConfig
@@ -35,7 +36,7 @@ _BOUNDS: Final = {length: repr((1 << length) / _MICROSECONDS) for length in rang
 class GatewayMetricsConfig(MetricsConfig):
     """The metrics section of the gateway."""
 
-    tenants: tuple[str, ...] = Field((), max_length=1000)
+    tenants: tuple[TenantName, ...] = Field((), max_length=1000)
     """Tenants whose calls, bytes and tokens are told apart; all others are one, whose name is empty."""
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 DEFAULT_TARGET: Final = "127.0.0.1:8443"
 _FILE: Final = "up.json"
@@ -24,6 +25,10 @@ class Running:
     """Its gateway, host:port."""
     config_dir: str
     """Where the configuration of its parts is."""
+    backends: Mapping[str, str] = field(default_factory=dict)
+    """Its services by name, each where the gateway was told that it is; empty where it was told nothing."""
+    store: str = ""
+    """The store that the gateway was told of beside its configuration."""
 
 
 def home() -> Path:
@@ -36,10 +41,18 @@ def running(home: Path) -> Running | None:
     try:
         with (home / _FILE).open("rb") as file:
             found = json.loads(file.read(_MAX_BYTES))
-        values = {field.name: found[field.name] for field in fields(Running)}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return _read(found)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return Running(**values) if all(isinstance(value, str) for value in values.values()) else None
+
+
+def _read(found: dict[str, Any]) -> Running:
+    """What a file says; one of an older version says less. Raises KeyError and TypeError."""
+    backends = found.get("backends", {})
+    texts = (found["target"], found["config_dir"], found.get("store", ""), *backends, *backends.values())
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError
+    return Running(found["target"], found["config_dir"], dict(backends), found.get("store", ""))
 
 
 def target(home: Path) -> str:

@@ -44,9 +44,19 @@ def _numbers(enum: Any) -> frozenset[int]:
     return frozenset(enum.values())
 
 
-def no_model() -> NotFound:
+def no_model(name: str) -> NotFound:
     """What a name that nothing answers to raises."""
-    return NotFound("no such model", reason="MODEL_NOT_FOUND")
+    return NotFound(f"no such model: {_shown(name)}", reason="MODEL_NOT_FOUND")
+
+
+def no_classifier(name: str) -> NotFound:
+    """The same of a tenant's own classifiers."""
+    return NotFound(f"no such classifier: {_shown(name)}", reason="MODEL_NOT_FOUND")
+
+
+def _shown(name: str) -> str:
+    """A name that a caller gave, as it can be shown anywhere: short, and without anything that a terminal obeys."""
+    return repr(name if len(name) <= NAME_BYTES else f"{name[:NAME_BYTES]}...")
 
 
 class Purse:

@@ -8,7 +8,7 @@ from typing import Final, Literal, Self
 from pydantic import Field, model_validator
 
 from gateway import gcra
-from gateway.names import TenantName
+from gateway.names import ModelName, TenantName
 from meshgate.runtime.config import Strict
 
 _LONGEST_FILL_SECONDS: Final = 7 * 86_400
@@ -70,7 +70,7 @@ class Levels(Strict):
 class TenantLimits(Levels):
     """What differs for one tenant."""
 
-    models: Mapping[str, Levels] = Field(default_factory=dict)
+    models: Mapping[ModelName, Levels] = Field(default_factory=dict)
     """Model to what this tenant has for it."""
 
 
@@ -91,8 +91,8 @@ class LimitsConfig(Levels):
     """All callers together. Default: no such limit."""
     tenants: Mapping[TenantName, TenantLimits] = Field(default_factory=dict)
     """Tenant to what differs for it."""
-    models: Mapping[str, Levels] = Field(default_factory=dict)
-    """Model (its own name, no alias) to what its calls have instead: a limit said here has buckets of its own, and its
+    models: Mapping[ModelName, Levels] = Field(default_factory=dict)
+    """Model, or an alias of one, to what its calls have instead: a limit said here has buckets of its own, and its
     calls leave the general one alone."""
     template_tokens: int = Field(128, ge=0, le=1_000_000)
     """Reserved for what a chat template or a prompt name adds to an input."""

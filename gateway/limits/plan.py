@@ -106,8 +106,19 @@ class Plans:
 
     def __init__(self, config: LimitsConfig) -> None:
         self._config = config
-        self._models = frozenset(config.models).union(*(tenant.models for tenant in config.tenants.values()))
+        self._named = frozenset(config.models).union(*(tenant.models for tenant in config.tenants.values()))
+        self._models = self._named
+        self._aliases: dict[str, tuple[str, ...]] = {}
         self._plan = lru_cache(maxsize=_CACHED_PLANS)(self._make)
+
+    def know(self, aliases: Mapping[str, tuple[str, ...]]) -> None:
+        """Takes over the other names of models, by their own. What is said for an alias holds for its model."""
+        said = {own: tuple(name for name in names if name in self._named) for own, names in aliases.items()}
+        found = {own: names for own, names in said.items() if names}
+        if found != self._aliases:
+            self._aliases = found
+            self._models = self._named | set(found)
+            self._plan.cache_clear()
 
     def of(self, tenant: str, subject: str, model: str, *, streams: bool) -> Plan:
         """The plan for calls of `model`, its own name. `streams` says whether either side streams."""
@@ -126,7 +137,8 @@ class Plans:
 
     def _owners(self, tenant: str, subject: str, model: str) -> tuple[Owner, ...]:
         config, own = self._config, self._config.tenants.get(tenant, _NOBODY)
-        special = (_of(own.models, model), _of(config.models, model))
+        names = (model, *self._aliases.get(model, ())) if model else ()
+        special = (_of(own.models, names), _of(config.models, names))
         return (
             Owner(
                 f"principal:{tenant} {subject}",
@@ -146,8 +158,9 @@ class Plans:
         )
 
 
-def _of(models: Mapping[str, Levels], model: str) -> Levels:
-    return models.get(model, _NO_MODEL) if model else _NO_MODEL
+def _of(models: Mapping[str, Levels], names: tuple[str, ...]) -> Levels:
+    """What is said for a model under the first of its names that has something."""
+    return next((models[name] for name in names if name in models), _NO_MODEL)
 
 
 def _requests(owner: Owner) -> Bucket | None:

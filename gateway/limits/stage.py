@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
 
 from gateway.call import Call
@@ -121,6 +121,10 @@ class Limits:
         self.asking = Asking(
             models, clock, template_tokens=config.template_tokens, useful_output_tokens=config.useful_output_tokens
         )
+
+    def know(self, aliases: Mapping[str, tuple[str, ...]]) -> None:
+        """Takes over which other names models have, by their own: limits may be said for any of them."""
+        self._plans.know(aliases)
 
     async def reserve(self, call: Call, principal: Principal, wanted: Intent) -> Reservation:
         """Charges everybody, the tenant and the principal: a request, a place, and the tokens it may take. Or nothing.

@@ -7,7 +7,7 @@ reader wants to know what to write, so a line here is made from the declaration 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from difflib import get_close_matches
 from typing import Any, Final, get_args, get_origin
@@ -35,6 +35,13 @@ _LISTED: Final = 24
 def problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """Lines for what `error` found wrong in a configuration of the kind `model`: `section.key: what is wrong`."""
     return [_line(found, model) for found in error.errors(include_input=False, include_url=False)]
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """A question about what is like `name` among the known ones, or nothing."""
+    by_letters = {each.lower(): each for each in sorted(known)}
+    close = get_close_matches(name.lower(), by_letters, n=1, cutoff=0.6)
+    return f"; did you mean {by_letters[close[0]]!r}?" if close else ""
 
 
 def _line(found: ErrorDetails, model: type[BaseModel]) -> str:

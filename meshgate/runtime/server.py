@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import grpc
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from meshgate.runtime import channel, compression, guard, health, listening, orca, sealed, shield, tls
+from meshgate.runtime import channel, compression, contract, guard, health, listening, orca, sealed, shield, tls
 from meshgate.runtime.config import ConfigError, Strict
 from meshgate.runtime.health import NOT_SERVING, SERVING, Health
 from meshgate.runtime.listening import Listen
@@ -36,6 +36,7 @@ class ServerConfig(Strict):
     """Method pattern to the SPIFFE IDs that may call it; what is not named nobody may call."""
     sealing: SealingConfig | None = None
     """Keys of its own, so that callers can seal to the service itself; without it only the gateway is sealed to."""
+
     max_message_bytes: int = Field(channel.MAX_MESSAGE_BYTES, ge=1024, le=256 * 1024 * 1024)
     """The largest message of a caller, and of an answer. The gateway's own bound should not be above it."""
     max_connection_age_seconds: int = Field(600, ge=1, le=86_400)
@@ -45,6 +46,13 @@ class ServerConfig(Strict):
     """How long calls in flight may go on after SIGTERM, before they are cut."""
     start_seconds: float = Field(900.0, gt=0, le=7200)
     """How long loading may take."""
+
+    @field_validator("peers")
+    @classmethod
+    def _known_methods(cls, peers: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
+        for pattern in peers:
+            contract.check_pattern(pattern)
+        return peers
 
 
 class Application(Protocol):

@@ -86,14 +86,23 @@ class Layout:
                 raise ConfigError(f"{self.config(name)}: no such file; --config-dir says where they are")
         ports.check(list(self._places()))
 
+    def backends(self) -> dict[str, str]:
+        """Where the gateway finds each service: one address, or those of its replicas."""
+        places = {
+            service: [self.target(name) for name in self.ports if service_of(name) == service] for service in SERVICES
+        }
+        return {name: each[0] if len(each) == 1 else f"ipv4:{','.join(each)}" for name, each in places.items()}
+
+    def store_url(self) -> str | None:
+        """Where the gateway finds the store that the mesh runs for itself."""
+        return f"unix://{quote(str(self.store))}" if self.store else None
+
     def _shared(self) -> list[str]:
         """What the gateway alone is told: where its backends and its store are."""
-        told = []
-        for service in SERVICES:
-            places = [self.target(name) for name in self.ports if service_of(name) == service]
-            told += ["--backend", f"{service}={places[0] if len(places) == 1 else 'ipv4:' + ','.join(places)}"]
+        told = [part for name, where in self.backends().items() for part in ("--backend", f"{name}={where}")]
         told += ["--workers", str(self.workers)] if self.workers is not None else []
-        return [*told, "--store", f"unix://{quote(str(self.store))}"] if self.store else told
+        url = self.store_url()
+        return [*told, "--store", url] if url else told
 
     def _places(self) -> Iterable[Place]:
         for name, port in self.ports.items():

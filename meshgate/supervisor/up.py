@@ -33,7 +33,13 @@ def _prepare(layout: Layout) -> None:
     (layout.home / "logs").chmod(0o700)
     for name in layout.parts:
         logfile.rotate(layout.log(name))
-    state.record(layout.home, state.Running(layout.target(GATEWAY), str(layout.configs.absolute())))
+    state.record(layout.home, _word_of(layout))
+
+
+def _word_of(layout: Layout) -> state.Running:
+    """What commands need to know of the mesh."""
+    configs = str(layout.configs.absolute())
+    return state.Running(layout.target(GATEWAY), configs, layout.backends(), layout.store_url() or "")
 
 
 def _clear(layout: Layout) -> None:

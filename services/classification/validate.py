@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from meshgate.errors import InvalidArgument
+from meshgate.errors import InvalidArgument, NotFound
 from meshgate.v1 import classification_pb2 as pb
 from services import checks
 from services.classification.custom.heads import Head
@@ -96,7 +96,7 @@ def _model(request: pb.ClassifyRequest, models: Models, own: Head | None) -> _Ch
     wants_zero_shot = request.model in models.zero_shot_names or (zero_shot and not request.model)
     if wants_zero_shot:
         if models.zero_shot is None:
-            raise checks.no_model()
+            raise NotFound("no model for zero-shot is served here", reason="MODEL_NOT_FOUND")
         if not zero_shot:
             raise InvalidArgument.of("candidate_labels", "required for a zero-shot model")
         return _Chosen(*models.zero_shot)
@@ -106,7 +106,7 @@ def _model(request: pb.ClassifyRequest, models: Models, own: Head | None) -> _Ch
         return _Chosen(request.model, models.zero_shot[1], own)
     found = models.classifiers.get(request.model or models.default)
     if found is None:
-        raise checks.no_model()
+        raise checks.no_model(request.model)
     return _Chosen(*found)
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from meshgate.errors import FieldViolation, InvalidArgument, NotFound
+from meshgate.errors import FieldViolation, InvalidArgument
 from meshgate.numerals import written
 from meshgate.v1 import generation_pb2 as pb
 from meshgate.v1 import priority_pb2
+from services import checks
 from services.generation import limits as bound
 from services.generation.engine import Priority, Sampling
 from services.generation.limits import Limits
@@ -29,7 +30,7 @@ def check_model(name: str, limits: Limits) -> None:
     """Raises InvalidArgument for too long a name, NotFound (MODEL_NOT_FOUND) for one we don't have."""
     _size("model", name, 0, bound.NAME_BYTES)
     if not limits.answers_to(name):
-        raise NotFound("no such model", reason="MODEL_NOT_FOUND")
+        raise checks.no_model(name)
 
 
 def check_input(request: Request, limits: Limits) -> None:

@@ -61,5 +61,5 @@ class Table(Generic[ListedT]):
         checks.size("model", name, 0, checks.NAME_BYTES)
         found = self._names.get(name)
         if found is None:
-            raise checks.no_model()
+            raise checks.no_model(name)
         return found

@@ -57,6 +57,26 @@ def test_without_scopes_only_public_keys_are_given() -> None:
     assert method_reason(policy(), caller(), "/meshgate.v1.KeyService/ListSealingKeys") is None
 
 
+@pytest.mark.parametrize(
+    ("scopes", "method", "told"),
+    [
+        (DEFAULT_SCOPES, GENERATE, "this method needs the scope generate"),
+        (DEFAULT_SCOPES, EMBED, "this method needs the scope embed"),
+        ({"b": (GENERATE,), "a": (GENERATE,)}, GENERATE, "this method needs one of the scopes a, b"),
+        (
+            {f"s{n:02}": (EMBED,) for n in range(99)},
+            EMBED,
+            "this method needs one of the scopes " + ", ".join(f"s{n:02}" for n in range(8)),
+        ),
+        ({}, GENERATE, "no scope allows this method here"),
+    ],
+)
+def test_a_scope_that_is_missing_is_named(scopes: dict[str, tuple[str, ...]], method: str, told: str) -> None:
+    with pytest.raises(PermissionDenied) as caught:
+        Policy(PolicyConfig(scopes=scopes)).authorise_method(caller("other"), method)
+    assert (caught.value.reason, caught.value.message) == ("SCOPE_MISSING", told)
+
+
 def test_a_method_of_its_own_and_its_service_are_both_honoured() -> None:
     table = {"all": ("/p.S/*",), "one": ("/p.S/One",)}
     made = Policy(PolicyConfig(scopes=table))

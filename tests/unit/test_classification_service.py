@@ -150,8 +150,10 @@ async def test_a_long_text_is_cut_when_asked(servicer: ClassificationServicer) -
 
 async def test_unknown_models_are_not_found(servicer: ClassificationServicer) -> None:
     await classify(servicer, request("x", model="hue"))
-    with pytest.raises(NotFound):
-        await classify(servicer, request("x", model="nope"))
+    for name in ["other", "\x1b[2J\x1b[H", "a\nb", "\u202ebob", "é", "a" * 256]:
+        with pytest.raises(NotFound) as caught:
+            await classify(servicer, request("x", model=name))
+        assert caught.value.message == f"no such model: {name!r}" and caught.value.message.isprintable()
 
 
 async def test_a_stream_keeps_what_its_first_message_said(servicer: ClassificationServicer) -> None:

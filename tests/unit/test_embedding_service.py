@@ -136,9 +136,11 @@ async def test_what_is_out_of_range_is_named(servicer: EmbeddingServicer, asked:
 async def test_models_answer_to_their_names(servicer: EmbeddingServicer) -> None:
     for name in ("", "tiny", "small"):
         await vectors(servicer, request("x", model=name, priority=priority_pb2.PRIORITY_BATCH))
-    with pytest.raises(NotFound) as caught:
-        await vectors(servicer, request("x", model="other"))
-    assert caught.value.reason == "MODEL_NOT_FOUND"
+    for name in ["other", "\x1b[2J\x1b[H", "a\nb", "\u202ebob", "é", "a" * 256]:
+        with pytest.raises(NotFound) as caught:
+            await vectors(servicer, request("x", model=name))
+        assert caught.value.reason == "MODEL_NOT_FOUND"
+        assert caught.value.message == f"no such model: {name!r}" and caught.value.message.isprintable()
 
 
 async def test_a_token_cap_is_kept(servicer: EmbeddingServicer) -> None:

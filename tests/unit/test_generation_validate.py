@@ -114,10 +114,12 @@ def test_defaults() -> None:
     assert validate.priority(asks()) is Priority.INTERACTIVE
 
 
-def test_an_unknown_model_is_not_found() -> None:
+@pytest.mark.parametrize("name", ["other", "\x1b[2J\x1b[H", "a\nb", "\u202ebob", "é", "a" * 256])
+def test_an_unknown_model_is_not_found_and_named(name: str) -> None:
     with pytest.raises(NotFound) as refused:
-        check(asks(model="other"))
+        check(asks(model=name))
     assert refused.value.reason == "MODEL_NOT_FOUND"
+    assert refused.value.message == f"no such model: {name!r}" and refused.value.message.isprintable()
 
 
 @pytest.mark.parametrize(("tokens", "cap"), [(256, None), (10, 9)])

@@ -14,7 +14,7 @@ from meshgate.cli import main
 from meshgate.cli.connection import Connection
 from meshgate.client import environment
 
-MESH = state.Running("127.0.0.1:7443", "/etc/meshgate")
+MESH = state.Running("127.0.0.1:7443", "/etc/meshgate", {"generation": "ipv4:127.0.0.1:1,127.0.0.1:2"}, "unix:///s")
 
 
 def test_what_is_left_is_found(tmp_path: Path) -> None:
@@ -25,7 +25,9 @@ def test_what_is_left_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "junk", [b"", b"{", b"[]", b"null", b"{}", b'{"target": 1, "config_dir": ""}', b"\xff" * 70_000]
+    "junk",
+    [b"", b"{", b"[]", b"null", b"{}", b'{"target": 1, "config_dir": ""}', b"\xff" * 70_000]
+    + [b'{"target": "a", "config_dir": "", "backends": %s}' % junk for junk in (b"1", b"[]", b'{"a": 1}', b"null")],
 )
 def test_what_is_no_word_of_a_mesh_is_none(tmp_path: Path, junk: bytes) -> None:
     (tmp_path / "up.json").write_bytes(junk)

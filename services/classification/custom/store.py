@@ -27,6 +27,7 @@ from safetensors.numpy import load, save
 from meshgate import stamp
 from meshgate.errors import Internal, LimitExceeded, NotFound, Unavailable
 from meshgate.stamp import Stamp
+from services.checks import no_classifier
 from services.classification.custom.heads import Head
 from services.classification.custom.records import Manifest, Version
 
@@ -64,7 +65,7 @@ class Store:
         try:
             found = Manifest.model_validate_json((self._of(tenant) / name / MANIFEST).read_bytes())
         except FileNotFoundError:
-            raise _absent() from None
+            raise no_classifier(name) from None
         except (OSError, ValidationError) as error:
             raise _damaged() from error
         if (found.tenant, found.name) != (tenant, name):
@@ -144,7 +145,7 @@ class Store:
     def _there(self, tenant: str, name: str) -> str:
         """The tenant, if it has such a classifier, so that asking makes no folder."""
         if self.stamp(tenant, name) is None:
-            raise _absent()
+            raise no_classifier(name)
         return tenant
 
     def _known(self, tenant: str, name: str) -> Manifest | None:
@@ -222,7 +223,7 @@ def _sync(folder: Path) -> None:
 def _check(name: str) -> None:
     """A name that can't be one names nothing."""
     if not NAME.fullmatch(name):
-        raise _absent()
+        raise no_classifier(name)
 
 
 def _no_version(manifest: Manifest, version: int | None) -> NotFound:
@@ -232,10 +233,6 @@ def _no_version(manifest: Manifest, version: int | None) -> NotFound:
     else:
         why = f"the classifier has no version {version}; kept: {kept}"
     return NotFound(why, reason="VERSION_NOT_FOUND")
-
-
-def _absent() -> NotFound:
-    return NotFound("no such classifier", reason="MODEL_NOT_FOUND")
 
 
 def _damaged() -> Internal:

@@ -1,0 +1,41 @@
+"""Which configuration commands of the gateway's read: that of the mesh which runs from this state directory.
+
+`meshgate up` leaves word there of what it was started with. Where no mesh was started, it is the configuration of the
+source tree, if this is one; where the gateway was started otherwise, `--config` says which.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from gateway.config import GatewayConfig
+from meshgate import state
+from meshgate.runtime import config as configs
+from meshgate.supervisor.layout import default_configs
+
+HELP: Final = "The gateway's configuration. Default: the one that the mesh of this state directory was started with."
+_FILE: Final = "gateway.toml"
+
+
+def in_use(given: Path | None) -> tuple[Path, GatewayConfig]:
+    """The file and what it says, with what `up` told the gateway beside it. Raises ConfigError."""
+    if given is not None:
+        return given, configs.load(given, GatewayConfig)
+    mesh = state.running(state.home())
+    if mesh is None:
+        path = _shipped()
+        return path, configs.load(path, GatewayConfig)
+    path = Path(mesh.config_dir) / _FILE
+    loaded = configs.load(path, GatewayConfig)
+    return path, loaded.with_overrides(mesh.target, mesh.backends, store=mesh.store or None)
+
+
+def _shipped() -> Path:
+    path = default_configs() / _FILE
+    if not path.is_file():
+        raise configs.ConfigError(
+            f"{state.home()}: no mesh was started from this state directory; say with --config where the gateway's "
+            "configuration is, or set MESHGATE_HOME"
+        )
+    return path
