@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from rich.table import Table
 
+from gateway.audit.search import UNREADABLE
 from gateway.audit.verify import Report
 from meshgate.cli import output
 
@@ -17,15 +18,16 @@ _ROWS: Final = 1000
 """Of one table, so that no number of records has to be held."""
 
 
-def records(found: Iterable[dict[str, Any]], as_json: bool) -> None:
-    """Prints records as they come."""
-    if as_json:
-        for record in found:
-            output.data(record)
-        return
-    rest = iter(found)
-    while rows := list(islice(rest, _ROWS)):
-        output.show(_table(rows))
+def records(found: Iterable[dict[str, Any]], as_json: bool) -> int:
+    """Prints records as they come. Returns how many of them stand for lines that can't be read."""
+    unreadable, rest = 0, iter(found)
+    while rows := list(islice(rest, 1 if as_json else _ROWS)):
+        unreadable += sum(record is UNREADABLE for record in rows)
+        if as_json:
+            output.data(rows[0])
+        else:
+            output.show(_table(rows))
+    return unreadable
 
 
 def summary(reports: Sequence[Report]) -> dict[str, Any]:

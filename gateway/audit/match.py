@@ -22,6 +22,10 @@ class Digests:
     reply: str
 
 
+class KeyGone(ValueError):
+    """The key of a call's digests is not there; the text is its id."""
+
+
 def digests_of(root: Path, request_id: str) -> Digests | None:
     """Of the call of that id, or None where no record has them. Raises OSError, and ValueError for a log with lines
     that are not written as the gateway writes them.
@@ -39,10 +43,10 @@ def digests_of(root: Path, request_id: str) -> Digests | None:
 
 
 def matches(keys: Path, found: Digests, direction: Direction, messages: Sequence[bytes]) -> bool:
-    """Whether exactly `messages` went that way. Raises OSError, or ValueError where the key is gone."""
+    """Whether exactly `messages` went that way. Raises OSError, KeyGone, ValueError for a file that is no key."""
     key = find_key(keys, found.key_id)
     if key is None:
-        raise ValueError(f"the key {found.key_id} is not there any more")
+        raise KeyGone(found.key_id)
     mac = ContentMac(key, direction)
     for message in messages:
         mac.update(message)

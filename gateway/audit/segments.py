@@ -13,6 +13,10 @@ _NAME: Final = re.compile(r"audit-(\d{8})\.jsonl")
 MAX_LINE: Final = 64 * 1024
 
 
+class NoLog(FileNotFoundError):
+    """A directory without a log."""
+
+
 def name(number: int) -> str:
     """The file name of a segment, numbered from 1."""
     return f"audit-{number:08d}.jsonl"
@@ -27,12 +31,12 @@ def listed(directory: Path) -> list[tuple[int, Path]]:
 def writers(root: Path) -> list[tuple[str, Path]]:
     """The logs under `root` by the names of their writers: its own, if it has one, is without a name.
 
-    Raises OSError, FileNotFoundError where there is no log at all.
+    Raises OSError, NoLog where there is no log at all.
     """
     own = [("", root)] if listed(root) else []
     parts = sorted((path.name, path) for path in root.iterdir() if path.is_dir() and listed(path))
     if not own and not parts:
-        raise FileNotFoundError(errno.ENOENT, "no audit log", str(root))
+        raise NoLog(errno.ENOENT, "no audit log", str(root))
     return [*own, *parts]
 
 

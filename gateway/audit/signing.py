@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -155,9 +155,13 @@ def _stated(said: bytes) -> dict[str, Any] | None:
 
 def load_public_key(path: Path) -> Ed25519PublicKey:
     """Reads a PEM file. Raises OSError or ValueError."""
-    key = serialization.load_pem_public_key(path.read_bytes())
+    pem = path.read_bytes()
+    try:
+        key = serialization.load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm):
+        raise ValueError(f"{path.name} is not a public key, PEM") from None
     if not isinstance(key, Ed25519PublicKey):
-        raise ValueError("not an Ed25519 public key")
+        raise ValueError(f"{path.name} is not an Ed25519 public key")
     return key
 
 

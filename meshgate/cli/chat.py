@@ -14,7 +14,7 @@ import typer
 from meshgate.cli import failures, output, waiting
 from meshgate.cli.connection import Connection
 from meshgate.cli.generate import open_stream
-from meshgate.cli.options import AsJson, MaxTokens, Model, Sealed, System, Temperature, whole
+from meshgate.cli.options import AsJson, MaxTokens, Model, Sealed, System, Temperature, unless_empty, whole
 from meshgate.cli.talk import Talk
 
 _HINT: Final = "/help lists what can be typed; Ctrl-C ends an answer, Ctrl-D the talk."
@@ -122,7 +122,7 @@ def chat(
 
     connection: Connection = ctx.obj
     roles = {"system": pb.ROLE_SYSTEM, "user": pb.ROLE_USER, "assistant": pb.ROLE_ASSISTANT}
-    sampling = pb.Sampling(temperature=temperature)
+    sampling = unless_empty(pb.Sampling(temperature=temperature))
     limit = whole("--max-tokens", max_tokens)
     with connection.channel(sealed=sealed) as channel:
 

@@ -11,7 +11,7 @@ import typer
 
 from meshgate.cli import labelled, output, places
 from meshgate.cli.connection import Connection
-from meshgate.cli.options import AsJson, Sealed, whole
+from meshgate.cli.options import AsJson, Sealed, unless_empty, whole
 
 classifier = typer.Typer(help="Classifiers of your own: train, list, roll back, delete.", no_args_is_help=True)
 
@@ -36,7 +36,7 @@ def train(
     """Train a classifier, or a new version of one, and serve it at once. Says how good it is on texts held out."""
     from meshgate.v1 import classification_pb2 as pb
 
-    options = pb.TrainOptions(seed=whole("--seed", seed, 64), held_out=held_out)
+    options = unless_empty(pb.TrainOptions(seed=whole("--seed", seed, 64), held_out=held_out))
     texts = list(labelled.read(file))  # a mistake in it is said before anything is sent
     connection: Connection = ctx.obj
     with connection.channel(sealed=sealed) as channel, places.named(lambda at: f"{file}: text {at + 1}"):

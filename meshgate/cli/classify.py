@@ -12,7 +12,7 @@ import typer
 from meshgate.cli import lines, output, places
 from meshgate.cli.connection import Connection
 from meshgate.cli.failures import UsageError
-from meshgate.cli.options import TRUNCATING, AsJson, File, Model, Sealed, Texts, whole
+from meshgate.cli.options import TRUNCATING, AsJson, File, Model, Sealed, Texts, unless_empty, whole
 
 EachT = TypeVar("EachT")
 
@@ -65,12 +65,14 @@ def classify(
     request = pb.ClassifyRequest(
         model=model,
         inputs=[pb.ClassificationInput(text=first.text, text_pair=second) for first, second in pairs],
-        options=pb.ClassifyOptions(
-            multi_label=multi_label or None,
-            top_k=whole("--top-k", top_k),
-            score_function=_function(scores),
-            truncate=truncate or None,
-            token_grouping=_grouping(token_grouping),
+        options=unless_empty(
+            pb.ClassifyOptions(
+                multi_label=multi_label or None,
+                top_k=whole("--top-k", top_k),
+                score_function=_function(scores),
+                truncate=truncate or None,
+                token_grouping=_grouping(token_grouping),
+            )
         ),
     )
     if labels is not None:

@@ -11,7 +11,7 @@ import typer
 from meshgate.cli import lines, output, places
 from meshgate.cli.connection import Connection
 from meshgate.cli.failures import UsageError
-from meshgate.cli.options import TRUNCATING, AsJson, File, Model, Sealed, Texts, whole
+from meshgate.cli.options import TRUNCATING, AsJson, File, Model, Sealed, Texts, unless_empty, whole
 
 _SHOWN = 4
 _COLUMNS: tuple[str, ...] = (
@@ -62,10 +62,12 @@ def embed(
     from meshgate.v1 import embedding_pb2_grpc
 
     inputs = lines.inputs(texts, file)
-    options = pb.EmbedOptions(
-        dimensions=dimensions,
-        prompt_name=prompt_name,
-        truncation=pb.TRUNCATION_END if truncate else pb.TRUNCATION_UNSPECIFIED,
+    options = unless_empty(
+        pb.EmbedOptions(
+            dimensions=dimensions,
+            prompt_name=prompt_name,
+            truncation=pb.TRUNCATION_END if truncate else pb.TRUNCATION_UNSPECIFIED,
+        )
     )
     with connection.channel(sealed=sealed) as channel, places.named(lambda at: inputs[at].name, TRUNCATING):
         stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(channel)

@@ -14,7 +14,7 @@ from meshgate.cli import finish, output, waiting
 from meshgate.cli.connection import Connection
 from meshgate.cli.failures import UsageError
 from meshgate.cli.lines import MOST_BYTES
-from meshgate.cli.options import AsJson, MaxTokens, Model, Sealed, Temperature, whole
+from meshgate.cli.options import AsJson, MaxTokens, Model, Sealed, Temperature, unless_empty, whole
 
 _VARIED = 1.0
 """The temperature of several candidates where none is given: at 0 all would be the same."""
@@ -56,8 +56,10 @@ def generate(
     request = pb.GenerateRequest(
         model=model,
         prompt=_prompt(prompt),
-        sampling=pb.Sampling(
-            temperature=temperature, top_p=top_p, top_k=whole("--top-k", top_k), seed=whole("--seed", seed, 64)
+        sampling=unless_empty(
+            pb.Sampling(
+                temperature=temperature, top_p=top_p, top_k=whole("--top-k", top_k), seed=whole("--seed", seed, 64)
+            )
         ),
         max_output_tokens=whole("--max-tokens", max_tokens),
         candidate_count=whole("-n", count),

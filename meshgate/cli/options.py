@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -29,3 +29,10 @@ def whole(flag: str, value: int | None, bits: int = 32) -> int | None:
     if value is not None and not 0 <= value < 2**bits:
         raise UsageError(f"{flag}: must be a whole number from 0 to {written(2**bits - 1)}")
     return value
+
+
+def unless_empty(message: Any) -> Any:
+    """A message of options, or None where none is given: what is sent is then what a caller without options sends, byte
+    for byte, and so has the same digest in the audit log.
+    """
+    return message if message.ByteSize() else None

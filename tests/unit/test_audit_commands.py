@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -15,8 +18,12 @@ from gateway import commands
 from gateway.audit import AuditRecord
 from gateway.audit import record as records
 from gateway.audit.digest import DigestKeys
+from gateway.audit_questions import EVENTS, STATUSES
 from gateway.moments import moment
-from meshgate.v1 import generation_pb2
+from meshgate.cli import main, output
+from meshgate.cli.failures import UsageError
+from meshgate.cli.options import unless_empty
+from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2
 from tests import audit_log
 from tests.audit_log import FastDisk
 
@@ -24,6 +31,7 @@ app = typer.Typer()
 app.add_typer(commands.audit, name="audit")
 runner = CliRunner()
 
+GENERATION = "meshgate.v1.GenerationService"
 QUESTION = generation_pb2.GenerateRequest(prompt="why is the sky blue")
 
 
@@ -193,3 +201,226 @@ def test_what_cannot_be_matched_is_no_verdict(digested: Path) -> None:
     assert run("match", "call", str(digested / "broken.json"))[0] == 2
     (digested / "keys" / "audit-hmac.key").unlink()
     assert run("match", "call", question)[0] == 2
+
+
+MISTAKES: dict[tuple[str, ...], str] = {
+    ("--decision", "maybe"): "allow, deny",
+    ("--decision", "Allow"): "allow, deny",
+    ("--decision", ""): "a word to look for is required",
+    ("--status", "FOO"): "PERMISSION_DENIED",
+    ("--status", "ok"): "OK, CANCELLED",
+    ("--status", "7"): "PERMISSION_DENIED",
+    ("--method", "Foo"): "Generate, GenerateStream",
+    ("--method", "generate"): "Generate, GenerateStream",
+    ("--method", "/meshgate.v1.GenerationService/Embed"): "Generate, GenerateStream",
+    ("--method", ""): "a word to look for is required",
+    ("--event", "end"): "admitted, ended, refused",
+    ("--reason", "rate limited"): "RATE_LIMITED",
+    ("--reason", ""): "a word to look for is required",
+    ("--tenant", ""): "--tenant",
+    ("--subject", ""): "--subject",
+    ("--model", ""): "--model",
+    ("--request-id", ""): "--request-id",
+    ("--since", "yesterday"): "--since: 'yesterday' is neither a time",
+    ("--since", ""): "--since",
+    ("--until", "12:00"): "--until",
+    ("--until", "2030-02-30"): "--until",
+    ("--since", "-1h"): "--since",
+    ("--since", "1h", "--until", "2h"): "--until: a time after that of --since",
+    ("--limit", "-1"): "--limit",
+    ("--limit", "many"): "--limit",
+    ("--scope", "x"): "--scope",
+    ("--peer", "x"): "--peer",
+}
+
+
+@pytest.mark.parametrize(("asked", "said"), MISTAKES.items(), ids=[" ".join(asked) for asked in MISTAKES])
+def test_what_no_record_can_have_is_a_usage_error(home: Path, asked: tuple[str, ...], said: str) -> None:
+    write(home, entry("a"))
+    result = runner.invoke(app, ["audit", "search", *asked], env={"COLUMNS": "400"})
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("event", EVENTS)
+def test_every_event_that_is_allowed_is_documented(event: str) -> None:
+    assert f"`{event}`" in (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+
+
+def test_every_status_is_one_of_grpcs() -> None:
+    assert set(STATUSES) == {code.name for code in grpc.StatusCode}
+
+
+@pytest.mark.parametrize(
+    "method", ["Generate", "GenerationService/Generate", "/meshgate.v1.GenerationService/Generate"]
+)
+def test_a_method_by_any_of_its_names(home: Path, method: str) -> None:
+    write(home, entry("a"))
+    code, printed = run("search", "--method", method, "--json")
+    assert (code, ids(printed)) == (0, ["a"])
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+@pytest.mark.parametrize("order", [[], ["--oldest"]])
+def test_a_search_says_that_it_stopped_and_how_to_go_on(home: Path, as_json: list[str], order: list[str]) -> None:
+    write(home, *[entry(f"call{number}", 30 - number) for number in range(25)])
+    seen: list[str] = []
+    more: list[str] = []
+    for _ in range(3):
+        result = runner.invoke(app, ["audit", "search", "--event", "ended", "--limit", "10", "--json", *order, *more])
+        shown = runner.invoke(app, ["audit", "search", "--event", "ended", "--limit", "10", *as_json, *order, *more])
+        assert result.stderr == shown.stderr
+        seen += ids(result.stdout)
+        if "there are more" not in result.stderr:
+            break
+        assert "stopped at 10 records" in result.stderr
+        assert "--limit 0 prints all" in result.stderr
+        more = result.stderr.rpartition("all, ")[2].split()[:2]
+    expected = [f"call{number}" for number in range(25)]
+    assert list(dict.fromkeys(seen)) == (expected if order else expected[::-1])
+    assert runner.invoke(app, ["audit", "search", "--event", "ended", "--limit", "25"]).stderr == ""
+    assert runner.invoke(app, ["audit", "search", "--event", "ended", "--limit", "0"]).stderr == ""
+
+
+def test_a_search_that_finds_nothing_says_so(home: Path) -> None:
+    write(home, entry("a"))
+    result = runner.invoke(app, ["audit", "search", "--tenant", "nobody"])
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no record" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["search"], ["tail"]])
+def test_lines_that_no_gateway_wrote_are_told(home: Path, command: list[str]) -> None:
+    write(home, entry("a"))
+    path = audit_log.segment(home / "audit")
+    path.write_bytes(path.read_bytes().replace(b'"tenant"', b'"\\u0074enant"'))
+    result = runner.invoke(app, ["audit", *command])
+    assert result.exit_code == 1
+    assert "1 line is not written as the gateway writes them; `meshgate audit verify` names the first" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["verify", "ABSENT"], "ABSENT is not there"),
+        (["verify", "EMPTY"], "EMPTY has no audit log in it; name the directory of one"),
+        (["verify", "FILE"], "FILE is a file, and the directory of a log is required"),
+        (["verify", "LOG", "--key", "ABSENT"], "ABSENT is not there"),
+        (["verify", "LOG", "--key", "EMPTY"], "EMPTY is a directory, and a file is required"),
+        (["verify", "LOG", "--key", "FILE"], "file is not a public key, PEM"),
+        (["verify", "LOG", "--checkpoint", "ABSENT"], "ABSENT is not there"),
+        (["verify", "LOG", "--checkpoint", "EMPTY"], "EMPTY is a directory, and a file is required"),
+        (["verify", "LOG", "--checkpoint", "FILE"], "there is no checkpoint in what was given"),
+        (["tail", "ABSENT"], "ABSENT is not there"),
+        (["tail", "EMPTY"], "EMPTY has no audit log in it"),
+        (["tail", "FILE"], "FILE is a file"),
+        (["search", "ABSENT"], "ABSENT is not there"),
+        (["search", "EMPTY"], "EMPTY has no audit log in it"),
+        (["search", "FILE"], "FILE is a file"),
+        (["match", "x", "ABSENT", "--in", "LOG"], "no record of that call has digests"),
+        (["match", "a", "ABSENT", "--in", "LOG"], "ABSENT is not there"),
+        (["match", "a", "EMPTY", "--in", "LOG"], "EMPTY is a directory, and a file is required"),
+        (["match", "a", "FILE", "--in", "ABSENT"], "ABSENT is not there"),
+        (["match", "a", "FILE", "--in", "EMPTY"], "EMPTY has no audit log in it"),
+        (["match", "a", "FILE", "--in", "LOG", "--keys", "ABSENT"], "is not in ABSENT; name its directory by --keys"),
+        (["match", "a", "MESSAGE", "--in", "LOG"], "MESSAGE is not the JSON of a GenerateRequest"),
+    ],
+)
+def test_what_can_not_be_read_is_a_sentence(home: Path, arguments: list[str], said: str) -> None:
+    write(home, entry("a", request_hmac="0" * 64, hmac_key_id="0" * 16))
+    (home / "empty").mkdir()
+    (home / "file").write_text("x")
+    (home / "x.json").write_text('{"prompt": 7}')
+    names = {"ABSENT": "absent", "EMPTY": "empty", "FILE": "file", "LOG": "audit", "MESSAGE": "x.json"}
+    given = [str(home / names[each]) if each in names else each for each in arguments]
+    result = runner.invoke(app, ["audit", *given], env={"COLUMNS": "400"})
+    assert (result.exit_code, result.stdout) == (2, "")
+    for word, name in names.items():
+        said = said.replace(word, str(home / name))
+    assert said in result.stderr
+    assert "Errno" not in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_what_the_command_prints_as_json_is_matched(home: Path) -> None:
+    """A reply by --json, one of a stream by --stream --json, and a request without options as the command sends it."""
+    reply = generation_pb2.GenerateResponse(candidates=[generation_pb2.Candidate(text="because ☃", index=0)])
+    reply.candidates[0].logprobs.add().chosen.logprob = -0.1
+    pieces = [generation_pb2.GenerateStreamResponse(deltas=[generation_pb2.CandidateDelta(text=each)]) for each in "ab"]
+    macs = {name: DigestKeys(home / "keys", audit_log.LONG).macs() for name in ("whole", "stream")}
+    macs["whole"].reply.update(reply.SerializeToString())
+    for piece in pieces:
+        macs["stream"].reply.update(piece.SerializeToString())
+    entries = [
+        entry(name, 1, reply_hmac=each.reply.hexdigest(), hmac_key_id=each.key_id) for name, each in macs.items()
+    ]
+    entries[1] = entries[1]._replace(method="/meshgate.v1.GenerationService/GenerateStream")
+    write(home, *entries)
+    (home / "whole.json").write_text(printed_json([reply]))
+    (home / "stream.jsonl").write_text(printed_json(pieces))
+    assert run("match", "whole", str(home / "whole.json"), "--reply")[0] == 0
+    assert run("match", "stream", str(home / "stream.jsonl"), "--reply")[0] == 0
+
+
+def printed_json(messages: list[Any]) -> str:
+    """What `--json` prints."""
+    application = typer.Typer()
+
+    @application.command()
+    def show() -> None:
+        for message in messages:
+            output.json(message, line=len(messages) > 1)
+
+    return runner.invoke(application, []).stdout
+
+
+@pytest.mark.parametrize(
+    ("message", "sent"),
+    [
+        (embedding_pb2.EmbedOptions(), False),
+        (embedding_pb2.EmbedOptions(normalise=False), True),
+        (generation_pb2.Sampling(), False),
+        (generation_pb2.Sampling(temperature=0), True),
+    ],
+)
+def test_options_that_nobody_gave_are_not_sent(message: Any, sent: bool) -> None:
+    assert (unless_empty(message) is not None) == sent
+
+
+def test_the_command_adds_no_empty_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it sends is what a stub sends that was given the texts alone."""
+    calls: list[bytes] = []
+
+    class Connection:
+        deadline = 1.0
+
+        @contextmanager
+        def channel(self, *, sealed: bool = False) -> Iterator[Any]:
+            yield self
+
+        def unary_unary(self, path: str, request_serializer: Any, **_: Any) -> Any:
+            def call(request: Any, timeout: float) -> Any:
+                calls.append(request_serializer(request))
+                raise UsageError("sent")
+
+            return call
+
+        unary_stream = stream_unary = stream_stream = unary_unary
+
+    monkeypatch.setattr(main, "Connection", lambda *_: Connection())
+    for arguments in (
+        ["embed", "x"],
+        ["classify", "x"],
+        ["generate", "x", "--no-stream"],
+        ["generate", "x", "--stream"],
+    ):
+        runner.invoke(main.app, arguments)
+    assert calls == [
+        embedding_pb2.EmbedRequest(inputs=["x"]).SerializeToString(),
+        classification_pb2.ClassifyRequest(
+            inputs=[classification_pb2.ClassificationInput(text="x")]
+        ).SerializeToString(),
+        generation_pb2.GenerateRequest(prompt="x").SerializeToString(),
+        generation_pb2.GenerateStreamRequest(request=generation_pb2.GenerateRequest(prompt="x")).SerializeToString(),
+    ]

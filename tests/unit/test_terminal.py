@@ -61,7 +61,7 @@ def harmless(printed: str) -> bool:
     return not (bad & set(printed)) and not any(each in printed for each in BAD_AFTER_LETTERS)
 
 
-Shown = Callable[[Callable[[], None]], str]
+Shown = Callable[[Callable[[], object]], str]
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setenv("COLUMNS", "100000")
 
-    def read(show: Callable[[], None]) -> str:
+    def read(show: Callable[[], object]) -> str:
         with monkeypatch.context() as patched:
             patched.setattr(sys, "stdout", Terminal(sys.stdout))
             show()
@@ -182,7 +182,7 @@ class Stream(list[Any]):
 
 
 @pytest.mark.parametrize(("command", "show"), [pytest.param(*each, id=each[0]) for each in replies()])
-def test_what_a_server_says(command: str, show: Callable[[], None], shown: Shown) -> None:
+def test_what_a_server_says(command: str, show: Callable[[], object], shown: Shown) -> None:
     printed = shown(show)
     assert harmless(printed)
     if "--json" not in command:
@@ -202,7 +202,7 @@ def test_a_pipe_gets_exactly_what_was_generated(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == SEQUENCES + "\n"
 
 
-def records() -> Iterator[tuple[str, Callable[[], None]]]:
+def records() -> Iterator[tuple[str, Callable[[], object]]]:
     """Each way of printing what is in a log or in a token."""
     record = dict.fromkeys(("event", "tenant", "subject", "method", "model", "reason", "status", "peer"), EVIL)
     broken = Report(writer=EVIL, broken=Broken(3, EVIL), key=EVIL)
@@ -217,7 +217,7 @@ def records() -> Iterator[tuple[str, Callable[[], None]]]:
 
 
 @pytest.mark.parametrize(("command", "show"), [pytest.param(*each, id=each[0]) for each in records()])
-def test_what_a_log_or_a_token_says(command: str, show: Callable[[], None], shown: Shown) -> None:
+def test_what_a_log_or_a_token_says(command: str, show: Callable[[], object], shown: Shown) -> None:
     assert harmless(shown(show))
 
 
