@@ -60,7 +60,7 @@ def main() -> int:
             sys.stderr.write(f"{terminal.line(line)}\n")
         return 2
     except OSError as error:
-        sys.stderr.write(f"{flags.config}: {config.reason(error)}\n")
+        sys.stderr.write(f"{terminal.line(f'{flags.config}: {config.reason(error)}')}\n")
         return 2
     sys.stdout.write(f"{terminal.line(said)}\n")
     return 0 if said == "SERVING" else 1
