@@ -155,7 +155,7 @@ def search(
         raise _failure(_said(error)) from error
     if more:
         rest = f"--limit 0 prints all, {further(last, oldest=oldest)} goes on from here"
-        output.note(f"stopped at {limit:,} records, and there are more: {rest}")
+        output.note(f"stopped at {limit:,} record{'s' if limit > 1 else ''}, and there are more: {rest}")
     elif not last:
         output.note(f"no record in {where} is like that")
     _say_unreadable(unreadable)
