@@ -218,7 +218,7 @@ def _metadata(call: Call) -> tuple[tuple[str, str | bytes], ...]:
         sent = (*sent, (metadata.MODEL, call.model.encode()))
     if call.token_cap:
         sent = (*sent, (metadata.TOKEN_CAP, str(call.token_cap)))
-    if call.relayed and call.principal:
+    if call.principal:
         sent = (*sent, (metadata.SUBJECT, call.principal.subject.encode()))
     return sent
 

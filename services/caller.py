@@ -10,6 +10,17 @@ if TYPE_CHECKING:
     from meshgate.runtime.guard import Context
 
 
+class Who(NamedTuple):
+    """Whose work something is; turns are fair between tenants, and between the subjects of a tenant."""
+
+    tenant: str = ""
+    subject: str = ""
+    """"" where nobody says."""
+
+
+NOBODY = Who()
+
+
 class Caller(NamedTuple):
     """A caller, as its call began."""
 
@@ -18,6 +29,12 @@ class Caller(NamedTuple):
     token_cap: int | None
     model: str
     """The model's own name, as the gateway resolved and authorised it; "" where the request's is to be used."""
+    subject: str = ""
+
+    @property
+    def who(self) -> Who:
+        """Whose work it is."""
+        return Who(self.tenant, self.subject)
 
 
 def model_of(context: Context) -> str:
@@ -31,10 +48,12 @@ def model_of(context: Context) -> str:
 def caller_of(context: Context) -> Caller:
     """Reads a call's metadata. Raises InvalidArgument for a token cap that is no number."""
     sent = context.invocation_metadata()
-    tenant = model = ""
+    tenant = model = subject = ""
     for key, value in sent or ():
         if key == metadata.TENANT and isinstance(value, str):
             tenant = value
         elif key == metadata.MODEL and isinstance(value, bytes):
             model = value.decode("utf-8", "replace")
-    return Caller(tenant, metadata.token_cap_of(sent), model)
+        elif key == metadata.SUBJECT:
+            subject = metadata.subject_of(value)
+    return Caller(tenant, metadata.token_cap_of(sent), model, subject)

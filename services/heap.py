@@ -2,7 +2,8 @@
 
 glibc gives freed memory back to the kernel where it is large, or lies at the heap's end, and what a layer frees the
 next one asks for: the kernel then clears the same pages again and again, which took a tenth of a batch's time. So it is
-told to keep what a batch needs. Without glibc nothing is done.
+told to keep what a batch needs. Texts are another matter: what a long one took is given back. Without glibc nothing is
+done.
 """
 
 from __future__ import annotations
@@ -27,3 +28,10 @@ def keep() -> None:
     for variable, parameter, size in _SETTINGS:
         if variable not in os.environ:
             mallopt(parameter, size)
+
+
+def trim() -> None:
+    """Gives back what is free, wherever it lies. Some milliseconds."""
+    trimming = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trimming is not None:
+        trimming(0)

@@ -96,7 +96,7 @@ class Asking:
         message: Any = wanted.message
         declared = self._of(model)
         if wanted.route.request_type is generation_pb2.CountTokensRequest:
-            return FREE  # no model runs
+            return self._counting(wanted)
         if wanted.header is not None:
             return self._sealed_generation(wanted, declared)
         request = message.request if isinstance(message, generation_pb2.GenerateStreamRequest) else message
@@ -111,7 +111,16 @@ class Asking:
             self._useful,
         )
 
-    def _input(self, request: generation_pb2.GenerateRequest, size: int) -> int:
+    def _counting(self, wanted: Intent) -> Ask:
+        """No model runs, but its text is read: by size, and however long it is, for what is too long is counted too."""
+        size = len(wanted.first)
+        if wanted.header is None:
+            cost = self._input(wanted.message, size)
+        else:
+            cost = min(_cap(wanted) or UNLIMITED, size + self._template)
+        return Ask(cost, cost)
+
+    def _input(self, request: Any, size: int) -> int:
         match request.WhichOneof("input"):
             case "conversation":
                 return size + self._template + _TURN * len(request.conversation.messages)

@@ -15,7 +15,8 @@ AUTHORIZATION: Final = "authorization"
 REQUEST_ID: Final = "x-meshgate-request-id"
 TENANT: Final = "x-meshgate-tenant"
 SUBJECT: Final = "x-meshgate-subject-bin"
-"""The caller's `sub` in UTF-8, beside an envelope that a service opens: it was sealed for this caller alone."""
+"""The caller's `sub` in UTF-8. An envelope that a service opens was sealed for this caller alone; and a tenant's
+subjects take turns where texts are read."""
 MODEL: Final = "x-meshgate-model-bin"
 """The model's own name, in UTF-8, that the gateway resolved and authorised. It stands in place of the request's, which
 may be an alias, that a service could by now resolve to another model, or nothing.

@@ -24,6 +24,7 @@ from services.batching.pace import Pace
 from services.batching.room import Refusal
 from services.batching.worker import ItemT, ResultT, Run
 from services.batching.workers import Ended, Workers
+from services.caller import Who
 
 _log = logging.getLogger(__name__)
 
@@ -39,12 +40,19 @@ _JOIN_SECONDS: Final = 5.0
 class Permit(Generic[ItemT, ResultT]):
     """A call's place, from before its inputs are read until it has its answer. Used with `async with`."""
 
-    __slots__ = ("_batcher", "_tenant", "_wait")
+    __slots__ = ("_batcher", "_tenant", "_wait", "who")
 
-    def __init__(self, batcher: Batcher[ItemT, ResultT], tenant: str, *, wait: bool) -> None:
+    def __init__(self, batcher: Batcher[ItemT, ResultT], who: Who, *, wait: bool) -> None:
+        self.who = who
+        """Whose call it is."""
         self._batcher = batcher
-        self._tenant = tenant
+        self._tenant = who.tenant
         self._wait = wait
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits where there is no place."""
+        return self._wait
 
     async def __aenter__(self) -> Permit[ItemT, ResultT]:
         """Raises Unavailable as Batcher.submit does."""
@@ -138,9 +146,9 @@ class Batcher(Generic[ItemT, ResultT]):
         async with self.permit(tenant, wait=wait) as permit:
             return await permit.run(items, lengths, yields=yields, remaining=remaining)
 
-    def permit(self, tenant: str = "", *, wait: bool = False) -> Permit[ItemT, ResultT]:
+    def permit(self, tenant: str = "", subject: str = "", *, wait: bool = False) -> Permit[ItemT, ResultT]:
         """A place for a call whose inputs are yet to be tokenised."""
-        return Permit(self, tenant, wait=wait)
+        return Permit(self, Who(tenant, subject), wait=wait)
 
     async def answer(
         self,

@@ -33,6 +33,7 @@ from services.models.listing import ModelServicer
 from services.models.place import Place
 from services.models.swap import Swap, apart
 from services.models.watch import Watch
+from services.preparing import Preparing
 from services.tokens import Cut, Tokens
 
 _log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ class App:
         self._watch = Watch(path, ClassificationConfig, self.take) if path is not None else None
         self._zero_shot: ReadyZeroShot | None = None
         self._custom: Custom | None = None
+        self._preparing = Preparing(config.engine.queue_bytes)
         self._exposition: Exposition | None = None
 
     async def start(self) -> None:
@@ -85,7 +87,7 @@ class App:
         batcher.start(engine.concurrent_batches or usual(loaded.classifiers[0][1].facts.threads))
         models = self._models(self._config, loaded)
         self._custom = await self._trains(loaded.zero_shot, batcher, models)
-        self._place.served = Served(models, batcher, self._cards(self._config, loaded), self._custom)
+        self._place.served = Served(models, batcher, self._cards(self._config, loaded), self._custom, self._preparing)
         if self._watch is not None:
             self._watch.start()
         _log.info("models loaded", extra={"classifiers": [config.name for config, _ in loaded.classifiers]})
@@ -103,7 +105,7 @@ class App:
             raise ConfigError(f"classifiers: {error}") from error
         loaded = await self._load(kept)
         models, cards = self._models(kept, loaded), self._cards(kept, loaded)
-        self._place.served = Served(models, served.batcher, cards, self._custom)
+        self._place.served = Served(models, served.batcher, cards, self._custom, self._preparing)
 
     def cpu_seconds(self) -> float:
         """What this process and the models' have used."""
@@ -125,6 +127,7 @@ class App:
             await self._place.served.batcher.stop(grace)
         if self._custom is not None:
             await self._custom.trainer.stop(max(0.0, until - time.monotonic()))
+        self._preparing.close()
         await asyncio.to_thread(self._host.stop)
         if self._exposition is not None:
             await self._exposition.stop()
@@ -136,10 +139,10 @@ class App:
         custom = self._config.custom
         if custom is None or encoder is None:
             return None
-        tokens = await encoder.tokeniser.encode([_PROBE], Cut.END, "inputs")
+        tokens = encoder.tokeniser.read([_PROBE], Cut.END, "inputs")
         [probe] = await batcher.submit([Item(encoder, tokens[0])], [tokens[0].length])
         owned = Owned(Store(custom.directory, classifiers=custom.classifiers, versions=custom.versions), probe)
-        return Custom(owned, Trainer(owned, encoder, batcher, custom, models.names))
+        return Custom(owned, Trainer(owned, encoder, batcher, custom, models.names, preparing=self._preparing))
 
     async def _load(self, config: ClassificationConfig) -> _Loaded:
         sections = {f"classifiers.{place}": each for place, each in enumerate(config.classifiers)}

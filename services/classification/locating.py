@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.pieces import Division, division
 from services.tokens import Tokeniser, Tokens
 
 
@@ -19,7 +20,12 @@ class Located(Tokens):
 
 
 class LocatingTokeniser(Tokeniser):
-    """A tokeniser that keeps where tokens come from."""
+    """A tokeniser that keeps where tokens come from. It is given texts whole: of a piece it would not know where in the
+    text it is.
+    """
+
+    def _division(self, backend: Any) -> Division:
+        return Division(longest=division(backend).longest)
 
     def _read(self, whole: Any, *, cut: bool) -> Located:
         return Located(whole.ids, whole.type_ids, cut, whole.offsets, whole.word_ids)

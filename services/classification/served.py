@@ -20,6 +20,7 @@ from services.classification.custom.training import Trainer
 from services.classification.locating import Located
 from services.classification.ready import Item, ReadyZeroShot, Scores
 from services.classification.validate import Models, Plan
+from services.preparing import Preparing, Reading
 from services.tokens import Cut, Tokens
 
 _REMEMBERED_LABELS: Final = 4096
@@ -55,7 +56,9 @@ class Served:
         batcher: Batcher[Item, Scores],
         cards: Sequence[models_pb2.Model],
         custom: Custom | None = None,
+        preparing: Preparing | None = None,
     ) -> None:
+        self.preparing = preparing or Preparing()
         self.models = models
         self.batcher = batcher
         self.cards = cards
@@ -81,12 +84,12 @@ class Served:
         """Runs a checked request that has its place. Raises InvalidArgument for one that is too long, or more than was
         reserved. A stream says nothing of what remains: what it waits for is not lost.
         """
-        reader = plan.model.tokeniser
+        reader, reading = plan.model.tokeniser, Reading(self.preparing, permit.who, permit.waits)
         if plan.pairs:
-            tokens = await reader.encode_pairs(plan.texts, plan.pairs, plan.cut, "inputs")
+            tokens = await reader.encode_pairs(plan.texts, plan.pairs, plan.cut, "inputs", reading)
         else:
-            tokens = await reader.encode(plan.texts, plan.cut, "inputs")
-        labels = await self._labels_of(plan)
+            tokens = await reader.encode(plan.texts, plan.cut, "inputs", reading)
+        labels = await self._labels_of(plan, reading)
         taken = sum(each.length for each in tokens) + labels.tokens(plan)
         purse.take(taken)
         rows = await _run(plan, tokens, permit, remaining)
@@ -94,13 +97,13 @@ class Served:
         results = await asyncio.to_thread(_results, rows, tokens, plan, matrix)
         return pb.ClassifyResponse(results=results, usage=pb.ClassifyUsage(input_tokens=taken), model=plan.name)
 
-    async def _labels_of(self, plan: Plan) -> _Labels:
+    async def _labels_of(self, plan: Plan, reading: Reading) -> _Labels:
         """Reads a plan's labels; those seen lately are known."""
         fresh = [text for text in dict.fromkeys(plan.descriptions) if text not in self._labels]
         known = {text: self._labels[text] for text in plan.descriptions if text in self._labels}
         if not fresh:
             return _Labels(known, {})
-        tokens = await plan.model.tokeniser.encode(fresh, Cut.REFUSE, "candidate_labels.labels")
+        tokens = await plan.model.tokeniser.encode(fresh, Cut.REFUSE, "candidate_labels.labels", reading)
         return _Labels(known, dict(zip(fresh, tokens, strict=True)))
 
     async def _label_matrix(

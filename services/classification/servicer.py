@@ -32,7 +32,7 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
         served, caller = self._place.get(), caller_of(context)
         request.model = caller.model or request.model
         plan = await served.plan(request, caller.tenant)
-        async with served.batcher.permit(caller.tenant) as permit:
+        async with served.batcher.permit(*caller.who) as permit:
             reply = await served.classify(plan, Purse(caller.token_cap), permit, context.time_remaining)
         metadata.report_usage(context, reply.usage.input_tokens)
         return reply
@@ -91,7 +91,7 @@ class _Bulk:
             raise InvalidArgument.of("request", "is required")
         try:
             plan = await self._plan(message.request)
-            async with self._served.batcher.permit(self._caller.tenant, wait=True) as permit:
+            async with self._served.batcher.permit(*self._caller.who, wait=True) as permit:
                 reply = await self._served.classify(plan, self.purse, permit)
         except InvalidArgument as error:
             raise checks.within("request", error) from None

@@ -25,6 +25,7 @@ from services.models.listing import ModelServicer
 from services.models.place import Place, Table
 from services.models.swap import Swap
 from services.models.watch import Watch
+from services.preparing import Preparing
 
 _LOAD: Final = "services.embedding.hosted:load"
 
@@ -48,6 +49,7 @@ class App:
         bounds = batching.Bounds(engine.batch_tokens, engine.queue_tokens, engine.queue_calls, engine.hang_seconds)
         sound = ready.sound(_Default(self._place))
         self._batcher = Batcher[Item, Vector](ready.run, bounds, self.failed, judge=self._host.judge, sound=sound)
+        self._preparing = Preparing(engine.queue_bytes)
         self._started = False
         readings = Readings()
         figures.tell(readings, self._batcher)
@@ -87,6 +89,7 @@ class App:
             await self._watch.stop()
         if self._started:
             await self._batcher.stop(grace)
+        self._preparing.close()
         await asyncio.to_thread(self._host.stop)
         await self._exposition.stop()
 
@@ -99,7 +102,9 @@ class App:
             pooling=loaded.facts.pooling,
             prompts={**loaded.facts.prompts, **config.prompts},
         )
-        return Served(loaded, self._batcher, bounds, _card(config, loaded, bounds, default=key == "model"))
+        return Served(
+            loaded, self._batcher, bounds, _card(config, loaded, bounds, default=key == "model"), self._preparing
+        )
 
 
 class _Default:

@@ -48,6 +48,8 @@ class EngineConfig(Strict):
     """The most tokens in hand; more is refused. One tenant alone gets three quarters of them."""
     queue_calls: int = Field(4096, ge=1, le=1_048_576)
     """The most calls in hand, likewise; of a stream, the messages that are in hand together."""
+    queue_bytes: int = Field(33_554_432, ge=65_536, le=17_179_869_184)
+    """The most bytes of texts that are in hand and not yet tokens, likewise."""
     hang_seconds: float = Field(120.0, gt=0, le=3600)
     """A batch that takes longer ends the process: the model hangs."""
     max_batch: int = Field(1024, ge=1, le=65_536)

@@ -19,6 +19,7 @@ from services.embedding import validate, vectors
 from services.embedding.ready import Item, Ready, Vector
 from services.embedding.validate import Bounds, Plan
 from services.models.place import Place, Table
+from services.preparing import Preparing, Reading
 from services.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Served:
     batcher: Batcher[Item, Vector]
     bounds: Bounds
     card: models_pb2.Model
+    preparing: Preparing
 
 
 Models = Place[Table[Served]]
@@ -52,7 +54,7 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         caller = caller_of(context)
         served = self._place.get().find(caller.model or request.model)
         plan = validate.plan(request, served.bounds)
-        async with served.batcher.permit(caller.tenant) as permit:
+        async with served.batcher.permit(*caller.who) as permit:
             reply = await _embed(served, plan, Purse(caller.token_cap), permit, context.time_remaining)
         metadata.report_usage(context, reply.usage.input_tokens)
         return reply
@@ -83,7 +85,7 @@ class _Bulk:
         try:
             served = self._found(message.request)
             plan = self._plan(message.request, served)
-            async with served.batcher.permit(self._caller.tenant, wait=True) as permit:
+            async with served.batcher.permit(*self._caller.who, wait=True) as permit:
                 reply = await _embed(served, plan, self.purse, permit)
         except InvalidArgument as error:
             raise checks.within("request", error) from None
@@ -113,7 +115,8 @@ async def _embed(
     time_remaining: Callable[[], float | None] = lambda: None,
 ) -> pb.EmbedResponse:
     """Runs a checked request that has its place. A stream has no `time_remaining`: what it waits for is not lost."""
-    tokens = await served.model.tokeniser.encode(plan.inputs, plan.cut, "inputs")
+    reading = Reading(served.preparing, permit.who, permit.waits)
+    tokens = await served.model.tokeniser.encode(plan.inputs, plan.cut, "inputs", reading)
     lengths = [each.length for each in tokens]
     taken = sum(lengths)
     purse.take(taken)

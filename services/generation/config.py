@@ -64,6 +64,8 @@ class EngineConfig(Strict):
     """Sequences that may wait beyond those that run. One tenant alone gets three quarters of both together."""
     queue_tokens: int = Field(131_072, ge=1, le=1_073_741_824)
     """Tokens of the prompts in hand; likewise."""
+    queue_bytes: int = Field(33_554_432, ge=65_536, le=17_179_869_184)
+    """Bytes of the inputs and constraints that are read; likewise."""
     guest_rows: int = Field(1, ge=0, le=1024)
     """Of the batch, kept for interactive calls of tenants that have none in it; where it has one only, none are."""
     prefill_tokens: int = Field(128, ge=1, le=1_048_576)

@@ -16,11 +16,15 @@ from functools import cached_property
 from typing import Any, Final
 
 from meshgate.errors import InvalidArgument
-from services import literal
+from services import literal, pieces
+from services.generation.interrupt import limited
+from services.pieces import Division
 
 Turns = Sequence[Mapping[str, str]]
 """A conversation as templates know it: `role` (system, user, assistant) and `content`."""
 
+_RENDER_SECONDS: Final = 5.0
+"""How long a template may take."""
 _PLACEHOLDERS: Final = range(0xF0000, 0x10FFFE)
 """Characters for private use, and a few that are none: nothing takes them for white space, letters or punctuation."""
 _PRIVATE: Final = re.compile("[\U000f0000-\U0010ffff]")
@@ -57,13 +61,24 @@ class Conversations:
 
     def text(self, turns: Turns) -> str:
         """What the template makes of a conversation, with the secret names of its markers, for `ids`. Raises
-        InvalidArgument where a message uses up the characters for private use, and what the template raises.
+        InvalidArgument where a message uses up the characters for private use, what the template raises, and TooLong.
         """
         kept = _Kept(turns)
         text = self._render([{**turn, "content": self._hidden(turn["content"], kept)} for turn in turns])
         if self._marks is not None:
             text = self._marks.sub(lambda found: self._names[found.group()], text)
         return kept.restored(text)
+
+    @cached_property
+    def division(self) -> Division:
+        """How a text with secret names may be divided for `ids`."""
+        if self._literal is not None:
+            return pieces.division(self._literal.backend)
+        return pieces.of_bytes(self._names.values()) if pieces.has_bytes(self._tokenizer) else Division()
+
+    def encode_part(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """As `ids`; nothing is added."""
+        return self.ids(text)
 
     def ids(self, text: str) -> list[int]:
         """The ids of a text in which control tokens have their secret names."""
@@ -95,7 +110,8 @@ class Conversations:
         return ids
 
     def _render(self, turns: Turns) -> str:
-        text: str = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        with limited(_RENDER_SECONDS):
+            text: str = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         return text
 
     def _structural(self, added: Iterable[str]) -> set[str]:

@@ -30,19 +30,16 @@ from services.generation.prompt import PromptReader
 from services.generation.rehearsal import rehearse
 from services.generation.served import Life, Served
 from services.generation.stepper import Stepper
-from services.generation.tokenising import Tokenising
 from services.generation.vigil import Vigil
 from services.models import vocabulary
 from services.models.starting import starting
-
-_COUNTING = 64
-"""How many CountTokens calls may be in hand beside the calls that generate."""
+from services.preparing import Preparing
 
 
 class _Beside(NamedTuple):
     """What ends with an engine."""
 
-    tokenising: Tokenising
+    tokenising: Preparing
     admission: Admission
     adapters: Adapters | None
 
@@ -156,7 +153,7 @@ class Launch:
             vocabulary_size=causal.vocabulary_size,
         )
         card = catalogue.card(bounds, causal, chat=prompts.chat, default=default, adapters=loadable is not None)
-        tokenising = Tokenising(capacity + _COUNTING)
+        tokenising = Preparing(self._engine.queue_bytes, "tokenising")
         return Served(
             engine, prompts, bounds, entrance, headroom, tokenising, card, Life(), grammars, loadable, prefixes
         )

@@ -13,8 +13,8 @@ from services.generation.headroom import Headroom
 from services.generation.limits import Limits
 from services.generation.prefixes import Prefixes
 from services.generation.prompt import PromptReader
-from services.generation.tokenising import Tokenising
 from services.models.place import Place, Table
+from services.preparing import Preparing
 
 
 class Life:
@@ -30,7 +30,7 @@ class Served:
     limits: Limits
     admission: Admission
     headroom: Headroom
-    tokenising: Tokenising
+    tokenising: Preparing
     card: models_pb2.Model
     life: Life
     grammars: Grammars | None

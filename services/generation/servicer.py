@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from meshgate.errors import DeadlineExceeded, InvalidArgument, Unimplemented
@@ -18,8 +19,11 @@ from services.generation import constraints, validate, wire
 from services.generation.engine import Adapter, Grammar, Job, Ticket
 from services.generation.limits import Limits
 from services.generation.outputs import Outputs
+from services.generation.reading import Read
 from services.generation.refusals import Refusals
 from services.generation.served import Models, Served
+from services.pieces import PIECE
+from services.preparing import Reading, at_once
 
 if TYPE_CHECKING:
     from meshgate.runtime.guard import Context
@@ -27,6 +31,12 @@ if TYPE_CHECKING:
 
 _PATIENCE = 0.25
 """The part of what a hop keeps for which a step that is late is waited for."""
+
+
+_COMPILING = 32
+"""What a byte of a constraint costs to compile, in characters that are tokenised meanwhile."""
+_TURN = 64
+"""Bytes that a turn counts for besides its own."""
 
 
 class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
@@ -75,11 +85,13 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     async def CountTokens(self, request: pb.CountTokensRequest, context: Context) -> pb.CountTokensResponse:
         """How long an input is, template included. An input longer than the model takes is counted as well."""
         with self._refusals.counted():
-            served = self._find(request, context)
+            served, caller = self._find(request, context), caller_of(context)
             validate.check_input(request, served.limits)
-            tokens = len(await _tokens(request, served))
-        metadata.report_usage(context, tokens)
-        return pb.CountTokensResponse(input_tokens=tokens, model=served.limits.name)
+            reading = Reading(served.tokenising, caller.who)
+            read = await _read(request, served, reading, caller.token_cap, keep=False)
+            validate.check_counted(read, caller.token_cap)
+        metadata.report_usage(context, read.tokens)
+        return pb.CountTokensResponse(input_tokens=read.tokens, model=served.limits.name)
 
     def _find(self, request: validate.Request, context: Context, inside: str = "") -> Served:
         """The model that a request is for: the gateway's word counts before its own. It is named in the request from
@@ -122,8 +134,9 @@ async def _running(served: Served, call: _Call, *, wait: bool) -> AsyncIterator[
     """
     entrance, tenant = served.admission, call.tenant
     async with entrance.places(tenant, call.candidates, wait=wait, remaining=call.remaining()):
-        prompt = await call.prompt(served)
-        grammar = await call.grammar(served)
+        reading = Reading(served.tokenising, call.who, wait)
+        prompt = await call.prompt(served, reading)
+        grammar = await call.grammar(served, reading)
         adapter = await call.adapter(served)
         async with entrance.prompt(tenant, len(prompt), wait=wait, remaining=call.remaining()):
             outputs = Outputs(call.candidates, whole=not wait, until=call.until())
@@ -149,7 +162,7 @@ class _Call:
             raise self.located(error) from None
         self.candidates = self._options["candidates"]
         caller = caller_of(context)
-        self.tenant, self.token_cap = caller.tenant, caller.token_cap
+        self.tenant, self.token_cap, self.who = caller.tenant, caller.token_cap, caller.who
         remaining = context.time_remaining()
         self._kept = 0.0 if remaining is None else hop.kept(remaining)
         self._deadline: float | None = None if remaining is None else time.monotonic() + remaining - self._kept
@@ -164,23 +177,26 @@ class _Call:
             return None
         return asyncio.get_running_loop().time() + self._deadline - time.monotonic() + _PATIENCE * self._kept
 
-    async def prompt(self, served: Served) -> Sequence[int]:
+    async def prompt(self, served: Served, reading: Reading) -> Sequence[int]:
         """The input's tokens. Raises InvalidArgument when they are too many."""
         try:
-            tokens = await _tokens(self.request, served)
-            validate.check_prompt_length(len(tokens), served.limits, self.token_cap)
+            most = validate.most_tokens(served.limits, self.token_cap)
+            read = await _read(self.request, served, reading, most)
+            validate.check_prompt_length(read.tokens, served.limits, self.token_cap, whole=read.whole)
         except InvalidArgument as error:
             raise self.located(error) from None
-        return tokens
+        return read.ids
 
-    async def grammar(self, served: Served) -> Grammar | None:
+    async def grammar(self, served: Served, reading: Reading) -> Grammar | None:
         """What the output must match. Raises InvalidArgument for what can't be followed."""
         if self._constraint is None:
             return None
         if served.grammars is None:
             raise Unimplemented("constraint: not available with this model", reason="FEATURE_UNAVAILABLE")
         try:
-            return await served.tokenising.run(served.grammars.compile, self._constraint)
+            size = self._constraint.size
+            work = partial(served.grammars.compile, self._constraint)
+            return await reading.run(at_once(work), size, _COMPILING * size)
         except InvalidArgument as error:
             raise self.located(error) from None
 
@@ -218,14 +234,22 @@ class _Call:
             raise DeadlineExceeded("the deadline passed before the first token")
 
 
-async def _tokens(request: validate.Request, served: Served) -> Sequence[int]:
+async def _read(
+    request: validate.Request, served: Served, reading: Reading, most: int | None, *, keep: bool = True
+) -> Read:
+    """The input's tokens, as far as `most`; where nobody keeps them, they are counted."""
+    prompts = served.prompts
     match request.WhichOneof("input"):
         case "prompt":
-            return await served.tokenising.run(served.prompts.text, request.prompt)
+            size = len(request.prompt.encode())
+            steps = prompts.text_steps(request.prompt, most, keep=keep)
+            return await reading.run(steps, size, min(size, PIECE))
         case "conversation":
             turns = validate.turns(request.conversation)
-            return await served.tokenising.run(served.prompts.conversation, turns)
-    return list(request.token_ids.ids)
+            size = sum(len(turn["content"].encode()) + _TURN for turn in turns)
+            return await reading.run(prompts.conversation_steps(turns, most, keep=keep), size, min(size, PIECE))
+    ids = list(request.token_ids.ids)
+    return Read(ids, len(ids))
 
 
 def _options(request: pb.GenerateRequest, limits: Limits) -> dict[str, Any]:

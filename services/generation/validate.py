@@ -13,6 +13,7 @@ from services import checks
 from services.generation import limits as bound
 from services.generation.engine import Priority, Sampling
 from services.generation.limits import Limits
+from services.generation.reading import Read
 
 Request = pb.GenerateRequest | pb.CountTokensRequest
 
@@ -119,18 +120,34 @@ def priority(request: pb.GenerateRequest) -> Priority:
     return found
 
 
-def check_prompt_length(tokens: int, limits: Limits, token_cap: int | None) -> None:
+def most_tokens(limits: Limits, token_cap: int | None) -> int:
+    """The longest input that `check_prompt_length` lets pass."""
+    bounds = (limits.context - 1, limits.source, token_cap)
+    return min(bound for bound in bounds if bound is not None)
+
+
+def check_counted(read: Read, token_cap: int | None) -> None:
+    """Raises InvalidArgument (INPUT_TOO_LONG) where more tokens were counted than were reserved for it."""
+    if token_cap is not None and read.tokens > token_cap:
+        raise InvalidArgument.of(
+            "input", f"more tokens than the {token_cap} that are reserved", reason="INPUT_TOO_LONG"
+        )
+
+
+def check_prompt_length(tokens: int, limits: Limits, token_cap: int | None, *, whole: bool = True) -> None:
     """Raises InvalidArgument (INPUT_TOO_LONG) unless the context has room for a token of output, and when the input
-    alone takes more than the cap that was reserved for the call, or than an encoder takes.
+    alone takes more than the cap that was reserved for the call, or than an encoder takes. Where not the `whole` input
+    was read, that is said.
     """
+    said = f"{'' if whole else 'at least '}{tokens} tokens are too many"
     if limits.source is not None and tokens > limits.source:
-        most = f"{tokens} tokens are too many: the input may have {limits.source}"
+        most = f"{said}: the input may have {limits.source}"
         raise InvalidArgument.of("input", most, reason="INPUT_TOO_LONG")
     if tokens >= limits.context:
-        most = f"{tokens} tokens are too many: input and output together have {limits.context}"
+        most = f"{said}: input and output together have {limits.context}"
         raise InvalidArgument.of("input", most, reason="INPUT_TOO_LONG")
     if token_cap is not None and tokens > token_cap:
-        most = f"{tokens} tokens are too many: {token_cap} are reserved for input and output"
+        most = f"{said}: {token_cap} are reserved for input and output"
         raise InvalidArgument.of("input", most, reason="INPUT_TOO_LONG")
 
 

@@ -9,6 +9,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from meshgate.errors import InvalidArgument
+from services.generation import conversation
+from services.generation.interrupt import TooLong, limited
 from services.generation.prompt import PromptReader
 from tests.tinymodels.llama import build_tiny_llama
 
@@ -50,3 +52,31 @@ def test_a_template_that_raises_names_the_field(tokenizer: Any, name: str) -> No
 
 def test_one_that_does_not_still_works(tokenizer: Any) -> None:
     assert read(tokenizer, "{{ messages[0].content }}") == tokenizer.encode("hi", add_special_tokens=False)
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}", "takes too long"),
+        ("{% for i in range(90000) %}{{ messages[0].content * 900 }}{% endfor %}", "too"),
+    ],
+    ids=["loops", "writes"],
+)
+def test_a_template_that_does_not_end_is_ended(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch, template: str, said: str
+) -> None:
+    monkeypatch.setattr(conversation, "_RENDER_SECONDS", 0.2)
+    with pytest.raises(InvalidArgument) as refused:
+        read(tokenizer, template)
+    assert said in refused.value.message
+    assert [each.field for each in refused.value.violations] == ["conversation"]
+
+
+def test_nothing_is_interrupted_after_its_end() -> None:
+    for _ in range(200):
+        try:
+            with limited(0.0005):
+                sum(range(1000))
+        except TooLong:
+            continue
+    sum(range(100_000))

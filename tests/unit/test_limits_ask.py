@@ -23,6 +23,7 @@ from tests.tinymodels.llama import build_tiny_llama
 from tests.unit.limits_doubles import MODELS, Clock, generate, wanted
 
 GENERATE = "/meshgate.v1.GenerationService/Generate"
+COUNT = "/meshgate.v1.GenerationService/CountTokens"
 EMBED = "/meshgate.v1.EmbeddingService/Embed"
 EMBED_STREAM = "/meshgate.v1.EmbeddingService/EmbedStream"
 CLASSIFY = "/meshgate.v1.ClassificationService/Classify"
@@ -151,16 +152,34 @@ def test_labels_count() -> None:
         (GENERATE, "small", None, Ask(256, 256)),
         (EMBED, "encoder", 100, Ask(100, 100)),
         (EMBED, "encoder", None, Ask(2048, 2048)),
-        ("/meshgate.v1.GenerationService/CountTokens", "big", 500, Ask(0, 0)),
+        (COUNT, "big", 500, Ask(500, 500)),
+        (COUNT, "big", None, Ask(1100, 1100)),
+        (COUNT, "small", None, Ask(1100, 1100)),
     ],
 )
 def test_a_sealed_call_asks_for_its_cap_or_what_the_model_has(
     method: str, model: str, cap: int | None, ask: Ask
 ) -> None:
     found = asking().of(sealed(method, 1000, cap), model)
-    assert found.cost == ask.cost
+    assert found.cost == pytest.approx(ask.cost, abs=60 if method == COUNT and cap is None else 0)
     assert found.least == pytest.approx(ask.least, abs=60)
     assert found.least <= found.cost
+
+
+@given(text=texts)
+def test_counting_is_charged_by_size(prompts: PromptReader, text: str) -> None:
+    request = generation_pb2.CountTokensRequest(prompt=text)
+    ask = asking().of(wanted(request, COUNT), "small")
+    assert ask.least == ask.cost >= len(text.encode())
+    turns = [generation_pb2.Message(role=generation_pb2.ROLE_USER, content=text)] * 3
+    request = generation_pb2.CountTokensRequest(conversation=generation_pb2.Conversation(messages=turns))
+    tokens = len(prompts.conversation([{"role": "user", "content": text}] * 3))
+    assert asking().of(wanted(request, COUNT), "small").cost >= tokens
+
+
+def test_tokens_that_are_counted_are_charged_by_their_number() -> None:
+    request = generation_pb2.CountTokensRequest(token_ids=generation_pb2.TokenIds(ids=range(1000)))
+    assert asking().of(wanted(request, COUNT), "small") == Ask(1000, 1000)
 
 
 def test_what_services_declare_is_looked_up_again() -> None:

@@ -17,7 +17,7 @@ from gateway.limits.memory import MemoryStore
 from gateway.limits.plan import Places, Plans
 from gateway.limits.store import Grant, Refusal
 from meshgate import errors
-from meshgate.v1 import classification_pb2, embedding_pb2
+from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2
 from tests.unit.limits_doubles import Clock, Stage, caller, generate, wanted
 
 EMBED = "/meshgate.v1.EmbeddingService/Embed"
@@ -121,14 +121,22 @@ async def test_numbers_out_of_any_range_reserve_all_there_is_and_no_more() -> No
     assert reservation.tokens == call.token_cap == 100
 
 
-async def test_counting_costs_no_tokens() -> None:
+async def test_counting_costs_the_tokens_that_were_counted() -> None:
     budget = stage(100)
-    asked = wanted(generate().message, "/meshgate.v1.GenerationService/CountTokens")
-    for _ in range(5):
-        call = await budget.once(asked=asked, used=10_000)
-        assert (call.tokens_reserved, call.token_cap) == (0, 0)
-        assert "x-meshgate-remaining-tokens" not in dict(call.trailers)
-    assert (await budget.begin(asked=generate(prompt="x")))[0].tokens == 100
+    asked = wanted(generation_pb2.CountTokensRequest(prompt="x" * 36), "/meshgate.v1.GenerationService/CountTokens")
+    for left in (90, 80, 70):
+        call = await budget.once(asked=asked, used=10)
+        assert 40 <= call.tokens_reserved == call.token_cap <= 50
+        assert dict(call.trailers)["x-meshgate-remaining-tokens"] == str(left)
+
+
+async def test_counting_a_text_is_refused_where_its_size_is_not_left() -> None:
+    budget = stage(100)
+    await budget.begin(asked=generate(prompt="x" * 60, max_output_tokens=10))
+    asked = wanted(generation_pb2.CountTokensRequest(prompt="x" * 90), "/meshgate.v1.GenerationService/CountTokens")
+    with pytest.raises(errors.LimitExceeded) as refused:
+        await budget.begin(asked=asked)
+    assert refused.value.reason == "TOKENS_EXHAUSTED"
 
 
 async def test_without_a_token_limit_no_cap_travels() -> None:

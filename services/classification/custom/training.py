@@ -28,6 +28,7 @@ from services.classification.custom.heads import Head, Matrix
 from services.classification.custom.owned import Owned
 from services.classification.custom.recipe import Stopped
 from services.classification.ready import Item, ReadyZeroShot, Scores
+from services.preparing import Preparing, Reading
 from services.tokens import Cut
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class Trainer:
         taken: Collection[str],
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
+        preparing: Preparing | None = None,
     ) -> None:
         """`taken` are the names of the service's own models; `now` is in seconds since 1970."""
         self._owned = owned
@@ -64,6 +66,7 @@ class Trainer:
         self._batcher = batcher
         self._limits = limits
         self._taken = taken
+        self._preparing = preparing or Preparing()
         self._clock = clock
         self._now = now
         self._tenants: set[str] = set()
@@ -143,8 +146,9 @@ class Trainer:
 
     async def _vectors(self, texts: list[str], caller: Caller, purse: Purse) -> Matrix:
         """The encoder's vectors, float32 [texts, dimensions]."""
-        async with self._batcher.permit(caller.tenant, wait=True) as permit:
-            tokens = await self._encoder.tokeniser.encode(texts, Cut.END, "inputs")
+        async with self._batcher.permit(*caller.who, wait=True) as permit:
+            reading = Reading(self._preparing, caller.who, wait=True)
+            tokens = await self._encoder.tokeniser.encode(texts, Cut.END, "inputs", reading)
             lengths = [each.length for each in tokens]
             purse.take(sum(lengths))
             rows = await permit.run([Item(self._encoder, each) for each in tokens], lengths, yields=True)

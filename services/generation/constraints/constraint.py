@@ -32,6 +32,11 @@ class Constraint(NamedTuple):
         """Where in the request it is."""
         return f"constraint.{self.kind}"
 
+    @property
+    def size(self) -> int:
+        """Bytes of it."""
+        return sum(len(text.encode()) for text in self.texts)
+
     def refuse(self, why: str) -> InvalidArgument:
         """The error for a constraint that can't be followed."""
         return InvalidArgument.of(self.field, why, reason="CONSTRAINT_INVALID")
