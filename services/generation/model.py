@@ -24,6 +24,7 @@ from services.generation.loaded import LoadedModel
 from services.generation.memory import giving_back
 from services.generation.parallel import sharding
 from services.models import source
+from services.models.starting import starting
 from services.weights import completeness, opening, quality
 from services.weights.opening import Weights, Where
 from services.weights.quality import Yardstick
@@ -156,11 +157,12 @@ def load(model: ModelConfig, engine: EngineConfig, key: str = "model") -> tuple[
     device = device_of(model.device, key)
     opening.check(model, key, device)
     where = checkpoint.locate(model, gguf.convert, key=key)
-    with source.reading(key, where):
+    with starting(key, str(where)), source.reading(key, where):
         config = AutoConfig.from_pretrained(where)
         if config.is_encoder_decoder:
             return _seq2seq(config, where, model, engine, key), where
-        context = usable_context(config, model.max_context)
+        kinds.check(config, key, where)
+        context = usable_context(config, model.max_context, key)
         module, weights = _open(model, engine, key, where, device, context)
     return CausalModel(module, engine.max_batch, context, _threads(engine), weights), where
 
@@ -218,14 +220,14 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if _native_bfloat16(device) else torch.float32
 
 
-def usable_context(config: PretrainedConfig, wanted: int) -> int:
+def usable_context(config: PretrainedConfig, wanted: int, key: str = "model") -> int:
     """The context we can serve: what is wanted, bounded by what the model is right for. Raises ConfigError for a model
     that is no plain causal transformer.
     """
     text = config.get_text_config()
     layers = set(getattr(text, "layer_types", None) or ("full_attention",))
     if not layers <= {"full_attention", "sliding_attention"}:
-        raise ConfigError("model.source: only causal models with full or sliding attention are served")
+        raise ConfigError(f"{key}.source: only causal models with full or sliding attention are served")
     bound = bounds.bound(config, wanted)
     if bound.tokens < wanted:
         _log.info("the context is bounded", extra={"tokens": bound.tokens, "wanted": wanted, "by": bound.why})

@@ -26,7 +26,7 @@ def starting(key: str, what: str) -> Iterator[None]:
 
 
 def said(error: BaseException) -> str:
-    """The kind of an error and the first line of what it says: printable, and not too long."""
-    line = next(iter(str(error).strip().splitlines()), "")
+    """The kind of an error and what it says, in one line: printable, and not too long."""
+    line = " ".join(str(error).split())
     shown = "".join(each if each.isprintable() else "?" for each in line)[:_LONGEST]
     return f"{type(error).__name__}: {shown}" if shown else type(error).__name__

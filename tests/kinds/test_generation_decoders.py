@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-import torch
-from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
 
-from services.generation.model import CausalModel
+from meshgate.runtime.config import ConfigError
+from services.generation import kinds
+from tests.kinds import page
 from tests.kinds.conftest import Tally
+from tests.tinymodels import kinds as tiny
+from tests.unit.engine_parity import hold
 
-PROMPT = [5, 9, 33, 4, 21, 60, 7]
-
-
-def gpt2() -> Any:
-    return GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64))
-
-
-def gpt_neox() -> Any:
-    sizes: Any = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    return GPTNeoXForCausalLM(GPTNeoXConfig(intermediate_size=64, **sizes))
+OTHERS = sorted(set(tiny.KINDS) - kinds.SERVED - {"gpt-sw3"})
+"""gpt-sw3 is GPT-2 by another name."""
 
 
-@pytest.mark.parametrize("build", [gpt2, gpt_neox])
-def test_a_prompt_in_pieces_gives_what_it_gives_whole(build: Any, tally: Tally) -> None:
-    torch.manual_seed(1)
-    module = build().eval()
-    model = CausalModel(module, 2, 32)
-    model.read(0, PROMPT[:3], 0)
-    logits = model.read(0, PROMPT[3:], 3)
-    with torch.inference_mode():
-        torch.testing.assert_close(logits, module(torch.tensor([PROMPT])).logits[0, -1])
-    tally("generation", module.config.model_type, True)
+@pytest.mark.parametrize("kind", sorted(kinds.SERVED))
+def test_it_says_what_transformers_says(kind: str, tally: Tally) -> None:
+    hold(tiny.build(kind))
+    tally("generation, decoders", kind, True)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_any_other_kind_is_refused_by_its_name(kind: str, tally: Tally) -> None:
+    with pytest.raises(ConfigError, match=rf"^models\.1\.source: .*the kind {kind} "):
+        kinds.check(SimpleNamespace(model_type=kind), "models.1", Path("here"))
+    tally("generation, decoders", kind, False)
+
+
+def test_the_page_of_kinds_is_fresh() -> None:
+    """`python -m tests.kinds.page` writes it anew."""
+    assert page.PLACE.read_text(encoding="utf-8") == page.text()

@@ -12,7 +12,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 VOCABULARY: Final = 128
 CONTEXT: Final = 64
-WINDOW: Final = 24
+WINDOW: Final = 48
 KINDS: Final = tuple(sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
 
 _WIDTHS: Final = ("hidden_size", "n_embd", "d_model", "dim", "hidden_dim", "embedding_size", "emb_dim")
@@ -54,10 +54,31 @@ _WITHOUT_SHARED_KEYS: Final = (
     "minicpm3",
     "youtu",
 )
+_GEMMA3: Final = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": CONTEXT,
+    "sliding_window": WINDOW,
+    "layer_types": ["sliding_attention", "full_attention"],
+}
+_VISION: Final = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
 MORE: Final[Mapping[str, Mapping[str, Any]]] = {
     **{kind: {"num_key_value_heads": 4} for kind in _WITHOUT_SHARED_KEYS},
     "gemma4_text": {"hidden_size_per_layer_input": 0},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "gemma3": {"text_config": _GEMMA3, "vision_config": _VISION},
     "kimi_linear": {"layer_types": ["full_attention"] * 2},
     "lfm2_moe": {"layer_types": ["full_attention"] * 2},
     "longcat_flash": {"num_key_value_heads": 4, "zero_expert_num": 1, "moe_topk": 2},

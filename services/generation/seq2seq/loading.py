@@ -18,7 +18,9 @@ def bounded(config: PretrainedConfig, wanted: int, engine: EngineConfig, key: st
     what is not served.
     """
     if config.model_type not in DECODERS or not getattr(config, "share_encoder_decoder_embeddings", True):
-        raise ConfigError(f"{key}.source: of encoder-decoders T5, mT5 and Marian with one vocabulary are served")
+        kind = config.model_type
+        served = "of encoder-decoders T5, mT5 and Marian with one vocabulary are"
+        raise ConfigError(f"{key}.source: this {kind} model is not served: {served}")
     if engine.tensor_parallel > 1:
         raise ConfigError("engine.tensor_parallel: an encoder-decoder is not split")
     trained = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
