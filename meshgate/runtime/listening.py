@@ -30,6 +30,15 @@ def flag(value: str) -> str:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def tcp_flag(value: str) -> str:
+    """The same of an address that is no Unix socket."""
+    try:
+        host_and_port(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be host:port or [IPv6]:port") from None
+    return value
+
+
 Listen = Annotated[str, AfterValidator(_listen)]
 """Where gRPC listens: host:port (port 0 is any that is free), [IPv6]:port or unix:/path."""
 

@@ -32,7 +32,9 @@ def arguments(name: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--listen", type=listening.flag, metavar="HOST:PORT", help="overrides the configuration's listen address"
     )
-    parser.add_argument("--metrics", metavar="HOST:PORT", help="overrides where Prometheus finds the process")
+    parser.add_argument(
+        "--metrics", type=listening.tcp_flag, metavar="HOST:PORT", help="overrides where Prometheus finds the process"
+    )
     return parser
 
 

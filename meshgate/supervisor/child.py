@@ -99,7 +99,7 @@ class Child:
             if found.get("level") != "error":
                 break
             said.append(str(found.get("message", "")))
-        return "; ".join(reversed(said)) or self.last_line()
+        return "; ".join(dict.fromkeys(reversed(said))) or self.last_line()
 
     def _lines(self) -> list[str]:
         """The last lines of its log, of this life alone."""

@@ -80,10 +80,10 @@ class Layout:
         return self.home / "logs" / f"{name}.log"
 
     def check(self) -> None:
-        """Raises ConfigError for a configuration that is not there, and for all ports that can't be had."""
-        for name in self.ports:
-            if not self.config(name).is_file():
-                raise ConfigError(f"{self.config(name)}: no such file; --config-dir says where they are")
+        """Raises ConfigError for all configurations that are not there, else for all ports that can't be had."""
+        absent = dict.fromkeys(str(self.config(name)) for name in self.ports if not self.config(name).is_file())
+        if absent:
+            raise ConfigError(f"{', '.join(absent)}: no such file; --config-dir says where they are")
         ports.check(list(self._places()))
 
     def backends(self) -> dict[str, str]:

@@ -26,7 +26,8 @@ def alone(home: Path) -> Iterator[None]:
             by = lock.read(20).strip() or "unknown"
             raise ConfigError(
                 f"a mesh already runs in {home} (process {by}); stop it, or start a second one beside it, with other "
-                "ports and a state directory of its own: --offset 100 (make up ARGS='--offset 100')"
+                "ports and a state directory of its own: --offset 100 (make up ARGS='--offset 100'). "
+                "Where MESHGATE_HOME is set, it must then name another directory"
             ) from None
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
 from typing import Any
 
 import pytest
@@ -71,6 +73,23 @@ def test_the_audit_log_is_whole(up: Up) -> None:
     assert json.loads(verified.stdout)["intact"]
     last = [json.loads(line) for line in up.cli("audit", "tail", "-n", "2", "--json").stdout.splitlines()]
     assert "ListModels" in json.dumps(last)
+
+
+def test_what_up_proposes_works_as_printed(up: Up) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MESHGATE_")}
+    proposed = [line.strip() for line in up.lines if line.startswith("  ") and "meshgate " in line]
+    assert len(proposed) >= 5
+    for command in proposed:
+        done = subprocess.run(
+            ["bash", "-c", command],
+            env=environment,
+            input="/exit\n",
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
 
 
 def test_a_token_of_ones_own(up: Up) -> None:

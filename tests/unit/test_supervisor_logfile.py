@@ -66,6 +66,7 @@ def test_a_line_without_end_is_bounded(tmp_path: Path) -> None:
 
 
 def test_a_log_is_the_owners_and_is_continued(tmp_path: Path) -> None:
+    (tmp_path / "log").touch(0o644)
     for _ in range(3):
         written(tmp_path / "log", OURS + b"\n")
     assert (tmp_path / "log").read_bytes() == (OURS + b"\n") * 3
