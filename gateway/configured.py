@@ -6,6 +6,7 @@ source tree, if this is one; where the gateway was started otherwise, `--config`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +19,16 @@ HELP: Final = "The gateway's configuration. Default: the one that the mesh of th
 _FILE: Final = "gateway.toml"
 
 
-def in_use(given: Path | None) -> tuple[Path, GatewayConfig]:
-    """The file and what it says, with what `up` told the gateway beside it. Raises ConfigError."""
+def in_use(given: Path | None, backends: Sequence[str] = ()) -> tuple[Path, GatewayConfig]:
+    """The file and what it says, with what `up` told the gateway beside it. `backends` are as `python -m gateway` takes
+    them by --backend. Raises ConfigError.
+    """
+    path, loaded = _found(given)
+    targets = dict(item.partition("=")[::2] for item in backends)
+    return path, loaded.with_overrides(None, targets) if targets else loaded
+
+
+def _found(given: Path | None) -> tuple[Path, GatewayConfig]:
     if given is not None:
         return given, configs.load(given, GatewayConfig)
     mesh = state.running(state.home())

@@ -49,6 +49,10 @@ def explain(
     sealed: Annotated[bool, typer.Option("--sealed", help="The call would be sealed.")] = False,
     certificate: Annotated[Path | None, typer.Option(help="The caller's certificate, PEM.", show_default=False)] = None,
     config: Annotated[Path | None, typer.Option(help=configured.HELP, show_default=False)] = None,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=HOST:PORT", help="Where a service is, as the gateway was told.", show_default=False),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say why a call is allowed or not, step by step. Exit status 1: it is not; 2: the question makes no sense.
@@ -59,7 +63,7 @@ def explain(
     """
     try:
         question = Question(explanation.named(method), model, sealed)
-        path, loaded = configured.in_use(config)
+        path, loaded = configured.in_use(config, backend or ())
         made = asyncio.run(_explained(question, loaded, _token(token), _thumbprint(certificate)))
     except (OSError, ValueError, configs.ConfigError) as error:
         output.error(f"not explained: {_said(error)}")

@@ -13,8 +13,11 @@ from typing import Any
 
 import grpc
 import pytest
+import yaml  # type: ignore[import-untyped]
+from cryptography import x509
 
 import certs
+from certs import authority
 from gateway.app import Gateway
 from gateway.backend import Backend, BackendConfig
 from gateway.routes import SERVICES
@@ -74,6 +77,23 @@ async def test_the_gateway_reaches_nobody_but_the_service_itself(home: Path, hol
             finally:
                 await backend.close()
             assert (error is None) == (holder == role), (role, form)
+
+
+def names_in_kubernetes(name: str, *, local: bool) -> x509.SubjectAlternativeName:
+    """Those that cert-manager is asked for."""
+    found = yaml.safe_load_all((default_configs().parent / "kubernetes" / "certificates.yaml").read_text())
+    leaf = next(each["spec"] for each in found if each["kind"] == "Certificate" and each["metadata"]["name"] == name)
+    uris = [x509.UniformResourceIdentifier(uri) for uri in leaf["uris"]]
+    return x509.SubjectAlternativeName([*uris, *map(x509.DNSName, leaf["dnsNames"])])
+
+
+@pytest.mark.parametrize("holder", certs.NAMES)
+async def test_so_it_is_with_the_certificates_of_kubernetes(
+    tmp_path: Path, holder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authority, "_alternative_names", names_in_kubernetes)
+    certs.ensure(tmp_path)
+    await test_the_gateway_reaches_nobody_but_the_service_itself(tmp_path, holder)
 
 
 @pytest.mark.parametrize("holder", PARTS)

@@ -199,6 +199,16 @@ def test_without_a_mesh_and_without_a_source_tree_it_says_what_to_do(
         assert str(home) in result.output and "--config" in result.output and "MESHGATE_HOME" in result.output
 
 
+def test_where_a_service_is_can_be_said_as_to_the_gateway(home: Path) -> None:
+    given = default_configs() / "gateway.toml"
+    _, loaded = configured.in_use(given, ["generation=generation:8451"])
+    assert [each.target for each in loaded.backends.values()] == ["generation:8451", "127.0.0.1:8452", "127.0.0.1:8453"]
+    result = CliRunner().invoke(
+        app, ["policy", "explain", "--token", "x", "--method", METHOD, "--backend", "x=y", "--config", str(given)]
+    )
+    assert (result.exit_code, result.output) == (2, "not explained: --backend: unknown: x\n")
+
+
 def test_what_up_was_started_with_and_is_gone_is_named(home: Path) -> None:
     state.record(home, state.Running("127.0.0.1:1", str(home / "gone")))
     result = CliRunner().invoke(app, ["policy", "explain", "--token", "x", "--method", METHOD])
