@@ -96,6 +96,8 @@ class SealedStream:
             self._session.close()
             return None
         outer: Any = intent.parse(sealed_pb2.CallStreamRequest, message)
+        if outer.HasField("envelope"):
+            raise errors.InvalidArgument.of("envelope", "must be in the first message alone")
         return self._session.open_request(outer.segment)
 
     def seal(self, reply: bytes) -> bytes | None:

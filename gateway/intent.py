@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, cast
 from google.protobuf.message import DecodeError, Message
 
 from gateway.routes import MODEL_ROUTES, SEALED_ROUTES, Route
-from meshgate import errors
+from meshgate import errors, sealing
 from meshgate.runtime import compression
 from meshgate.v1 import sealed_pb2
 
@@ -67,6 +67,8 @@ def _read_sealed(route: Route, first: bytes) -> Intent:
     outer = cast(Any, parse(route.request_type, first))
     if not outer.HasField("envelope"):
         raise errors.InvalidArgument.of("envelope", "required in the first message")
+    if route.client_streams and outer.HasField("segment"):
+        raise errors.InvalidArgument.of("segment", "must not be in the first message, which has the envelope alone")
     envelope: sealed_pb2.Envelope = outer.envelope
     header = cast(sealed_pb2.EnvelopeHeader, parse(sealed_pb2.EnvelopeHeader, envelope.header))
     inner = MODEL_ROUTES.get(header.method)
@@ -74,6 +76,5 @@ def _read_sealed(route: Route, first: bytes) -> Intent:
         raise errors.InvalidArgument.of("envelope.header.method", "not a method that can be sealed")
     if (inner.client_streams or inner.server_streams) != route.server_streams:
         raise errors.InvalidArgument.of("envelope.header.method", "Call is for unary methods, CallStream for streaming")
-    if len(header.model.encode()) > _MAX_NAME_BYTES:
-        raise errors.InvalidArgument.of("envelope.header.model", f"must be at most {_MAX_NAME_BYTES} bytes")
+    sealing.check_fields(header)
     return Intent(inner, header.model, False, first, outer, envelope, header)

@@ -69,7 +69,11 @@ class Passage:
 
     async def read(self) -> bytes | None:
         """The next request after the first, paid for, or None when the caller has sent all. Raises MeshError."""
-        message = self._exchange.unseal(await self._requests.read())
+        sent = await self._requests.read()
+        message = self._exchange.unseal(sent)
+        while message is None and sent is not None:  # sealed, it may say that this was all; then nothing may follow
+            sent = await self._requests.read()
+            message = self._exchange.unseal(sent)
         if message is not None:
             self._look()
             await self._reservation.more(self._call, message)

@@ -107,6 +107,8 @@ class Pipeline:
             raise errors.InvalidArgument("the stream ended before its first message", reason="MALFORMED")
         wanted = intent.read(route, first)
         call.target = wanted.route.path
+        if not wanted.route.client_streams and await requests.read() is not None:
+            raise errors.InvalidArgument("a call of this method has one request message", reason="MALFORMED")
         call.mark("read")
         return wanted
 

@@ -103,8 +103,9 @@ class Edge(grpc.GenericRpcHandler):
 
         return serve
 
-    def _one(self, context: Context, call: Call) -> One:
-        return One(context, call, self._first, self._writers)
+    def _one(self, context: Context, call: Call) -> RequestStream:
+        """Of a lone message the end is read too, which comes with it: a second one is an error and not ignored."""
+        return RequestStream(context, call, self._first, self._first)
 
     def _call(self, path: str, context: Context) -> Call:
         """A call as it arrives."""
@@ -186,15 +187,6 @@ class RequestStream:
             return None
         self._call.bytes_in += len(message)
         return bytes(message)
-
-
-class One(RequestStream):
-    """Requests of a call with one message."""
-
-    __slots__ = ()
-
-    async def read(self) -> bytes | None:
-        return None if self._begun else await super().read()
 
 
 class OneReply:

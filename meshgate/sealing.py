@@ -54,6 +54,11 @@ _MLKEM_PUBLIC_BYTES: Final = 1184
 _MLKEM_SEED_BYTES: Final = 64
 _X25519_BYTES: Final = 32
 _MAX_SEGMENTS: Final = 2**31
+_NAME_BYTES: Final = 256
+_KEY_ID_BYTES: Final = 64
+_RECIPIENTS: Final = (sealed_pb2.SEALING_RECIPIENT_GATEWAY, sealed_pb2.SEALING_RECIPIENT_SERVICE)
+MOST_TOKENS: Final = 2**31 - 1
+"""The largest token_cap of a header."""
 _NO_MESSAGE: Final = b"\x00"
 _MESSAGE: Final = b"\x01"
 
@@ -326,6 +331,29 @@ def open_envelope(
         raise errors.InvalidArgument("no such sealing key; list them again", reason="SEAL_KEY_UNKNOWN")
     body = _read_body(key.open(envelope.ciphertext, _info(key.public.suite, envelope.header)))
     return Opened(header, body.message, RecipientSession(body.reply_key, envelope.header))
+
+
+def check_fields(header: EnvelopeHeader) -> None:
+    """Holds the fields of a header to their ranges. Raises InvalidArgument, which names the field.
+
+    What must not be told apart from a body that does not open is check_header's.
+    """
+    for name, text in (("method", header.method), ("model", header.model)):
+        if len(text.encode()) > _NAME_BYTES:
+            raise _out_of_range(name, f"must be at most {_NAME_BYTES} bytes")
+    if not 1 <= len(header.key_id.encode()) <= _KEY_ID_BYTES:
+        raise _out_of_range("key_id", f"must be from 1 to {_KEY_ID_BYTES} bytes")
+    if header.recipient not in _RECIPIENTS:
+        raise _out_of_range("recipient", "must be the gateway or the service")
+    if header.HasField("token_cap"):
+        if not 1 <= header.token_cap <= MOST_TOKENS:
+            raise _out_of_range("token_cap", f"must be from 1 to {MOST_TOKENS:,}")
+    elif header.recipient == sealed_pb2.SEALING_RECIPIENT_SERVICE:
+        raise _out_of_range("token_cap", "is required for a service as recipient: the gateway can't read the body")
+
+
+def _out_of_range(field: str, description: str) -> errors.InvalidArgument:
+    return errors.InvalidArgument.of(f"envelope.header.{field}", description)
 
 
 def check_header(header: EnvelopeHeader, tenant: str, subject: str, now_ms: int, window_ms: int) -> None:

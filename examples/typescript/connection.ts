@@ -44,7 +44,8 @@ export async function sealed(
   const recipient = to === "service" ? 2 : 1;
   const key = await chooseKey(recipient);
   const claims = JSON.parse(Buffer.from(token.split(".")[1] ?? "", "base64url").toString());
-  const header = { method: `/${SERVICE}/${method}`, tenant: claims.tenant, subject: claims.sub, recipient };
+  const cap = recipient === 2 ? { tokenCap: message.length + 4096 } : {};
+  const header = { method: `/${SERVICE}/${method}`, tenant: claims.tenant, subject: claims.sub, recipient, ...cap };
   return { ...(await seal(types, key, header, message)), suite: key.suite };
 }
 

@@ -23,6 +23,8 @@ export interface Header {
   readonly subject: string;
   /** SealingRecipient: 1 is the gateway, 2 the service. */
   readonly recipient: number;
+  /** The most tokens the call may take; a service as recipient needs it. */
+  readonly tokenCap?: number;
 }
 
 export interface Segment {

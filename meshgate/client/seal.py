@@ -15,6 +15,12 @@ from meshgate.client.options import SEALED_SERVICE
 from meshgate.client.token import Token
 from meshgate.v1 import sealed_pb2
 
+_TEMPLATE: Final = 1024
+"""Tokens that a chat template may put before a conversation."""
+_TURN: Final = 16
+"""And around each turn."""
+_DEFAULT_OUTPUT: Final = 256
+"""GenerateRequest.max_output_tokens, where it is left out."""
 _IN_THE_CLEAR: Final = frozenset(
     {
         SEALED_SERVICE,
@@ -147,6 +153,7 @@ class Exchange:
             tenant=token.tenant,
             subject=token.subject,
             now_ms=now_ms(),
+            token_cap=_cap(request) if self._recipient == sealed_pb2.SEALING_RECIPIENT_SERVICE else None,
             recipient=self._recipient,
         )
         return envelope
@@ -170,3 +177,15 @@ def _model(request: Any) -> str:
     """The model that a request names, as the gateway reads it: requests of streams hold the unary request."""
     inner = getattr(request, "request", request)
     return str(getattr(inner, "model", ""))
+
+
+def _cap(request: Any) -> int:
+    """The most tokens that a call may take whose body the gateway can't read: for a generation a bound of its text, of
+    what a chat template adds and of its output; for the others the most there is, for their size bounds them.
+    """
+    inner: Any = getattr(request, "request", request)
+    if "max_output_tokens" not in inner.DESCRIPTOR.fields_by_name:
+        return sealing.MOST_TOKENS
+    text: int = inner.ByteSize() + _TEMPLATE + _TURN * len(inner.conversation.messages)
+    output: int = (inner.candidate_count or 1) * (inner.max_output_tokens or _DEFAULT_OUTPUT)
+    return min(sealing.MOST_TOKENS, text + output)

@@ -85,6 +85,10 @@ class Keys(sealed_pb2_grpc.KeyServiceServicer):
         self, request: sealed_pb2.ListSealingKeysRequest, context: Any
     ) -> sealed_pb2.ListSealingKeysResponse:
         """The keys to seal to. Makes new ones when it is time."""
+        if request.recipient not in sealed_pb2.SealingRecipient.values():
+            raise errors.InvalidArgument.of("recipient", "must be a recipient that this version knows")
+        if request.recipient == sealed_pb2.SEALING_RECIPIENT_GATEWAY:
+            return sealed_pb2.ListSealingKeysResponse()
         keys = [key for name in self._recipients for key in self._keyring.published(name)]
         return sealed_pb2.ListSealingKeysResponse(keys=keys)
 
@@ -123,6 +127,8 @@ class Sealed(sealed_pb2_grpc.SealedServiceServicer):
         first = await anext(request_iterator, None)
         if first is None or not first.HasField("envelope"):
             raise errors.InvalidArgument.of("envelope", "required in the first message")
+        if first.HasField("segment"):
+            raise errors.InvalidArgument.of("segment", "must not be in the first message, which has the envelope alone")
         opened, handler = self._open(first.envelope, context)
         if not handler.response_streaming:
             raise errors.InvalidArgument.of("envelope.header.method", "CallStream is for streaming methods")
@@ -130,6 +136,8 @@ class Sealed(sealed_pb2_grpc.SealedServiceServicer):
         if handler.request_streaming:
             replies = handler.stream_stream(_requests(opened, handler, request_iterator), inner)
         else:
+            if await anext(request_iterator, None) is not None:
+                raise errors.InvalidArgument("a call of this method has one request message", reason="MALFORMED")
             replies = handler.unary_stream(_first(opened, handler), inner)
         try:
             async for reply in replies:
@@ -150,6 +158,9 @@ class Sealed(sealed_pb2_grpc.SealedServiceServicer):
             self._keyring.find, envelope, tenant=tenant, subject=subject, now_ms=now, window_ms=self._window_ms
         )
         self._replays.admit(sealing.used_by(envelope, tenant, subject), now)
+        sealing.check_fields(opened.header)
+        if opened.header.recipient != sealed_pb2.SEALING_RECIPIENT_SERVICE:
+            raise errors.InvalidArgument.of("envelope.header.recipient", "must be the service")
         handler = self._methods.get(opened.header.method)
         if handler is None:
             raise errors.InvalidArgument.of("envelope.header.method", "not a method of this service")
@@ -202,10 +213,11 @@ async def _requests(opened: sealing.Opened, handler: Any, rest: AsyncIterator[An
     """All requests of a streaming client. A stream that ends without its last segment was cut."""
     yield _first(opened, handler)
     async for message in rest:
+        if message.HasField("envelope"):
+            raise errors.InvalidArgument.of("envelope", "must be in the first message alone")
         data = opened.session.open_request(message.segment)
-        if data is None:
-            break
-        yield _parsed(handler, data)
+        if data is not None:
+            yield _parsed(handler, data)
     opened.session.close()
 
 

@@ -99,6 +99,7 @@ async def envelope(mesh: Mesh, **changes: Any) -> sealed_pb2.CallRequest:
         "tenant": "acme",
         "subject": "alice",
         "now_ms": time.time_ns() // 1_000_000,
+        "token_cap": 1000,
         "recipient": sealed_pb2.SEALING_RECIPIENT_SERVICE,
         "message": generation_pb2.GenerateRequest(prompt="a").SerializeToString(),
         **changes,
