@@ -21,6 +21,8 @@ from meshgate.supervisor.layout import GATEWAY, PORTS, SERVICES, STORE, Layout, 
 from meshgate.supervisor.screen import Screen
 
 GRACE_SECONDS: Final = 25.0
+_READING_SECONDS: Final = 5.0
+"""From the first part whose configuration can't be used to the end of the mesh, at most."""
 _RENEW_SECONDS: Final = 3600.0
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _RENOUNCED: Final = (signal.SIGHUP, signal.SIG_IGN)
@@ -35,7 +37,9 @@ class Mesh:
         self._board = Board(layout.parts, time.monotonic)
         self._screen = Screen(console, self._board)
         self._served: set[str] = set()
-        self._refused: ConfigError | None = None
+        self._refused: dict[str, str] = {}
+        self._news = asyncio.Event()
+        self._leaving = False
         self.children = {name: Child(name, layout.command(name), layout.log(name), self) for name in self._board.parts}
         self._ready = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -57,8 +61,8 @@ class Mesh:
                     task.result()
         finally:
             await self._stop(tasks)
-        if self._refused is not None:
-            raise self._refused
+        if self._refused:
+            raise ConfigError("; ".join(f"{name}: {why}" for name, why in self._refused.items()))
 
     def started(self, child: Child) -> None:
         """A process runs."""
@@ -67,7 +71,8 @@ class Mesh:
     def died(self, child: Child, status: int, wait: float) -> None:
         """A process ended unasked. One that has never served and can't use its configuration ends the mesh."""
         if status == process.BAD_CONFIG and child.name not in self._served:
-            self._refused = self._refused or ConfigError(f"{child.name}: {child.refusal()}")
+            self._refused[child.name] = child.refusal()
+            self._news.set()
             self._stopping.set()
             return
         self._board.died(child.name, wait)
@@ -88,6 +93,9 @@ class Mesh:
         self._stopping.set()
 
     async def _stop(self, tasks: list[asyncio.Task[object]]) -> None:
+        if self._refused:
+            await self._others_started()
+        self._leaving = True
         self._screen.say("stopping")
         # The gateway first: what it has in hand still needs the services.
         await self.children[GATEWAY].stop(GRACE_SECONDS)
@@ -96,6 +104,20 @@ class Mesh:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._screen.say("stopped")
+
+    async def _others_started(self) -> None:
+        """Gives the other parts a moment to read their configuration, so that all that is wrong is told together."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_READING_SECONDS):
+                while any(
+                    part.state is State.STARTING for name, part in self._board.parts.items() if self._unread(name)
+                ):
+                    self._news.clear()
+                    await self._news.wait()
+
+    def _unread(self, name: str) -> bool:
+        """Whether a part has a configuration and has not refused it."""
+        return name != STORE and name not in self._refused
 
     async def _follow(self, name: str) -> None:
         """Keeps the board up to date. The gateway serves once it has reached every service."""
@@ -114,8 +136,9 @@ class Mesh:
         await asyncio.gather(*map(follow, names))
 
     def _heard(self, name: str, state: State) -> None:
-        if self._stopping.is_set():
+        if self._leaving:
             return  # that they stop serving now is no news
+        self._news.set()
         if state is State.SERVING:
             self._served.add(name)
         if self._board.heard(name, state) and state is not State.STARTING:

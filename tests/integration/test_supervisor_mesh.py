@@ -145,20 +145,23 @@ sys.exit(process.BAD_CONFIG)
 
 
 class Misconfigured(Modelless):
-    """A layout of which one part can't use its configuration."""
+    """A layout of which two parts can't use their configuration."""
 
     def command(self, name: str) -> list[str]:
-        return [sys.executable, "-c", REFUSING] if name == "embedding" else super().command(name)
+        refusing = name in ("embedding", "gateway")
+        return [sys.executable, "-c", REFUSING] if refusing else super().command(name)
 
 
-async def test_a_misconfigured_part_ends_the_mesh_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_misconfigured_parts_end_the_mesh_and_all_say_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(f"{__name__}.Modelless", Misconfigured)
     made = Running(tmp_path)
     with pytest.raises(ConfigError) as caught:
         await asyncio.wait_for(made.mesh.run(), 60)
-    assert str(caught.value) == (
-        "embedding: embedding.toml: model.source: no such directory; embedding.toml: engine.max_batch: at least 1"
-    )
+    why = "embedding.toml: model.source: no such directory; embedding.toml: engine.max_batch: at least 1"
+    said = [f"embedding: {why}", f"gateway: {why}"]
+    assert str(caught.value) in {"; ".join(said), "; ".join(reversed(said))}
     assert not made.said("starting it again")()
     assert made.file.getvalue().endswith("stopped\n")
     assert not any(alive(pid) for pid in made.pids())
