@@ -73,6 +73,7 @@ class Authenticator:
         self._cached_tokens = cached_tokens
         self._cache: OrderedDict[bytes, _Known] = OrderedDict()
         self._revocations = revocations or Revocations(None, RevocationConfig.model_construct(), monotonic)
+        self._revocations.trust(config.issuer for config in issuers)
         self._listed = self._revocations.known
         sources = _sources(issuers, monotonic)
         trusted = [Trust(config, sources[_place(config)]) for config in issuers]

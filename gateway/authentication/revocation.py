@@ -25,6 +25,7 @@ from gateway.names import Subject, TokenId, VisibleText
 from meshgate.runtime.config import Strict
 
 MAX_ENTRIES: Final = 1_000_000
+_MAX_ISSUERS: Final = 1000
 _LONGEST_LEEWAY: Final = 300
 """An issuer's leeway keeps a token good beyond its `exp`; an entry is kept as long."""
 
@@ -83,6 +84,8 @@ class RevocationList:
 
     def __init__(self) -> None:
         self.revision = 0
+        self.issuers: set[str] = set()
+        """Whom entries name, those that were taken back among them; the first of them, where they are many."""
         self._tokens: dict[tuple[str, str], _Mark] = {}
         self._subjects: dict[tuple[str, str], _Mark] = {}
 
@@ -102,6 +105,7 @@ class RevocationList:
         fresh.add(entries)
         if (fresh._tokens, fresh._subjects) != (self._tokens, self._subjects):
             self._tokens, self._subjects = fresh._tokens, fresh._subjects
+            self.issuers = fresh.issuers
             self.revision += 1
 
     def add(self, entries: Iterable[Revoked]) -> None:
@@ -122,6 +126,8 @@ class RevocationList:
 
     def _apply(self, entry: Revoked) -> None:
         name = _name(entry)
+        if len(self.issuers) < _MAX_ISSUERS:
+            self.issuers.add(entry.issuer)
         known = self._table(name).get(name[1:])
         self._say(name, None if entry.restored else _stricter(known, _mark(entry)))
 

@@ -8,9 +8,10 @@ pays a comparison.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -23,9 +24,13 @@ from gateway.authentication.stream import EntriesStream
 from gateway.store import Client, heed_cancellation
 from meshgate.runtime.config import ConfigError, Strict
 
+_log = logging.getLogger(__name__)
+
 _LOOK_SECONDS: Final = 0.5
 _FORGET_SECONDS: Final = 60.0
 _MAX_BYTES: Final = 16 * 1024 * 1024
+_SAID: Final = 4
+"""Issuers whom a log line names."""
 
 Clock = Callable[[], float]
 
@@ -97,6 +102,13 @@ class Revocations:
         self._clock = clock
         self._now = now
         self._forget_at = clock() + _FORGET_SECONDS
+        self._trusted: frozenset[str] | None = None
+        self._strange: frozenset[str] = frozenset()
+
+    def trust(self, issuers: Iterable[str]) -> None:
+        """Tells whose tokens are believed at all. An entry of anybody else revokes nothing, which is said."""
+        self._trusted = frozenset(issuers)
+        self._look_for_strangers()
 
     def covers(self, token: Revocable) -> bool:
         """Whether the token is revoked."""
@@ -117,10 +129,19 @@ class Revocations:
         """Notes that the list is up to date."""
         now = self._clock()
         self.watch.good(now)
+        self._look_for_strangers()
         self.good_until = math.inf if self._keep else now + self._outage_seconds
         if now >= self._forget_at:
             self._forget_at = now + _FORGET_SECONDS
             self.known.forget(self._now())
+
+    def _look_for_strangers(self) -> None:
+        if self._trusted is None or self.known.issuers <= self._trusted | self._strange:
+            return
+        fresh = sorted(self.known.issuers - self._trusted - self._strange)
+        self._strange |= frozenset(fresh)
+        said = {"count": len(fresh), "issuers": fresh[:_SAID]}
+        _log.warning("revocations name issuers that no [[issuers]] entry has: they revoke nothing", extra=said)
 
     async def run(self) -> None:
         """Keeps the list fresh until cancelled."""

@@ -103,6 +103,18 @@ async def test_another_issuer_shuts_nobody_out(
     assert outcome(authenticator) == "bob"
 
 
+async def test_an_entry_of_an_issuer_that_nobody_believes_is_said_once(
+    authenticator: Authenticator, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(3):
+        await revoke(authenticator, path, BOB, {"issuer": f"{ISSUER}/", "subject": f"bob{number}"})
+    (told,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert told.__dict__["issuers"] == [f"{ISSUER}/"]
+    await revoke(authenticator, path, *({"issuer": f"i{number}", "subject": "x"} for number in range(2000)))
+    *_, told = caplog.records
+    assert (told.__dict__["count"], len(told.__dict__["issuers"])) == (1000, 4)
+
+
 async def test_a_subject_is_out_of_every_tenant(authenticator: Authenticator, path: Path) -> None:
     await revoke(authenticator, path, BOB)
     assert outcome(authenticator, tenant="globex", jti="token-2") == "TOKEN_REVOKED"
