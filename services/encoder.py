@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -9,55 +10,63 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModel
+from transformers import AutoConfig
 
+from services import kinds, sharing
+from services.inputs import Form, Inputs
 from services.models.config import SourceConfig
+from services.parity import Parity
 from services.pooling import Pooling
 from services.sharing import Sharing, threads_of
 from services.tokens import Cut, Tokeniser, Tokens
 from services.weights import opening, quality
-from services.weights.opening import Weights, Where
+from services.weights.completeness import complete
+from services.weights.opening import Load, Weights, Where
 from services.weights.quality import Yardstick
 
 
 class Encoder:
     """An encoder and its number format."""
 
-    def __init__(self, module: Any, pad_id: int, weights: Weights | None = None) -> None:
-        self.dimensions = int(module.config.hidden_size)
+    def __init__(
+        self, module: Any, form: Form | int, weights: Weights | None = None, dimensions: int | None = None
+    ) -> None:
+        """`form` is that of the batches, or the token that pads alone; `dimensions` are a vector's, if not those that
+        the configuration says.
+        """
+        self.dimensions = int(dimensions or module.config.get_text_config().hidden_size)
         self.dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
         self.weights = weights or Weights()
         self._module = module
         self._device = next(module.parameters()).device
         self.device = self._device.type
-        self._pad_id = pad_id
+        self._form = Form(form) if isinstance(form, int) else form
         self.threads = threads_of(self._device)
         self._sharing = Sharing(self.threads, serial=self.weights.serial)
-        self._typed = getattr(module.config, "type_vocab_size", 0) > 1
 
     @torch.inference_mode()
     def pooled(self, batch: Sequence[Tokens], pooling: Sequence[Pooling]) -> Tensor:
         """Vectors float32 [batch, dimensions] on the CPU, row i pooled as pooling[i] says."""
-        inputs = padded(batch, self._pad_id, self._device, typed=self._typed)
+
+        def run(places: Sequence[int], inputs: Inputs) -> Tensor:
+            return _pool(self._states(inputs), inputs["attention_mask"], [pooling[place] for place in places])
+
+        return torch.stack(self._form.run(batch, run, self._device)).cpu()
+
+    @torch.inference_mode()
+    def states(self, batch: Sequence[Tokens]) -> list[Tensor]:
+        """What each token of each input has become, float32 [tokens, dimensions]."""
+
+        def run(_: Sequence[int], inputs: Inputs) -> Tensor:
+            return self._states(inputs)
+
+        made = self._form.run(batch, run, self._device)
+        return [each[: tokens.length].cpu() for each, tokens in zip(made, batch, strict=True)]
+
+    def _states(self, inputs: Inputs) -> Tensor:
         with self._sharing.batch(inputs["input_ids"].numel()):
-            states = self._module(**inputs).last_hidden_state.float()
-        return _pool(states, inputs["attention_mask"], pooling).cpu()
-
-
-def padded(batch: Sequence[Tokens], pad_id: int, device: torch.device, *, typed: bool) -> dict[str, Tensor]:
-    """Token ids and mask, int64 [batch, longest], and token types where the model has them."""
-    longest = max(tokens.length for tokens in batch)
-
-    def rows(values: Sequence[Sequence[int]], fill: int) -> Tensor:
-        return torch.tensor([[*row, *([fill] * (longest - len(row)))] for row in values], device=device)
-
-    inputs = {
-        "input_ids": rows([tokens.ids for tokens in batch], pad_id),
-        "attention_mask": rows([[1] * tokens.length for tokens in batch], 0),
-    }
-    if typed:
-        inputs["token_type_ids"] = rows([tokens.types for tokens in batch], 0)
-    return inputs
+            states: Tensor = self._module(**inputs).last_hidden_state.float()
+        return states
 
 
 def _pool(states: Tensor, mask: Tensor, pooling: Sequence[Pooling]) -> Tensor:
@@ -74,27 +83,47 @@ def _pool_as(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
         return states[:, 0]
     if pooling is Pooling.LAST:
         return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
-    weight = mask.unsqueeze(-1).to(states.dtype)
-    return (states * weight).sum(1) / weight.sum(1)
+    dead = (mask == 0).unsqueeze(-1)
+    if pooling is Pooling.MAX:
+        return states.masked_fill(dead, -torch.inf).amax(1)
+    return _summed(states.masked_fill(dead, 0), mask, pooling)
+
+
+def _summed(states: Tensor, mask: Tensor, pooling: Pooling) -> Tensor:
+    """`states` are zero where there is padding: what a model has there may be no number."""
+    weight = mask.to(states.dtype)
+    if pooling is Pooling.WEIGHTED:
+        weight = weight * torch.arange(1, mask.shape[1] + 1, device=mask.device)
+    total = weight.sum(1, keepdim=True)
+    return (states * weight.unsqueeze(-1)).sum(1) / (total.sqrt() if pooling is Pooling.SQRT else total)
 
 
 def load_encoder(
-    settings: SourceConfig, key: str, directory: Path, where: Where, tokeniser: Tokeniser, pad_id: int
+    settings: SourceConfig, key: str, directory: Path, where: Where, tokeniser: Any, reader: Tokeniser
 ) -> Encoder:
-    """Loads the weights of a directory (see services.models.source). Raises ConfigError, OSError, ValueError,
-    SafetensorError or RuntimeError when it can't.
+    """Loads the weights of a directory (see services.models.source); `tokeniser` is transformers' own. Raises
+    ConfigError, and whatever transformers raises.
     """
-    safe = None if settings.allow_pickle else True
-    load = partial(AutoModel.from_pretrained, directory, dtype=where.dtype, use_safetensors=safe)
+    parity = Parity(key, directory, tokeniser, reader, lambda module, form, batch: Encoder(module, form).states(batch))
+    load = _loading(settings, key, directory, where)
 
+    @sharing.apart()
     def answer(module: Any) -> Tensor:
-        batch = sample(tokeniser)
-        return Encoder(module, pad_id).pooled(batch, [Pooling.MEAN] * len(batch))
+        batch = sample(reader)
+        return Encoder(module, parity.form).pooled(batch, [Pooling.MEAN] * len(batch))
 
-    module, weights = opening.opened(
-        settings, key, where, load, [directory], Yardstick(answer, quality.cosine, tokeniser.max_tokens)
-    )
-    return Encoder(module, pad_id, weights)
+    yardstick = Yardstick(answer, quality.cosine, reader.max_tokens)
+    module, weights = opening.opened(settings, key, where, parity.around(load, where), [directory], yardstick)
+    if not (weights.quantisation or settings.compile):
+        parity.check(module)
+    return Encoder(module, parity.form, weights, parity.size)
+
+
+def _loading(settings: SourceConfig, key: str, directory: Path, where: Where) -> Load:
+    config = AutoConfig.from_pretrained(directory)
+    kind, safe = kinds.encoder(config, key), None if settings.allow_pickle else True
+    load = partial(kind.from_pretrained, directory, config=config, dtype=where.dtype, use_safetensors=safe)
+    return complete(load, key, directory, kinds.unused(config))
 
 
 def sample(tokeniser: Tokeniser) -> list[Tokens]:
@@ -102,8 +131,17 @@ def sample(tokeniser: Tokeniser) -> list[Tokens]:
     return tokeniser.read(quality.texts(), Cut.END, "texts")
 
 
-def first_lengths(most: int, *, compiled: bool) -> list[list[int]]:
-    """Batches to run before callers come, by the lengths of their inputs: a short and a long one, so that no caller
-    pays for first-time allocations. What is compiled is compiled apart for one input and for several.
+def first_batches(reader: Tokeniser, *, compiled: bool) -> list[list[Tokens]]:
+    """Batches to run before callers come: a short and a long input, so that no caller pays for first-time allocations.
+    What is compiled is compiled apart for one input and for several.
     """
-    return [[4], [most], *([[4, 6], [most, 6, 4]] if compiled else [])]
+    [text], most = reader.read(quality.texts()[:1], Cut.END, "texts"), reader.max_tokens
+    lengths = [[4], [most], *([[4, 6], [most, 6, 4]] if compiled else [])]
+    return [[stretched(text, length) for length in batch] for batch in lengths]
+
+
+def stretched(tokens: Tokens, length: int) -> Tokens:
+    """A text of so many tokens, which ends as it did: some kinds of model need that."""
+    inner = tokens.ids[1:-1] or tokens.ids[:1]
+    ids = [tokens.ids[0], *itertools.islice(itertools.cycle(inner), max(0, length - 2)), tokens.ids[-1]]
+    return Tokens(ids[-length:], [tokens.types[0]] * min(length, len(ids)))

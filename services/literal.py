@@ -20,6 +20,8 @@ _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 _LENGTH: Final = 24
 """Letters of a name: 112 bits. Letters alone are left as they are by every normaliser."""
 
+_BYTE: Final = re.compile("<0x[0-9A-F]{2}>")
+
 
 class Literal(NamedTuple):
     """See above."""
@@ -49,8 +51,9 @@ def renamed(names: Iterable[str]) -> dict[str, str]:
 
 
 def special(backend: Tokenizer) -> list[str]:
-    """The names of a tokeniser's special tokens."""
-    return [token.content for token in backend.get_added_tokens_decoder().values() if token.special]
+    """The names of a tokeniser's special tokens. One that stands for a byte of an unknown character is text."""
+    tokens = backend.get_added_tokens_decoder().values()
+    return [token.content for token in tokens if token.special and not _BYTE.fullmatch(token.content)]
 
 
 def pattern(names: Iterable[str]) -> re.Pattern[str] | None:

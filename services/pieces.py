@@ -20,6 +20,8 @@ from typing import Any, Final
 
 from tokenizers.pre_tokenizers import ByteLevel
 
+from services.characters import Characters
+
 PIECE: Final = 16_384
 """Characters of a piece: some ten milliseconds' worth."""
 _MARK: Final = "\u2581"
@@ -28,6 +30,8 @@ _SPACE: Final = r"(?<=[^\W_]) (?=[^\W_])"
 _STOP: Final = "(?<=[\u4e00-\u9fff])(?=[\u3001\u3002])"
 """After a Chinese character, before a comma or full stop of its kind."""
 _SIGNS: Final = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
+_CHARACTER: Final = 4
+"""The most bytes of a character."""
 _COMPOSED: Final = 4
 """A text in NFC has at least a quarter of the bytes that it had: the most is 3.5 times, for U+1FBE and two marks."""
 _COLLAPSES: Final = frozenset((" {2,}", "\\s+", "\\s{2,}"))
@@ -110,7 +114,9 @@ def _plain(text: str, found: re.Match[str]) -> bool:
 
 
 def division(backend: Any) -> Division:
-    """Of a tokenizers.Tokenizer. Anything that is not known to be safe makes it whole."""
+    """Of a tokenizers.Tokenizer, or of what stands in for one. Anything that is not known to be safe makes it whole."""
+    if isinstance(backend, Characters):
+        return Division(longest=1 if backend.as_bytes else _CHARACTER)
     try:
         known = _Known(backend)
     except Exception:  # parts written in Python can't say what they are

@@ -22,6 +22,16 @@ _LATELY: Final = 16
 """Batches."""
 
 
+@contextmanager
+def apart() -> Iterator[None]:
+    """Around batches that are run before anybody serves: those that do then have as many threads as before."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def threads_of(device: torch.device) -> int:
     """What a model there may have of a CPU's threads: none on another device."""
     return torch.get_num_threads() if device.type == "cpu" else 0

@@ -73,6 +73,7 @@ class Tokeniser:
         """`backend` is a tokenizers.Tokenizer; its own padding and truncation are switched off."""
         backend.no_padding()
         backend.no_truncation()
+        backend.encode_special_tokens = True  # markers in a text are text; this setting does not travel with a pickle
         self.backend: Backend = backend
         self.max_tokens = max_tokens
         self.division = self._division(backend)

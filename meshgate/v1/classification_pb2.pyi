@@ -29,7 +29,8 @@ class _ScoreFunctionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScoreFu
     DESCRIPTOR: _descriptor.EnumDescriptor
     SCORE_FUNCTION_UNSPECIFIED: _ScoreFunction.ValueType  # 0
     """Softmax for one label an input; sigmoid where multi_label is set, and for a classifier that was trained to give
-    several labels, or that has one label only (relevance).
+    several labels, or that has one label only (relevance). The raw outputs of a classifier that was trained for
+    regression.
     """
     SCORE_FUNCTION_SOFTMAX: _ScoreFunction.ValueType  # 1
     """Scores of an input add up to 1."""
@@ -43,7 +44,8 @@ class ScoreFunction(_ScoreFunction, metaclass=_ScoreFunctionEnumTypeWrapper):
 
 SCORE_FUNCTION_UNSPECIFIED: ScoreFunction.ValueType  # 0
 """Softmax for one label an input; sigmoid where multi_label is set, and for a classifier that was trained to give
-several labels, or that has one label only (relevance).
+several labels, or that has one label only (relevance). The raw outputs of a classifier that was trained for
+regression.
 """
 SCORE_FUNCTION_SOFTMAX: ScoreFunction.ValueType  # 1
 """Scores of an input add up to 1."""
@@ -63,12 +65,13 @@ class _TokenGroupingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TokenGr
     """As spans."""
     TOKEN_GROUPING_SPANS: _TokenGrouping.ValueType  # 1
     """Neighbouring words of one label together, by the classifier's B- and I- labels where it has them, whose prefix is
-    left out; words without a label (O) are left out. A word has the label of its first token.
+    left out; words without a label (O) are left out. A word has the label of its first token. Words end at blanks and
+    at punctuation, and in scripts without blanks (Chinese, Japanese, Thai) each token is a word.
     """
     TOKEN_GROUPING_WORDS: _TokenGrouping.ValueType  # 2
     """Each word, with the label of its first token."""
     TOKEN_GROUPING_TOKENS: _TokenGrouping.ValueType  # 3
-    """Each token."""
+    """Each token that is more than a blank."""
 
 class TokenGrouping(_TokenGrouping, metaclass=_TokenGroupingEnumTypeWrapper):
     """What a classifier of tokens (named entities, parts of speech) returns as a span."""
@@ -77,12 +80,13 @@ TOKEN_GROUPING_UNSPECIFIED: TokenGrouping.ValueType  # 0
 """As spans."""
 TOKEN_GROUPING_SPANS: TokenGrouping.ValueType  # 1
 """Neighbouring words of one label together, by the classifier's B- and I- labels where it has them, whose prefix is
-left out; words without a label (O) are left out. A word has the label of its first token.
+left out; words without a label (O) are left out. A word has the label of its first token. Words end at blanks and
+at punctuation, and in scripts without blanks (Chinese, Japanese, Thai) each token is a word.
 """
 TOKEN_GROUPING_WORDS: TokenGrouping.ValueType  # 2
 """Each word, with the label of its first token."""
 TOKEN_GROUPING_TOKENS: TokenGrouping.ValueType  # 3
-"""Each token."""
+"""Each token that is more than a blank."""
 Global___TokenGrouping: _TypeAlias = TokenGrouping  # noqa: Y015
 
 @_typing.final
@@ -174,7 +178,9 @@ class ClassifyOptions(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     TOKEN_GROUPING_FIELD_NUMBER: _builtins.int
     multi_label: _builtins.bool
-    """Whether an input may have several labels, or none: scores are then independent. Default false."""
+    """Whether an input may have several labels, or none: scores are then independent. Default false. In zero-shot by a
+    classifier of entailment each label's score is then that of entailment against contradiction.
+    """
     top_k: _builtins.int
     """How many labels to return, best first. Range 1 to the number of labels. Default: all."""
     score_function: Global___ScoreFunction.ValueType

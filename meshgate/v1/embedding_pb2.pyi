@@ -126,16 +126,20 @@ class EmbedOptions(_message.Message):
     ENCODING_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     dimensions: _builtins.int
-    """Keeps the first so many dimensions and renormalises. Range 1 to the model's dimensions. Default: all."""
+    """Keeps the first so many dimensions and renormalises. Range 1 to the model's dimensions. Default: all, or as many as
+    the model's own files say (truncate_dim).
+    """
     normalise: _builtins.bool
-    """Whether vectors are scaled to norm 1. Default true."""
+    """Whether vectors are scaled to norm 1. Default true; false for a model whose own files say that its vectors are
+    compared by a dot product or a distance, and that does not scale them itself.
+    """
     pooling: Global___Pooling.ValueType
     """How token vectors become one. Default: the model's own way."""
     truncation: Global___Truncation.ValueType
     """What to do with a long input. Default: refuse."""
     prompt_name: _builtins.str
-    """The name of a prompt of the model (such as query or passage) put before each input, at most 64 bytes. Default:
-    none.
+    """The name of a prompt of the model (such as query or passage) put before each input, at most 64 bytes. Default: the
+    model's own default prompt, where its files name one, otherwise none.
     """
     encoding: Global___EmbeddingEncoding.ValueType
     """How vectors travel. Default: a list of floats."""

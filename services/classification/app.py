@@ -139,6 +139,9 @@ class App:
         custom = self._config.custom
         if custom is None or encoder is None:
             return None
+        if encoder.entails:
+            _log.warning("zero-shot is by entailment and makes no vectors, so tenants can't train classifiers")
+            return None
         tokens = encoder.tokeniser.read([_PROBE], Cut.END, "inputs")
         [probe] = await batcher.submit([Item(encoder, tokens[0])], [tokens[0].length])
         owned = Owned(Store(custom.directory, classifiers=custom.classifiers, versions=custom.versions), probe)
@@ -150,7 +153,8 @@ class App:
         zero_shot = self._zero_shot
         if zero_shot is None and config.zero_shot is not None:
             hosted = await apart(self._host.load, _LOAD_ZERO_SHOT, config.zero_shot, config.engine)
-            zero_shot = ReadyZeroShot(hosted, config.zero_shot.scale)
+            zero = config.zero_shot
+            zero_shot = ReadyZeroShot(hosted, zero.scale, midpoint=zero.midpoint, hypothesis=zero.hypothesis)
         return _Loaded(list(zip(config.classifiers, classifiers, strict=True)), zero_shot)
 
     def _classifier(self, config: ClassifierConfig, key: str) -> ReadyClassifier:
@@ -169,6 +173,7 @@ class App:
             zero_shot=(zero.name, loaded.zero_shot) if zero and loaded.zero_shot else None,
             zero_shot_names=frozenset((zero.name, *zero.aliases)) if zero else frozenset(),
             max_batch=self._config.engine.max_batch,
+            most_tokens=self._config.engine.queue_tokens,
         )
 
     def _cards(self, config: ClassificationConfig, loaded: _Loaded) -> list[models_pb2.Model]:
@@ -206,7 +211,9 @@ class _Default:
         return models.classifiers[models.default][1]
 
     def rows(self, batch: Sequence[Tokens]) -> list[Scores]:
-        return self._model.rows(batch)
+        """Of a plain text instead: a batch of numbers would not do for every kind of model."""
+        model = self._model
+        return model.rows(model.tokeniser.read([_PROBE] * len(batch), Cut.END, "inputs"))
 
 
 def build(config: ClassificationConfig, path: Path | None = None) -> App:

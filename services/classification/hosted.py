@@ -12,9 +12,10 @@ from services.classification.config import ClassifierConfig, EngineConfig, ZeroS
 from services.classification.model import Classifier, ZeroShot
 from services.classification.ready import Card, Facts, Input, Scores
 from services.crew import THREADS
-from services.encoder import first_lengths
+from services.encoder import first_batches
 from services.host.host import Loaded
 from services.models.config import SourceConfig
+from services.models.starting import starting
 from services.tokens import Tokens
 from services.weights import compiling
 
@@ -27,9 +28,10 @@ def load_classifier(config: ClassifierConfig, engine: EngineConfig, key: str) ->
 
 
 def load_zero_shot(config: ZeroShotConfig, engine: EngineConfig) -> Loaded:
-    """Loads the encoder and warms it up. Raises ConfigError."""
+    """Loads what is used for zero-shot and warms it up. Raises ConfigError."""
     torch.set_num_threads(engine.threads or THREADS)
-    return _ready(loading.load_zero_shot(config, engine), Card(), config, "zero_shot")
+    model = loading.load_zero_shot(config, engine)
+    return _ready(model, model.card if isinstance(model, Classifier) else Card(), config, "zero_shot")
 
 
 def _ready(model: Classifier | ZeroShot, card: Card, config: SourceConfig, key: str) -> Loaded:
@@ -53,10 +55,11 @@ def _run(model: Classifier | ZeroShot, batch: Sequence[Input]) -> Sequence[Score
 
 def _warm_up(model: Classifier | ZeroShot, config: SourceConfig, key: str) -> None:
     def run() -> None:
-        for lengths in first_lengths(model.tokeniser.max_tokens, compiled=config.compile):
-            model.rows([Tokens([1] * length, [0] * length) for length in lengths])
+        for batch in first_batches(model.tokeniser, compiled=config.compile):
+            model.rows(batch)
 
-    if config.compile:
-        compiling.warm(config.name, key, run)
-    else:
-        run()
+    with starting(key, f"{config.name} in its first batches"):
+        if config.compile:
+            compiling.warm(config.name, key, run)
+        else:
+            run()

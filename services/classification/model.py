@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from services.classification.ready import Card, Scores
-from services.encoder import Encoder, padded
+from services.encoder import Encoder
+from services.inputs import Form, Inputs
 from services.pooling import Pooling
 from services.sharing import Sharing, threads_of
 from services.tokens import Tokeniser, Tokens
@@ -20,7 +21,7 @@ class Classifier:
     """A named classifier: a module whose logits are one a label."""
 
     def __init__(
-        self, module: Any, card: Card, tokeniser: Tokeniser, pad_id: int, weights: Weights | None = None
+        self, module: Any, card: Card, tokeniser: Tokeniser, form: Form, weights: Weights | None = None
     ) -> None:
         self.card = card
         self.weights = weights or Weights()
@@ -30,22 +31,21 @@ class Classifier:
         self._module = module
         self._device = parameter.device
         self.device = self._device.type
-        self._pad_id = pad_id
+        self._form = form
         self.threads = threads_of(self._device)
         self._sharing = Sharing(self.threads, serial=self.weights.serial)
 
     @torch.inference_mode()
     def rows(self, batch: Sequence[Tokens]) -> list[Scores]:
         """Logits, float32 [labels], for each input."""
-        return list(self.logits(batch))
+        return [each.cpu().numpy() for each in self._form.run(batch, self._logits, self._device)]
 
-    def logits(self, batch: Sequence[Tokens]) -> Scores:
+    def _logits(self, _: Sequence[int], inputs: Inputs) -> Tensor:
         """All that the module says of a batch, float32 [inputs, ...]."""
-        inputs = padded(batch, self._pad_id, self._device, typed=self.card.typed)
         with self._sharing.batch(inputs["input_ids"].numel()):
             output = self._module(**inputs)
         logits: Tensor = output if isinstance(output, Tensor) else output.logits
-        return logits.float().cpu().numpy()
+        return logits.float()
 
 
 class ZeroShot:

@@ -23,10 +23,12 @@ class Card:
     labels: tuple[str, ...] = ()
     pairs: bool = False
     """Whether it reads a second text."""
-    typed: bool = False
-    """Whether token types tell it which text a token is of; RoBERTa and its kin go by the separators."""
     several: bool = False
     """Whether its scores are independent, so that a sigmoid makes them and no softmax."""
+    raw: bool = False
+    """Whether its scores are numbers that it was trained to give (regression), and no function makes them others."""
+    judges: tuple[int, int] | None = None
+    """Of a classifier of entailment that is used for zero-shot: its labels for entailment and for contradiction."""
     tags: bool = False
     """Whether it scores each token, and not the text."""
 
@@ -85,11 +87,25 @@ class ReadyClassifier(Ready):
 
 
 class ReadyZeroShot(Ready):
-    """An encoder whose vectors, of norm 1, are compared: a text with each label."""
+    """What says how near a text is to each label: an encoder whose vectors, of norm 1, are compared, or a classifier of
+    entailment, which is asked of each.
+    """
 
-    def __init__(self, hosted: Hosted, scale: float) -> None:
+    def __init__(self, hosted: Hosted, scale: float, *, midpoint: float = 0.0, hypothesis: str = "{}") -> None:
+        """The first two are for an encoder, `hypothesis` is for a classifier."""
         super().__init__(hosted)
         self.scale = scale
+        self.midpoint = midpoint
+        self._hypothesis = hypothesis
+
+    @property
+    def entails(self) -> bool:
+        """Whether it is a classifier of entailment."""
+        return self.facts.card.judges is not None
+
+    def statement(self, name: str, description: str) -> str:
+        """What a text is held against: a label's description, or its name, for a classifier in a sentence."""
+        return description or (self._hypothesis.replace("{}", name) if self.entails else name)
 
 
 @dataclass(frozen=True, slots=True)

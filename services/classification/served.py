@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
 
-from meshgate.errors import Unimplemented
+from meshgate.errors import InvalidArgument, Unimplemented
 from meshgate.v1 import classification_pb2 as pb
 from meshgate.v1 import models_pb2
 from services.batching import Batcher, Permit
 from services.checks import Purse
-from services.classification import scores, spans, validate
+from services.classification import entailment, locating, scores, spans, validate
 from services.classification.custom.owned import Owned
 from services.classification.custom.training import Trainer
+from services.classification.entailment import Pairs
 from services.classification.locating import Located
 from services.classification.ready import Item, ReadyZeroShot, Scores
 from services.classification.validate import Models, Plan
-from services.preparing import Preparing, Reading
+from services.preparing import Preparing, Reading, at_once
 from services.tokens import Cut, Tokens
 
 _REMEMBERED_LABELS: Final = 4096
@@ -84,7 +86,10 @@ class Served:
         """Runs a checked request that has its place. Raises InvalidArgument for one that is too long, or more than was
         reserved. A stream says nothing of what remains: what it waits for is not lost.
         """
-        reader, reading = plan.model.tokeniser, Reading(self.preparing, permit.who, permit.waits)
+        reading = Reading(self.preparing, permit.who, permit.waits)
+        if isinstance(plan.model, ReadyZeroShot) and plan.model.entails:
+            return await self._judged(plan, purse, permit, remaining, reading)
+        reader = plan.model.tokeniser
         if plan.pairs:
             tokens = await reader.encode_pairs(plan.texts, plan.pairs, plan.cut, "inputs", reading)
         else:
@@ -96,6 +101,22 @@ class Served:
         matrix = await self._label_matrix(labels, plan, permit, remaining) if plan.descriptions else None
         results = await asyncio.to_thread(_results, rows, tokens, plan, matrix)
         return pb.ClassifyResponse(results=results, usage=pb.ClassifyUsage(input_tokens=taken), model=plan.name)
+
+    async def _judged(
+        self, plan: Plan, purse: Purse, permit: Permit[Item, Scores], remaining: Remaining, reading: Reading
+    ) -> pb.ClassifyResponse:
+        """Zero-shot by a classifier of entailment."""
+        read = at_once(partial(Pairs, plan.model.tokeniser, plan.texts, plan.descriptions, plan.cut))
+        every = [*plan.texts, *plan.descriptions]
+        pairs = await reading.run(read, sum(len(each.encode()) for each in every), sum(map(len, every)))
+        if pairs.tokens > self.models.most_tokens:
+            said = f"with each label they are {pairs.tokens} tokens: at most {self.models.most_tokens} are read at once"
+            raise InvalidArgument.of("inputs", said, reason="INPUT_TOO_LONG")
+        purse.take(pairs.charged)
+        tokens = await asyncio.to_thread(list, pairs.each())
+        logits = await _run(plan, tokens, permit, remaining)
+        results = await asyncio.to_thread(_judgements, logits, tokens, pairs.lengths, plan)
+        return pb.ClassifyResponse(results=results, usage=pb.ClassifyUsage(input_tokens=pairs.charged), model=plan.name)
 
     async def _labels_of(self, plan: Plan, reading: Reading) -> _Labels:
         """Reads a plan's labels; those seen lately are known."""
@@ -140,14 +161,33 @@ def _results(
     if plan.head is not None:
         rows = list(plan.head.raw(np.stack(rows)))
     elif matrix is not None and isinstance(plan.model, ReadyZeroShot):
-        rows = list(plan.model.scale * (np.stack(rows) @ matrix.T))
-    return [_result(scores.scored(row, plan.function), each, plan) for row, each in zip(rows, tokens, strict=True)]
+        midpoint = plan.model.midpoint if plan.apart else 0.0
+        rows = list(plan.model.scale * (np.stack(rows) @ matrix.T - midpoint))
+    return [
+        _result(scores.checked(row), each, text, plan) for row, each, text in zip(rows, tokens, plan.texts, strict=True)
+    ]
 
 
-def _result(scored: Scores, tokens: Tokens, plan: Plan) -> pb.Classification:
+def _result(raw: Scores, tokens: Tokens, text: str, plan: Plan) -> pb.Classification:
     if isinstance(tokens, Located):
-        places = list(zip(tokens.words, tokens.offsets, strict=True))
-        found = spans.found(scored, places, plan.labels, plan.grouping)
+        scored = scores.scored(raw, plan.function)
+        found = spans.found(scored, locating.places(tokens, text), plan.labels, plan.grouping)
         return pb.Classification(spans=found, tokens=tokens.length, truncated=tokens.cut)
-    labels = scores.ranked(scored, plan.labels, plan.top_k)
-    return pb.Classification(labels=labels, tokens=tokens.length, truncated=tokens.cut)
+    return pb.Classification(labels=_ranked(raw, plan), tokens=tokens.length, truncated=tokens.cut)
+
+
+def _judgements(
+    logits: Sequence[Scores], tokens: Sequence[Tokens], lengths: Sequence[int], plan: Plan
+) -> list[pb.Classification]:
+    """What the contract returns, of what a classifier of entailment said of each text with each label."""
+    count, judges = len(plan.labels), plan.model.facts.card.judges
+    rows = entailment.raw(list(map(scores.checked, logits)), count, judges, apart=plan.apart) if judges else []
+    cuts = [any(each.cut for each in tokens[begin : begin + count]) for begin in range(0, len(tokens), count)]
+    return [
+        pb.Classification(labels=_ranked(row, plan), tokens=length, truncated=cut)
+        for row, length, cut in zip(rows, lengths, cuts, strict=True)
+    ]
+
+
+def _ranked(raw: Scores, plan: Plan) -> list[pb.LabelScore]:
+    return scores.ranked(raw, scores.scored(raw, plan.function), plan.labels, plan.top_k)

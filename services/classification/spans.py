@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from meshgate.v1 import classification_pb2 as pb
+from services.classification.locating import Place
 
 Scores = NDArray[np.float32]
 
@@ -31,10 +32,6 @@ class Piece(NamedTuple):
     score: float
     start: int
     end: int
-
-
-Place = tuple[int | None, tuple[int, int]]
-"""Of a token: the number of its word, None for a special one, and where it stands."""
 
 
 def found(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from services.classification.model import Classifier
 from services.classification.ready import Scores
 from services.tokens import Tokens
@@ -14,7 +12,6 @@ from services.tokens import Tokens
 class Tagger(Classifier):
     """A named classifier whose logits are one a token and label."""
 
-    @torch.inference_mode()
     def rows(self, batch: Sequence[Tokens]) -> list[Scores]:
         """Logits, float32 [tokens, labels], for each input."""
-        return [each[: tokens.length] for each, tokens in zip(self.logits(batch), batch, strict=True)]
+        return [each[: tokens.length] for each, tokens in zip(super().rows(batch), batch, strict=True)]

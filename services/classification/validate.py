@@ -25,6 +25,8 @@ class Models:
     zero_shot: tuple[str, ReadyZeroShot] | None
     zero_shot_names: frozenset[str]
     max_batch: int
+    most_tokens: int = 262_144
+    """The most tokens that the inputs of a call may become, where each is read once for each label."""
 
     def has(self, name: str) -> bool:
         """Whether it is a name of the service's own; none is, which stands for a default."""
@@ -59,6 +61,8 @@ class Plan:
     descriptions: list[str]
     """For zero-shot, one a label."""
     function: pb.ScoreFunction.ValueType
+    apart: bool
+    """Whether labels are judged apart from each other."""
     top_k: int
     grouping: pb.TokenGrouping.ValueType
     cut: Cut
@@ -75,6 +79,7 @@ def plan(request: pb.ClassifyRequest, models: Models, own: Head | None = None, *
     labels, descriptions = _labels(request, chosen)
     options = request.options
     _check_tagging(options, chosen.model)
+    function = _function(options, chosen.model)
     return Plan(
         name=chosen.name,
         model=chosen.model,
@@ -83,7 +88,8 @@ def plan(request: pb.ClassifyRequest, models: Models, own: Head | None = None, *
         pairs=_pairs(request),
         labels=labels,
         descriptions=descriptions,
-        function=_function(options, chosen.model),
+        function=function,
+        apart=function == pb.SCORE_FUNCTION_SIGMOID or options.multi_label,
         top_k=_top_k(options, len(labels)),
         grouping=options.token_grouping,
         cut=Cut.END if options.truncate else Cut.REFUSE,
@@ -149,12 +155,17 @@ def _labels(request: pb.ClassifyRequest, chosen: _Chosen) -> tuple[tuple[str, ..
     names = tuple(label.name for label in asked)
     if len(set(names)) != len(names):
         raise InvalidArgument.of("candidate_labels.labels", "names must differ from each other")
-    return names, [label.description or label.name for label in asked]
+    zero_shot = chosen.model
+    if not isinstance(zero_shot, ReadyZeroShot):
+        return names, []
+    return names, [zero_shot.statement(label.name, label.description) for label in asked]
 
 
 def _function(options: pb.ClassifyOptions, model: Ready) -> pb.ScoreFunction.ValueType:
     checks.known("options.score_function", options.score_function, pb.ScoreFunction)
     if options.score_function == pb.SCORE_FUNCTION_UNSPECIFIED:
+        if isinstance(model, ReadyClassifier) and model.card.raw:
+            return pb.SCORE_FUNCTION_NONE
         several = isinstance(model, ReadyClassifier) and model.card.several
         independent = options.multi_label if options.HasField("multi_label") else several
         return pb.SCORE_FUNCTION_SIGMOID if independent else pb.SCORE_FUNCTION_SOFTMAX

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,9 @@ from services.models.place import Place, Table
 from services.models.swap import Swap
 from services.models.watch import Watch
 from services.preparing import Preparing
+from services.tokens import Cut
 
+_PROBE: Final = "The quick brown fox jumps over the lazy dog."
 _LOAD: Final = "services.embedding.hosted:load"
 
 
@@ -96,11 +99,15 @@ class App:
     def _load(self, config: ModelConfig, key: str) -> Served:
         engine = self._config.engine
         loaded = Ready(self._host.load(_LOAD, config, key, engine.threads))
+        card = loaded.facts.card
         bounds = Bounds(
             max_batch=engine.max_batch,
             dimensions=loaded.facts.dimensions,
-            pooling=loaded.facts.pooling,
-            prompts={**loaded.facts.prompts, **config.prompts},
+            pooling=card.pooling,
+            prompts={**card.prompts, **config.prompts},
+            default_prompt=card.default_prompt,
+            normalised=card.normalised,
+            kept=card.dimensions,
         )
         return Served(
             loaded, self._batcher, bounds, _card(config, loaded, bounds, default=key == "model"), self._preparing
@@ -114,7 +121,10 @@ class _Default:
         self._place = place
 
     def run(self, batch: Sequence[Item]) -> list[Vector]:
-        return self._place.get().default.model.run(batch)
+        """Of a plain text instead: a batch of numbers would not do for every kind of model."""
+        model = self._place.get().default.model
+        tokens = model.tokeniser.read([_PROBE] * len(batch), Cut.END, "inputs")
+        return model.run([replace(item, tokens=each) for item, each in zip(batch, tokens, strict=True)])
 
 
 def build(config: EmbeddingConfig, path: Path | None = None) -> App:

@@ -15,6 +15,7 @@ from services.embedding.config import ModelConfig
 from services.embedding.model import EmbeddingModel
 from services.embedding.ready import Facts, Input
 from services.host.host import Loaded
+from services.models.starting import starting
 from services.pooling import Pooling
 from services.tokens import Tokens
 from services.weights import compiling
@@ -24,10 +25,11 @@ def load(config: ModelConfig, key: str, threads: int) -> Loaded:
     """Loads the model of the section `key` and warms it up. Raises ConfigError."""
     torch.set_num_threads(threads or THREADS)
     loaded = model.load(config, key)
-    if config.compile:
-        compiling.warm(config.name, key, lambda: loaded.warm_up(compiled=True))
-    else:
-        loaded.warm_up()
+    with starting(key, f"{config.name} in its first batches"):
+        if config.compile:
+            compiling.warm(config.name, key, lambda: loaded.warm_up(compiled=True))
+        else:
+            loaded.warm_up()
     return Loaded(_facts(loaded), partial(_run, loaded))
 
 
@@ -41,8 +43,7 @@ def _facts(loaded: EmbeddingModel) -> Facts:
         tokeniser=loaded.tokeniser.backend,
         max_tokens=loaded.tokeniser.max_tokens,
         dimensions=loaded.dimensions,
-        pooling=loaded.card.pooling,
-        prompts=loaded.card.prompts,
+        card=loaded.card,
         dtype=loaded.encoder.dtype,
         device=loaded.encoder.device,
         threads=loaded.encoder.threads,

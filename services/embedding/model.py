@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig
 
-from services import device
+from services import device, tokenising
 from services.embedding import dense
 from services.embedding.card import Card, read_card
 from services.embedding.config import ModelConfig
 from services.embedding.dense import Step
-from services.encoder import Encoder, first_lengths, load_encoder
+from services.encoder import Encoder, first_batches, load_encoder
 from services.models import source
+from services.models.starting import starting
 from services.pooling import Pooling
+from services.positions import longest
 from services.tokens import Tokeniser, Tokens
 from services.weights import opening
 from services.weights.opening import Where
@@ -43,8 +44,7 @@ class EmbeddingModel:
 
     def warm_up(self, *, compiled: bool = False) -> None:
         """Runs what a caller would otherwise pay for, because it is the first."""
-        for lengths in first_lengths(self.tokeniser.max_tokens, compiled=compiled):
-            batch = [Tokens([1] * length, [0] * length) for length in lengths]
+        for batch in first_batches(self.tokeniser, compiled=compiled):
             self.run(batch, [Pooling.MEAN] * len(batch))
 
 
@@ -54,13 +54,12 @@ def load(config: ModelConfig, key: str = "model") -> EmbeddingModel:
     placed = device.device_of(config.device, key)
     where = Where(placed, device.dtype_of(config.dtype, placed))
     opening.check(config, key, placed)
-    with source.reading(key, directory):
-        tokeniser: Any = AutoTokenizer.from_pretrained(directory)
-        facts = AutoConfig.from_pretrained(directory)
-        card = read_card(directory, key)
-        positions = int(getattr(facts, "max_position_embeddings", config.max_input_tokens))
-        bounds = (config.max_input_tokens, positions, card.max_tokens or config.max_input_tokens)
-        reader = Tokeniser(tokeniser.backend_tokenizer, min(bounds))
-        encoder = load_encoder(config, key, directory, where, reader, tokeniser.pad_token_id or 0)
+    with starting(key, config.name), source.reading(key, directory):
+        facts, card = AutoConfig.from_pretrained(directory), read_card(directory, key)
+        tokeniser, backend = tokenising.load(directory, key)
+        limit = card.max_tokens or tokeniser.model_max_length
+        backend = tokenising.lowered(backend) if card.lower_case else backend
+        reader = Tokeniser(backend, min(config.max_input_tokens, longest(facts, limit)))
+        encoder = load_encoder(config, key, directory, where, tokeniser, reader)
         after = dense.steps(directory, card.after, encoder.dimensions, key, pickles=config.allow_pickle)
     return EmbeddingModel(encoder, reader, card, after)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from services.embedding.card import Card
 from services.host import Hosted
 from services.pooling import Pooling
 from services.tokens import Tokeniser, Tokens
@@ -23,9 +24,8 @@ class Facts(NamedTuple):
     """A tokenizers.Tokenizer."""
     max_tokens: int
     dimensions: int
-    pooling: Pooling
-    """Its own."""
-    prompts: Mapping[str, str]
+    card: Card
+    """What the files beside it say."""
     dtype: str
     device: str
     threads: int

@@ -24,6 +24,12 @@ class Bounds:
     dimensions: int
     pooling: Pooling
     prompts: dict[str, str]
+    default_prompt: str = ""
+    """The name of the one that a call has which names none."""
+    normalised: bool = True
+    """Whether vectors are scaled to norm 1 where a call does not say."""
+    kept: int | None = None
+    """How many dimensions a call gets that does not say; None is all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ def plan(request: pb.EmbedRequest, bounds: Bounds, *, bulk: bool = False) -> Pla
     return Plan(
         inputs=[prompt + text for text in request.inputs],
         dimensions=_dimensions(options, bounds),
-        normalise=options.normalise if options.HasField("normalise") else True,
+        normalise=options.normalise if options.HasField("normalise") else bounds.normalised,
         pooling=_POOLINGS.get(options.pooling, bounds.pooling),
         cut=_CUTS.get(options.truncation, Cut.REFUSE),
         encoding=options.encoding,
@@ -61,7 +67,7 @@ def plan(request: pb.EmbedRequest, bounds: Bounds, *, bulk: bool = False) -> Pla
 
 def _dimensions(options: pb.EmbedOptions, bounds: Bounds) -> int:
     if not options.HasField("dimensions"):
-        return bounds.dimensions
+        return min(bounds.kept or bounds.dimensions, bounds.dimensions)
     checks.in_range("options.dimensions", options.dimensions, 1, bounds.dimensions)
     return options.dimensions
 
@@ -71,4 +77,5 @@ def _prompt(name: str, bounds: Bounds) -> str:
     if name and name not in bounds.prompts:
         known = ", ".join(sorted(bounds.prompts)) or "none"
         raise InvalidArgument.of("options.prompt_name", f"not a prompt of this model; it has: {known}")
-    return bounds.prompts[name] if name else ""
+    chosen = name or bounds.default_prompt
+    return bounds.prompts[chosen] if chosen else ""

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
+from meshgate.errors import Internal, InvalidArgument
 from meshgate.v1 import embedding_pb2 as pb
 
 Vector = NDArray[np.float32]
 _INT8_MAX = 127
+_HALF_MAX: Final = float(np.finfo(np.float16).max)
 _TAG = bytes([pb.FloatVector.VALUES_FIELD_NUMBER << 3 | 2])
 """Of a packed field (protobuf.dev/programming-guides/encoding): its number, and that a length follows."""
 _LAST, _MORE = 0x7F, 0x80
 
 
 def shaped(vector: Vector, dimensions: int | None, *, normalise: bool) -> Vector:
-    """The first `dimensions` values, scaled to norm 1 where asked; a vector of zeros stays."""
+    """The first `dimensions` values, scaled to norm 1 where asked; a vector of zeros stays. Raises Internal for a
+    vector that holds something that is no number: it must not look like one.
+    """
     kept = vector[:dimensions]
-    norm = float(np.linalg.norm(kept)) if normalise else 1.0
-    return kept if norm in (0.0, 1.0) else kept / np.float32(norm)
+    norm = float(np.linalg.norm(kept.astype(np.float64)))  # the squares of what float32 holds can be too large for it
+    if not math.isfinite(norm):
+        raise Internal("the model could not do this input")
+    return kept if not normalise or norm in (0.0, 1.0) else np.asarray(kept / norm, dtype=np.float32)
 
 
 def encoded(vector: Vector, encoding: pb.EmbeddingEncoding.ValueType) -> pb.Embedding:
@@ -27,12 +36,19 @@ def encoded(vector: Vector, encoding: pb.EmbeddingEncoding.ValueType) -> pb.Embe
         case pb.EMBEDDING_ENCODING_FLOAT32:
             return pb.Embedding(packed=vector.astype("<f4").tobytes())
         case pb.EMBEDDING_ENCODING_FLOAT16:
-            return pb.Embedding(packed=vector.astype("<f2").tobytes())
+            return pb.Embedding(packed=_halves(vector))
         case pb.EMBEDDING_ENCODING_INT8:
             return _int8(vector)
         case pb.EMBEDDING_ENCODING_BINARY:
             return pb.Embedding(packed=np.packbits(vector > 0).tobytes())
     return pb.Embedding(floats=_floats(vector))
+
+
+def _halves(vector: Vector) -> bytes:
+    """In float16. Raises InvalidArgument for numbers that it can't hold."""
+    if float(np.abs(vector).max(initial=0.0)) > _HALF_MAX:
+        raise InvalidArgument.of("options.encoding", "the vector has numbers that are too large for float16")
+    return vector.astype("<f2").tobytes()
 
 
 def _floats(vector: Vector) -> pb.FloatVector:

@@ -92,6 +92,10 @@ def test_a_layer_before_the_pooling_is_refused(tmp_path: Path) -> None:
         ({"pooling_mode": ["lasttoken"], "pooling_mode_mean_tokens": True}, Pooling.LAST),
         ({"pooling_mode": "mean"}, Pooling.MEAN),
         ({"pooling_mode_mean_tokens": False}, Pooling.MEAN),
+        ({"pooling_mode_max_tokens": True, "pooling_mode_mean_tokens": False}, Pooling.MAX),
+        ({"pooling_mode": "max"}, Pooling.MAX),
+        ({"pooling_mode_mean_sqrt_len_tokens": True}, Pooling.SQRT),
+        ({"pooling_mode": "weightedmean"}, Pooling.WEIGHTED),
     ],
 )
 def test_the_pooling_is_read_in_both_spellings(tmp_path: Path, config: dict[str, Any], pooling: Pooling) -> None:
@@ -101,9 +105,9 @@ def test_the_pooling_is_read_in_both_spellings(tmp_path: Path, config: dict[str,
 @pytest.mark.parametrize(
     ("config", "named"),
     [
-        ({"pooling_mode_max_tokens": True}, "pooling_mode_max_tokens"),
+        ({"pooling_mode_own_tokens": True}, "pooling_mode_own_tokens"),
         ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, "mean, cls"),
-        ({"pooling_mode": "weightedmean"}, "weightedmean"),
+        ({"pooling_mode": "median"}, "median"),
         ({"pooling_mode": ["mean", "max"]}, "mean, max"),
         ({"pooling_mode": "mean", "include_prompt": False}, "it leaves the prompt out"),
     ],

@@ -39,7 +39,7 @@ def main() -> None:
 def _plain(loaded: EmbeddingModel, device: str) -> EmbeddingModel:
     dtype = getattr(torch, loaded.encoder.dtype)
     module: Any = AutoModel.from_pretrained(embedders.directory(), dtype=dtype)
-    return EmbeddingModel(Encoder(module.to(device).eval(), pad_id=0), loaded.tokeniser, loaded.card)
+    return EmbeddingModel(Encoder(module.to(device).eval(), 0), loaded.tokeniser, loaded.card)
 
 
 def _work(loaded: EmbeddingModel, order: worker.Order) -> worker.Done:
