@@ -16,7 +16,7 @@ from gateway.app import Gateway
 from gateway.config import GatewayConfig
 from gateway.port import Port
 from gateway.workers import Workers
-from meshgate.runtime import config, process
+from meshgate.runtime import config, process, trimming
 from meshgate.runtime.keyring import Keyring
 
 
@@ -65,11 +65,13 @@ async def _serve(gateway: Gateway) -> int:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    trimmed = trimming.start()
     try:
         await gateway.start()
         process.settle()
         await stopping.wait()
     finally:
+        trimmed()
         await gateway.stop()
     return 0
 

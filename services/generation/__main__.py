@@ -8,7 +8,7 @@ import sys
 
 import meshgate.runtime.tls13
 import meshgate.runtime.verbosity  # noqa: F401 - both before grpc
-import services.environment
+import services.environment  # before the libraries of models
 import services.openmp  # noqa: F401 - before torch
 
 # isort: split
