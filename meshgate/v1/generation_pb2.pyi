@@ -253,9 +253,9 @@ class Constraint(_message.Message):
     REGEX_FIELD_NUMBER: _builtins.int
     CHOICE_FIELD_NUMBER: _builtins.int
     json_schema: _builtins.str
-    """A JSON Schema, at most 65,536 bytes. A schema that can't be enforced is refused."""
+    """A JSON Schema, an object, 2 to 65,536 bytes. A schema that can't be enforced is refused."""
     regex: _builtins.str
-    """A regular expression, at most 4,096 bytes, that the whole output matches."""
+    """A regular expression, 1 to 4,096 bytes, that the whole output matches."""
     @_builtins.property
     def choice(self) -> Global___Choice:
         """One of a list."""
