@@ -18,7 +18,7 @@ from gateway.config import GatewayConfig
 from gateway.moments import moment
 from meshgate.cli import output
 from meshgate.runtime import config as configs
-from meshgate.runtime.config_errors import meant
+from meshgate.runtime.config_errors import meant, problems
 
 _USAGE_ERROR: Final = 2
 _MAX_TOKEN: Final = 64 * 1024
@@ -127,8 +127,7 @@ def _refuse(what: str, error: Exception) -> None:
 
 def _said(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        first = error.errors(include_input=False, include_url=False)[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'options'}: {first['msg'].removeprefix('Value error, ')}"
+        return problems(error, Revoked)[0]
     if isinstance(error, redis.RedisError):
         return "the store can't be asked"
     if isinstance(error, OSError):

@@ -23,6 +23,7 @@ from gateway.authentication.source import SourceError, SourceFile, Watch
 from gateway.authentication.stream import EntriesStream
 from gateway.store import Client, heed_cancellation
 from meshgate.runtime.config import ConfigError, Strict
+from meshgate.runtime.config_errors import problems
 
 _log = logging.getLogger(__name__)
 
@@ -73,18 +74,10 @@ def _listed(content: bytes) -> Sequence[Revoked]:
     try:
         listed = RevokedFile.model_validate_json(content).revoked
     except ValidationError as error:
-        raise SourceError(f"not a list of revocations: {_where(error)}") from None
+        raise SourceError(f"not a list of revocations: {problems(error, RevokedFile)[0]}") from None
     if any(entry.restored for entry in listed):
         raise SourceError("restored is for the store: leave the entry out")
     return listed
-
-
-def _where(error: ValidationError) -> str:
-    """The place of the first mistake and its kind, without what stands there."""
-    first = error.errors(include_input=False, include_context=False, include_url=False)[0]
-    own = first["type"] == "value_error"  # words of ours, which repeat nothing of a name
-    why = first["msg"].removeprefix("Value error, ") if own else first["type"]
-    return f"{'.'.join(map(str, first['loc'])) or 'file'}: {why}"
 
 
 class Revocations:

@@ -53,6 +53,8 @@ def _line(found: ErrorDetails, model: type[BaseModel]) -> str:
         return _missing(parts, str(loc[-1]), place)
     if kind == "value_error":
         return _joined(dotted(parts), str(found["ctx"]["error"]))
+    if kind.startswith("json_"):
+        return "file: not valid JSON"
     if kind.startswith("union_tag"):
         return f"{dotted([*parts, 'kind'])}: must be {_tags(place)}"
     return _joined(dotted(parts), f"must be {expected(place)}")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from meshgate.runtime.config import ConfigError
+from meshgate.runtime.config_errors import problems
 
 Step = Callable[[Tensor], Tensor]
 """Vectors, float32 [inputs, dimensions], to others."""
@@ -105,8 +106,7 @@ def _config(said: Any, where: str) -> _Config:
     try:
         config = _Config.model_validate(said)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(f"{where}: config.json: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise ConfigError(f"{where}: config.json: {problems(error, _Config)[0]}") from error
     if config.activation_function not in _FUNCTIONS:
         raise ConfigError(f"{where}: its function is not served: {config.activation_function}")
     if config.module_input_name != _VECTOR or config.module_output_name not in (None, _VECTOR):

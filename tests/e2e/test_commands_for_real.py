@@ -49,9 +49,10 @@ def test_labels_of_ones_own(up: Up) -> None:
 def test_a_stream_says_what_the_whole_says(up: Up, sealed: tuple[str, ...]) -> None:
     flags = ("--max-tokens", "12", "--temperature", "0", *sealed)
     whole = answer(up, "generate", "Gravity is", *flags)["candidates"][0]["text"]
-    streamed = up.cli("generate", "Gravity is", "--stream", *flags)
-    assert streamed.returncode == 0, streamed.stderr
-    assert streamed.stdout == whole + "\n"
+    for echo, before in (("--echo", "Gravity is"), ("--no-echo", "")):
+        streamed = up.cli("generate", "Gravity is", "--stream", echo, *flags)
+        assert streamed.returncode == 0, streamed.stderr
+        assert streamed.stdout == f"{before}{whole}\n"
 
 
 def test_chat_keeps_the_conversation(up: Up) -> None:

@@ -161,7 +161,7 @@ async def test_the_name_that_the_gateway_resolved_stands_in_place_of_an_alias(
     ("text", "said"),
     [
         (model(Path("/nowhere"), "one", "main"), "model.source: /nowhere: no such directory"),
-        ("[model]\nnonsense = 1\n", "model.nonsense: Extra inputs are not permitted"),
+        ("[model]\nnonsense = 1\n", "model.nonsense: unknown key; known: source, name"),
         ("[model", "not valid TOML"),
         ('[model]\nname = "a"\naliases = ["a"]\n', "names and aliases of models must differ from each other"),
     ],
