@@ -46,7 +46,13 @@ def _told(found: Sequence[tuple[Place, str]], places: Sequence[Place]) -> str:
     stop = "stop what uses it, or choose another" if len(found) == 1 else "stop what uses them, or choose others"
     offset = _free_offset(places)
     beside = f". A second mesh beside a first: --offset {offset} (make up ARGS='--offset {offset}')" if offset else ""
-    return f"{said}; {stop}: {flags}{beside}"
+    return f"{said}; {stop}: {flags}{_with_make(found)}{beside}"
+
+
+def _with_make(found: Sequence[tuple[Place, str]]) -> str:
+    """How make is given the first flag that would help, if a flag would."""
+    flag = next((place.chosen_by for place, _ in found if place.chosen_by.startswith("--")), None)
+    return f" (make up ARGS='{flag} N')" if flag else ""
 
 
 def _free_offset(places: Iterable[Place]) -> int | None:

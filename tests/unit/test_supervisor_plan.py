@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -153,8 +154,10 @@ def test_all_ports_that_are_taken_are_told_at_once(taken: Layout) -> None:
 
 
 def test_what_helps_works_with_make_and_without(taken: Layout) -> None:
-    with pytest.raises(ConfigError, match=r"--offset (\d+) \(make up ARGS='--offset \1'\)$"):
+    with pytest.raises(ConfigError) as caught:
         taken.check()
+    assert re.search(r"--offset (\d+) \(make up ARGS='--offset \1'\)$", str(caught.value))
+    assert "(make up ARGS='--gateway-port N')" in str(caught.value)
 
 
 def test_each_worker_has_metrics_of_its_own(configs: Path) -> None:
