@@ -43,6 +43,8 @@ _RECEIVED: Final = 2
 reason, a request id and a record."""
 
 _MEET_SECONDS: Final = 2.0
+_TELL_SECONDS: Final = 5.0
+"""More than it takes to end calls that go on when the gateway stops."""
 
 
 class Gateway:
@@ -158,7 +160,7 @@ class Gateway:
         """Says NOT_SERVING, lets calls finish for the configured time, and leaves nothing behind."""
         await self._health.enter_graceful_shutdown()
         if self._server is not None:
-            await self._server.stop(self._config.server.drain_seconds)
+            await self._drain(self._server, self._config.server.drain_seconds)
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
@@ -173,6 +175,14 @@ class Gateway:
         await self.exposition.stop()
         if self._store is not None:
             await self._store.aclose()
+
+    async def _drain(self, running: grpc.aio.Server, seconds: float) -> None:
+        """Lets calls finish for so long, then ends them: gRPC would tell their callers nothing that they could test."""
+        stopping = asyncio.create_task(running.stop(seconds + _TELL_SECONDS))
+        await asyncio.wait((stopping,), timeout=seconds)
+        await self._edge.drain()
+        await running.stop(0)
+        await stopping
 
     async def _meet(self) -> None:
         """Keeps a worker from the port until it knows the services: the others have what it would only refuse."""

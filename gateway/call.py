@@ -14,6 +14,8 @@ from meshgate import errors
 
 _IDS: Final = 256
 _ID_BYTES: Final = 16
+_LATE_SECONDS: Final = 0.02
+_LATE_PART: Final = 0.01
 
 
 def _request_ids() -> Iterator[str]:
@@ -56,6 +58,8 @@ class Call:
     inside: bool = False
     """Whether it has a place: see gateway.door."""
     principal: Principal | None = None
+    drained: bool = False
+    """Whether it was ended because the gateway stops."""
     admitted: bool = False
     """Whether policy let it through."""
     target: str = ""
@@ -80,6 +84,7 @@ class Call:
     stages: dict[str, int] = field(default_factory=dict)
     """Stage to microseconds."""
     _mark: int = field(default_factory=time.perf_counter_ns)
+    _arrived: float = field(default_factory=time.monotonic)
 
     def mark(self, stage: str) -> None:
         """Books the time since the last mark under `stage`."""
@@ -88,9 +93,21 @@ class Call:
         self._mark = now
 
     @property
-    def late(self) -> bool:
-        """Whether the caller's deadline has passed. gRPC cancels the call then, as if the caller had left."""
+    def over(self) -> bool:
+        """Whether the caller's deadline has passed, so that no answer reaches it."""
         return self.deadline is not None and time.monotonic() >= self.deadline
+
+    @property
+    def late(self) -> bool:
+        """Whether a call that is cancelled now is cancelled by its deadline: gRPC does that as if the caller had left.
+
+        The caller's own clock may do it a little before ours. The call was under way before it came here, and gRPC
+        rounds a timeout up by as much as a hundredth when it sends it.
+        """
+        if self.deadline is None:
+            return False
+        slack = _LATE_SECONDS + _LATE_PART * (self.deadline - self._arrived)
+        return time.monotonic() >= self.deadline - slack
 
     def remaining(self) -> float | None:
         """Seconds until the caller's deadline, or None. Raises DeadlineExceeded when none are left."""

@@ -19,6 +19,7 @@ from gateway.call import Call
 from gateway.flood import Flood, Who, stranger
 from gateway.outcome import Outcome
 from gateway.telemetry import Telemetry
+from meshgate import errors
 
 _SUM_SECONDS: Final = 1.0
 _UNWAITED: Final = frozenset({outcome.CANCELLED, outcome.Outcome("UNAVAILABLE", UNAVAILABLE)})
@@ -42,14 +43,18 @@ class Journal:
         """Commits the last record of a call that was served.
 
         Raises Unavailable (AUDIT_UNAVAILABLE) where it can't be written: an answer that nobody could account for is
-        not given.
+        not given. Raises DeadlineExceeded where the answer comes too late: then that is recorded.
         """
-        await self._commit(call, outcome.OK)
+        if not call.over:
+            await self._commit(call, outcome.OK)
+            return
+        await self._commit(call, outcome.DEADLINE_EXCEEDED)
+        raise errors.DeadlineExceeded("the deadline passed")
 
     async def failed(self, call: Call, error: BaseException) -> None:
         """Commits the last record of a call that `error` ended. Raises Unavailable as `ended` does, in its place."""
         found = outcome.of(error)
-        ended = outcome.DEADLINE_EXCEEDED if found is outcome.CANCELLED and call.late else found
+        ended = _cancelled(call) if found is outcome.CANCELLED else found
         if not call.admitted and not self._flood.singly(_who(call), ended.reason):
             self._done(call, ended)
             self._sum_up()
@@ -63,6 +68,8 @@ class Journal:
     async def _commit(self, call: Call, ended: Outcome) -> None:
         try:
             await self._log.commit(_last(call, ended))
+        except asyncio.CancelledError:
+            raise  # the record is in line, and is written though nobody waits
         except BaseException as error:
             ended = outcome.of(error)
             raise
@@ -108,6 +115,13 @@ class Journal:
             return partial(self._log.written, self._log.begin(record))
         self._log.leave(record)
         return None
+
+
+def _cancelled(call: Call) -> Outcome:
+    """Why a call was cancelled: gRPC and the gateway itself do it as the caller does."""
+    if call.drained:
+        return outcome.DRAINING
+    return outcome.DEADLINE_EXCEEDED if call.late else outcome.CANCELLED
 
 
 def _who(call: Call) -> Who:

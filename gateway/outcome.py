@@ -21,9 +21,13 @@ CANCELLED = Outcome("CANCELLED", "CANCELLED")
 INTERNAL = Outcome("INTERNAL", "INTERNAL")
 DEADLINE_EXCEEDED = Outcome("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
 
+DRAINING = Outcome("UNAVAILABLE", "DRAINING")
+
 
 def of(error: BaseException) -> Outcome:
     """The outcome of a call that `error` ended. Of an error that is not one of ours nothing is told."""
+    if isinstance(error, errors.Cancelled):
+        return CANCELLED
     if isinstance(error, errors.MeshError):
         return Outcome(status.grpc_code(error).name, error.reason)
     if isinstance(error, TimeoutError):

@@ -17,7 +17,8 @@ from gateway.patience import Patience
 from gateway.pipeline import Pipeline
 from gateway.routes import PUBLIC_ROUTES, Route
 from meshgate import errors
-from meshgate.runtime import channel, guard, metadata
+from meshgate.runtime import guard, metadata, receiving
+from meshgate.runtime.status import TOO_LARGE
 
 if TYPE_CHECKING:  # generic in the stubs alone
     Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -46,6 +47,7 @@ class Edge(grpc.GenericRpcHandler):
         self._asks_certificate = config.tls.require_client_certificate
         self._writers = Patience(config.silent_writer_seconds)
         self._readers = Patience(config.slow_reader_seconds)
+        self._calls: dict[asyncio.Task[Any], Call] = {}
         self._handlers = {path: self._handler(route) for path, route in PUBLIC_ROUTES.items()}
         self._unknown: Any = grpc.stream_stream_rpc_method_handler(self._stream_of(""))
 
@@ -58,6 +60,15 @@ class Edge(grpc.GenericRpcHandler):
     def lost_patience(self) -> Mapping[str, int]:
         """Calls ended since the start because their caller was too slow, by what at."""
         return {"first_message": self._first.ended, "writing": self._writers.ended, "reading": self._readers.ended}
+
+    async def drain(self) -> None:
+        """Ends the calls that go on, and tells their callers that the gateway stops (DRAINING), where they listen."""
+        calls = dict(self._calls)
+        for task, call in calls.items():
+            call.drained = True
+            task.cancel()
+        if calls:
+            await asyncio.wait(calls, timeout=_END_SECONDS)
 
     def stop(self) -> None:
         """Leaves no timer behind."""
@@ -134,19 +145,35 @@ class Edge(grpc.GenericRpcHandler):
         return found[0] if fits and len(found) == 1 and isinstance(found[0], str) else None
 
     async def _run(self, call: Call, requests: Requests, replies: Replies, context: Context) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a call is served by a task")
+        self._calls[task] = call
         try:
             await self._pipeline.run(call, requests, replies)
             if call.trailers:
                 context.set_trailing_metadata(call.trailers)
+        except receiving.Left:
+            raise asyncio.CancelledError from None
         except errors.MeshError as error:
             await _end(context, error, call.request_id)
         except TimeoutError:
             await _end(context, errors.DeadlineExceeded("the deadline passed"), call.request_id)
-        except (asyncio.CancelledError, grpc.aio.AbortError):
+        except asyncio.CancelledError:
+            if not call.drained or task.uncancel():
+                raise
+            await _end(context, _draining(), call.request_id)
+        except grpc.aio.AbortError:
             raise
         except Exception:  # the border: whatever else is our fault, and its text stays here
             _log.exception("call failed", extra={"method": call.method, "request_id": call.request_id})
             await guard.abort(context, errors.Internal("internal error"), call.request_id)
+        finally:
+            del self._calls[task]
+
+
+def _draining() -> errors.Unavailable:
+    return errors.Unavailable("this server is about to stop", reason="DRAINING", retry_after=1.0)
 
 
 async def _end(context: Context, error: errors.MeshError, request_id: str) -> None:
@@ -154,7 +181,7 @@ async def _end(context: Context, error: errors.MeshError, request_id: str) -> No
     try:
         async with asyncio.timeout(_END_SECONDS):
             await guard.abort(context, error, request_id)
-    except TimeoutError:
+    except (TimeoutError, grpc.aio.InternalError):  # InternalError: it has been told already, or is gone
         raise asyncio.CancelledError from None
 
 
@@ -177,16 +204,19 @@ class RequestStream:
         self._begun = False
 
     async def read(self) -> bytes | None:
-        patience = self._later if self._begun else self._first
-        self._begun = True
+        begun, self._begun = self._begun, True
         try:
-            message: Any = await patience.wait(self._context.read())
+            if begun:
+                message = await self._later.wait(receiving.later())
+            else:
+                message = await self._first.wait(receiving.first(self._context))
         except TimeoutError:
             raise errors.DeadlineExceeded("the caller sent no message in time", reason="SILENT_WRITER") from None
-        if message is channel.EOF:
-            return None
-        self._call.bytes_in += len(message)
-        return bytes(message)
+        except receiving.TooLarge:
+            raise errors.LimitExceeded("the message is too large", reason=TOO_LARGE) from None
+        if message is not None:
+            self._call.bytes_in += len(message)
+        return message
 
 
 class OneReply:
@@ -219,3 +249,5 @@ class ReplyStream:
             await self._patience.wait(self._context.write(reply))
         except TimeoutError:
             raise errors.DeadlineExceeded("the caller read too slowly", reason="SLOW_READER") from None
+        except grpc.aio.InternalError:
+            raise receiving.Left from None

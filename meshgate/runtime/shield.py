@@ -20,7 +20,7 @@ import grpc
 from grpc._cython import cygrpc
 from grpc.aio import _server
 
-from meshgate.runtime import unary_server
+from meshgate.runtime import receiving, unary_server
 from meshgate.runtime.channel import Options
 
 NAMELESS: Final = ""
@@ -85,7 +85,7 @@ class _Shielded(_AioServer):  # type: ignore[misc] # has no stubs
         """As grpcio does: whoever listens for the caller's leaving is there before the call runs."""
         loop = self._calls_loop
         call = cygrpc._handle_rpc(name, resolver, (), state, loop, False)
-        self._keep(loop.create_task(cygrpc._schedule_rpc_coro(call, state, loop, name)))
+        self._keep(receiving.serving(state, cygrpc._schedule_rpc_coro(call, state, loop, name), loop))
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         """The loop itself holds tasks weakly."""

@@ -23,6 +23,8 @@ from typing import Any, Final
 import grpc
 from grpc._cython import cygrpc
 
+from meshgate.runtime import receiving
+
 _log = logging.getLogger(__name__)
 
 _NO_FLAGS: Final = 0
@@ -84,7 +86,7 @@ class Calls:
         here for 2 * LOOK_SECONDS, else by then.
         """
         call = Call(state, self._loop)
-        call.task = self._loop.create_task(self._serve(call, handler))
+        call.task = receiving.serving(state, self._serve(call, handler), self._loop)
         self._young.add(call)
         if self._look is None:
             self._look = self._loop.call_later(LOOK_SECONDS, self._looked)

@@ -65,6 +65,10 @@ class Peer:
         except OSError:
             return
 
+    def abort(self) -> None:
+        """Hangs up without a word."""
+        self._writer.transport.abort()
+
     async def begin(self) -> None:
         """Says hello."""
         await self.send(PREFACE, frame(SETTINGS, 0, 0))
