@@ -99,10 +99,12 @@ class Gateway:
         )
 
     def _limited(self) -> Limits:
-        config, models = self._config, self._catalogue.models
+        config, models, most = self._config, self._catalogue.models, self._config.server.max_calls
         if config.store is None or self._store is None:
-            return Limits(config.limits, models=models)
-        return limits.connected(config.limits, config.store, self._store, workers=config.workers, models=models)
+            return Limits(config.limits, models=models, most_calls=most)
+        return limits.connected(
+            config.limits, config.store, self._store, workers=config.workers, models=models, most_calls=most
+        )
 
     def _replays(self) -> Replays | None:
         config = self._config

@@ -6,11 +6,15 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.audit import ContentMacs
 from gateway.principal import Principal
 from meshgate import errors
+
+if TYPE_CHECKING:
+    from gateway.limits.plan import Places
+    from gateway.limits.store import Grant
 
 _IDS: Final = 256
 _ID_BYTES: Final = 16
@@ -60,6 +64,10 @@ class Call:
     principal: Principal | None = None
     drained: bool = False
     """Whether it was ended because the gateway stops."""
+    slots: tuple[Places, ...] = ()
+    """What it holds in this process of its caller's concurrency limits: see gateway.limits.pending."""
+    held: Grant | None = None
+    """The same in the store, where it took them before it began: see gateway.limits.waiting."""
     admitted: bool = False
     """Whether policy let it through."""
     target: str = ""

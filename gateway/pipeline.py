@@ -1,7 +1,7 @@
 """The product, top to bottom: what happens to one call.
 
-    audit opens -> authenticate -> authorise -> reserve -> open seal (or relay) -> forward -> seal replies -> settle
-    -> audit closes
+    audit opens -> authenticate -> enter -> read -> authorise -> reserve -> open seal (or relay) -> forward
+    -> seal replies -> settle -> audit closes
 
 Each stage is its own file and can refuse by raising a MeshError. A unary call is a stream of one message: nothing here
 asks for the arity, except on behalf of `journal`: a call's beginning is on record before the first of several replies
@@ -61,6 +61,8 @@ class Pipeline:
             await self._account(call, requests, replies)
         finally:
             self.entrance.leave(call)
+            if call.slots:
+                self.limits.leave(call)
 
     async def _account(self, call: Call, requests: Requests, replies: Replies) -> None:
         self.journal.began(call)
@@ -73,7 +75,8 @@ class Pipeline:
 
     async def _serve(self, call: Call, requests: Requests, replies: Replies) -> None:
         principal = self._authenticate(call)
-        wanted = await self._read(call, requests)
+        route = self._enter(call, principal)
+        wanted = await self._read(call, route, requests)
         self._authorise(call, principal, wanted)
         reservation = await self._reserve(call, principal, wanted)
         try:
@@ -93,12 +96,17 @@ class Pipeline:
         call.mark("authenticate")
         return call.principal
 
-    async def _read(self, call: Call, requests: Requests) -> Intent:
-        """The first message, and what it asks for. Authentication comes before, so that only callers we know wait."""
+    def _enter(self, call: Call, principal: Principal) -> Route:
+        """The method that is called. From here on the call counts among its caller's, though it has not begun."""
         route = PUBLIC_ROUTES.get(call.method)
         if route is None:
             raise errors.Unimplemented("no such method", reason="METHOD_UNKNOWN")
-        first = await requests.read()
+        self.limits.enter(call, principal, streams=route.client_streams or route.server_streams)
+        return route
+
+    async def _read(self, call: Call, route: Route, requests: Requests) -> Intent:
+        """The first message, and what it asks for. Authentication comes before, so that only callers we know wait."""
+        first = await self.limits.begins(call, requests.read())
         if first is not None and len(first) > self.max_message_bytes:
             raise errors.InvalidArgument(
                 f"the message is too large: at most {self.max_message_bytes} bytes", reason=TOO_LARGE

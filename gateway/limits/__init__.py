@@ -14,7 +14,7 @@ from gateway.limits.config import LimitsConfig
 from gateway.limits.memory import MemoryStore
 from gateway.limits.outage import Guarded
 from gateway.limits.shared import SharedStore
-from gateway.limits.stage import Limits, Reservation
+from gateway.limits.stage import MOST_CALLS, Limits, Reservation
 from gateway.store import Client, StoreConfig, address
 from meshgate.v1 import models_pb2
 
@@ -28,6 +28,7 @@ def connected(
     *,
     workers: int,
     models: Callable[[], Iterable[models_pb2.Model]],
+    most_calls: int = MOST_CALLS,
 ) -> Limits:
     """The stage with its buckets in `client`'s store, which its owner closes after `Limits.stop`."""
     counts: Counter[str] = Counter()
@@ -35,4 +36,4 @@ def connected(
     local = MemoryStore() if config.on_outage == "local" else None
     where = address(store.url.get_secret_value())
     guarded = Guarded(shared, local, config.replicas * workers, counts, address=where)
-    return Limits(config, guarded, models, counts=counts)
+    return Limits(config, guarded, models, counts=counts, most_calls=most_calls)

@@ -14,14 +14,15 @@ a candidate together; and where the input is read apart from the output, `max_so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from gateway import intent
 from gateway.intent import Intent
 from gateway.limits.plan import UNLIMITED
-from gateway.routes import Route
-from meshgate.v1 import classification_pb2, generation_pb2, models_pb2
+from gateway.routes import LOCAL_ROUTES, MODEL_ROUTES, Route
+from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2, models_pb2
 
 _SPECIAL: Final = 4
 """What tokenisers put around a text or a pair of them (RoBERTa's pair has the most)."""
@@ -33,6 +34,45 @@ _WIRE: Final = 2
 """Tokens a byte of an encoder's sealed request, at most: the shortest text takes 3 bytes and 1 + _SPECIAL tokens."""
 _KNOWN_NS: Final = 1_000_000_000
 """How long what services declared is believed before it is looked up again."""
+
+
+class Rule(Enum):
+    """How a method is charged in tokens. Every call is one request besides."""
+
+    REQUEST = "request"
+    """No tokens: no model runs."""
+    GENERATION = "generation"
+    """Its input and its output."""
+    COUNTING = "counting"
+    """Its input, by size."""
+    TEXTS = "texts"
+    """Its texts, and the labels that they are held against."""
+    TRAINING = "training"
+    """The texts of all its messages."""
+
+
+_SERVICES: Final[Mapping[str, Mapping[str, Rule]]] = {
+    "GenerationService": {
+        "Generate": Rule.GENERATION,
+        "GenerateStream": Rule.GENERATION,
+        "CountTokens": Rule.COUNTING,
+    },
+    "EmbeddingService": {"Embed": Rule.TEXTS, "EmbedStream": Rule.TEXTS},
+    "ClassificationService": {
+        "Classify": Rule.TEXTS,
+        "ClassifyStream": Rule.TEXTS,
+        "TrainClassifier": Rule.TRAINING,
+        "ListClassifiers": Rule.REQUEST,
+        "DeleteClassifier": Rule.REQUEST,
+        "RollbackClassifier": Rule.REQUEST,
+    },
+    "ModelService": {"ListModels": Rule.REQUEST},
+    "KeyService": {"ListSealingKeys": Rule.REQUEST},
+}
+RULES: Final[Mapping[str, Rule]] = {
+    f"/meshgate.v1.{service}/{method}": rule for service, rules in _SERVICES.items() for method, rule in rules.items()
+}
+"""The rule of every method that does work. A sealed call is charged by the method inside."""
 
 
 class Ask(NamedTuple):
@@ -65,38 +105,45 @@ class Asking:
         template_tokens: int,
         useful_output_tokens: int,
     ) -> None:
-        """`models` lists what services declare; `clock` is in nanoseconds."""
+        """`models` lists what services declare; `clock` is in nanoseconds.
+
+        Raises RuntimeError where a method of the contract has no rule.
+        """
+        _check_rules({**MODEL_ROUTES, **LOCAL_ROUTES})
         self._models = models
         self._clock = clock
         self._template = template_tokens
         self._useful = useful_output_tokens
         self._declared: dict[str, Declared] = {}
+        self._trained = _UNKNOWN
+        """What is declared of the encoder that training reads texts with. A training has no batch to keep within."""
         self._until = 0
 
     def of(self, wanted: Intent, model: str) -> Ask:
         """What a call asks for by its first message. `model` is the model's own name."""
-        match wanted.route.backend:
-            case "generation":
-                return self._generation(wanted, model)
-            case "embedding" | "classification":
-                cost = self._encoded(wanted, model)
-                return Ask(cost, cost)
-        return FREE
+        rule = RULES[wanted.route.path]
+        if rule is Rule.GENERATION:
+            return self._generation(wanted, model)
+        if rule is Rule.REQUEST:
+            return FREE
+        if rule is Rule.COUNTING:
+            return self._counting(wanted)
+        cost = self._encoded(wanted, self._encoder(rule, model))
+        return Ask(cost, cost)
 
     def later(self, message: bytes, first: Intent, model: str) -> int:
         """What a later message of a stream takes at most. Labels and prompt are those of the first."""
-        declared = self._of(model)
+        rule = RULES[first.route.path]
+        declared = self._encoder(rule, model)
         if first.header is not None:
-            labels = len(first.first) if first.route.backend == "classification" else 0
+            labels = len(first.first) if rule is Rule.TEXTS and first.route.backend == "classification" else 0
             return min(_WIRE * (len(message) + labels) + self._template, declared.batch * declared.tokens)
-        request = _encoder_request(first.route, intent.parse(first.route.request_type, message))
-        return self._texts(request, len(message), _encoder_request(first.route, first.message), declared)
+        request = _encoder_request(intent.parse(first.route.request_type, message))
+        return self._texts(request, len(message), _encoder_request(first.message), declared)
 
     def _generation(self, wanted: Intent, model: str) -> Ask:
         message: Any = wanted.message
         declared = self._of(model)
-        if wanted.route.request_type is generation_pb2.CountTokensRequest:
-            return self._counting(wanted)
         if wanted.header is not None:
             return self._sealed_generation(wanted, declared)
         request = message.request if isinstance(message, generation_pb2.GenerateStreamRequest) else message
@@ -133,10 +180,9 @@ class Asking:
         text = len(wanted.first) + self._template
         return Ask(min(cap, text + self._useful), cap)
 
-    def _encoded(self, wanted: Intent, model: str) -> int:
-        declared = self._of(model)
+    def _encoded(self, wanted: Intent, declared: Declared) -> int:
         if wanted.header is None:
-            request = _encoder_request(wanted.route, wanted.message)
+            request = _encoder_request(wanted.message)
             return self._texts(request, len(wanted.first), request, declared)
         size = min(_WIRE * len(wanted.first) + self._template, declared.batch * declared.tokens)
         return min(_cap(wanted) or size, size)
@@ -148,15 +194,22 @@ class Asking:
         most = size + texts * _SPECIAL
         if labels is not None and request is not first:
             most += first.candidate_labels.ByteSize()
-        if labels is None and first.options.prompt_name:
+        if isinstance(first, embedding_pb2.EmbedRequest) and first.options.prompt_name:
             most += inputs * self._template
         return max(1, min(most, texts * declared.tokens))
+
+    def _encoder(self, rule: Rule, model: str) -> Declared:
+        """What is declared of the encoder that reads the texts. A training names its result, not its encoder."""
+        named = self._of(model)
+        return self._trained if rule is Rule.TRAINING else named
 
     def _of(self, model: str) -> Declared:
         now = self._clock()
         if now >= self._until:
             self._until = now + _KNOWN_NS
-            self._declared = {each.name: _declared(each) for each in self._models()}
+            listed = tuple(self._models())
+            self._declared = {each.name: _declared(each) for each in listed}
+            self._trained = Declared(tokens=max(map(_zero_shot_tokens, listed), default=0) or UNLIMITED)
         return self._declared.get(model, _UNKNOWN)
 
 
@@ -174,9 +227,22 @@ def _bounds(text: int, output: int, candidates: int, context: int, useful: int) 
 _UNKNOWN: Final = Declared()
 
 
-def _encoder_request(route: Route, message: Any) -> Any:
-    """The request itself: those of streams hold it in one field."""
-    return message.request if route.client_streams else message
+def _check_rules(routes: Mapping[str, Route]) -> None:
+    if missing := routes.keys() - RULES.keys():
+        raise RuntimeError(f"methods without a cost rule: {', '.join(sorted(missing))}")
+
+
+def _encoder_request(message: Any) -> Any:
+    """The request itself: those of streams hold it in one field, but for a training's."""
+    return message.request if isinstance(message, _HOLDERS) else message
+
+
+_HOLDERS: Final = (embedding_pb2.EmbedStreamRequest, classification_pb2.ClassifyStreamRequest)
+
+
+def _zero_shot_tokens(model: models_pb2.Model) -> int:
+    """The most tokens of a text, of a model for labels by name; 0 of any other."""
+    return model.max_input_tokens if models_pb2.CAPABILITY_ZERO_SHOT in model.capabilities else 0
 
 
 def _declared(model: models_pb2.Model) -> Declared:

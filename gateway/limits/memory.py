@@ -32,7 +32,7 @@ class MemoryStore:
         return len(self._tats) + len(self._taken)
 
     async def take(self, plan: Plan, least: int, cost: int) -> Grant | Refusal:
-        """See Store."""
+        """See Store. Pending calls hold no place here (see pending.py), so that there is no lease to take over."""
         now = self._now()
         requests = self._units(plan.requests, now)
         tokens = self._units(plan.tokens, now)
@@ -42,6 +42,9 @@ class MemoryStore:
         if known >= self._max_buckets:
             self._make_room(plan, now)
         granted = min(cost, tokens)
+        own = plan.own
+        if own is not plan:
+            requests, tokens = self._units(own.requests, now), self._units(own.tokens, now)
         self._charge(plan.requests, now, 1)
         self._charge(plan.tokens, now, granted)
         for places in plan.places:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import quote
@@ -12,6 +13,9 @@ from gateway.limits.config import DEFAULT, Allowance, Levels, LimitsConfig, Tena
 
 UNLIMITED: Final = 2**53
 """More than anybody has; exact in Lua as well."""
+
+TOTAL: Final = "total:"
+"""The subject of limits that all callers share."""
 
 _CACHED_PLANS: Final = 20_000
 _NOBODY: Final = TenantLimits.model_validate({})
@@ -45,7 +49,7 @@ class Plan:
     knows a call again.
     """
 
-    __slots__ = ("_part", "growth", "most_tokens", "places", "requests", "tokens")
+    __slots__ = ("_part", "before", "growth", "most_tokens", "own", "places", "requests", "tokens")
 
     def __init__(
         self,
@@ -60,9 +64,26 @@ class Plan:
         self.places = places
         self.most_tokens = min((bucket.limit.burst for bucket in tokens), default=UNLIMITED)
         """No reservation can ever be larger."""
+        self.own: Plan = self._owned()
+        """The same without the buckets that all callers share: only what is left in these is the caller's to know."""
         self.growth = Plan((), tokens, (), grows=False) if grows else self
         """What later messages of a stream are charged to."""
+        self.before = ""
+        """The lease that the call holds already in a shared store. Its places do not count, and are taken over."""
         self._part: tuple[int, Plan] | None = None
+
+    def after(self, lease: str) -> Plan:
+        """The same for the call that holds `lease`."""
+        made = copy(self)
+        made.before = lease
+        return made
+
+    def _owned(self) -> Plan:
+        requests = tuple(bucket for bucket in self.requests if bucket.subject != TOTAL)
+        tokens = tuple(bucket for bucket in self.tokens if bucket.subject != TOTAL)
+        if (requests, tokens) == (self.requests, self.tokens):
+            return self
+        return Plan(requests, tokens, (), grows=False)
 
     def part(self, count: int) -> Plan:
         """The same with each limit divided by `count`."""
@@ -107,35 +128,41 @@ class Plans:
     def __init__(self, config: LimitsConfig) -> None:
         self._config = config
         self._named = frozenset(config.models).union(*(tenant.models for tenant in config.tenants.values()))
-        self._models = self._named
+        self.models = self._named
+        """Models of which something is said."""
         self._aliases: dict[str, tuple[str, ...]] = {}
         self._plan = lru_cache(maxsize=_CACHED_PLANS)(self._make)
 
-    def know(self, aliases: Mapping[str, tuple[str, ...]]) -> None:
-        """Takes over the other names of models, by their own. What is said for an alias holds for its model."""
+    def know(self, aliases: Mapping[str, tuple[str, ...]]) -> bool:
+        """Takes over the other names of models, by their own. What is said for an alias holds for its model. True where
+        plans are other than before.
+        """
         said = {own: tuple(name for name in names if name in self._named) for own, names in aliases.items()}
         found = {own: names for own, names in said.items() if names}
-        if found != self._aliases:
-            self._aliases = found
-            self._models = self._named | set(found)
-            self._plan.cache_clear()
+        if found == self._aliases:
+            return False
+        self._aliases = found
+        self.models = self._named | set(found)
+        self._plan.cache_clear()
+        return True
 
     def of(self, tenant: str, subject: str, model: str, *, streams: bool) -> Plan:
         """The plan for calls of `model`, its own name. `streams` says whether either side streams."""
-        return self._plan(tenant, subject, model if model in self._models else "", streams)
+        return self._plan(tenant, subject, model if model in self.models else "", streams)
 
     def _make(self, tenant: str, subject: str, model: str, streams: bool) -> Plan:
-        owners = self._owners(tenant, subject, model)
-        places = [_places(owner, "concurrent_calls") for owner in owners]
+        owners = self.owners(tenant, subject, model)
+        places = [places_of(owner, "concurrent_calls") for owner in owners]
         if streams:
-            places += [_places(owner, "concurrent_streams") for owner in owners]
+            places += [places_of(owner, "concurrent_streams") for owner in owners]
         return Plan(
             tuple(bucket for owner in owners if (bucket := _requests(owner)) is not None),
             tuple(bucket for owner in owners if (bucket := _tokens(owner)) is not None),
             tuple(each for each in places if each is not None),
         )
 
-    def _owners(self, tenant: str, subject: str, model: str) -> tuple[Owner, ...]:
+    def owners(self, tenant: str, subject: str, model: str) -> tuple[Owner, ...]:
+        """The principal, its tenant and everybody."""
         config, own = self._config, self._config.tenants.get(tenant, _NOBODY)
         names = (model, *self._aliases.get(model, ())) if model else ()
         special = (_of(own.models, names), _of(config.models, names))
@@ -154,7 +181,7 @@ class Plans:
                 tuple(each.tenant for each in special),
                 (own.tenant, config.tenant, DEFAULT.tenant),
             ),
-            Owner("total:", "", "", (), (config.total,)),
+            Owner(TOTAL, "", "", (), (config.total,)),
         )
 
 
@@ -179,7 +206,8 @@ def _bucket(owner: Owner, kind: str, name: str, limit: gcra.Limit, model: str) -
     return Bucket(owner.key(kind, model), limit, owner.subject, _named(name, model))
 
 
-def _places(owner: Owner, name: str) -> Places | None:
+def places_of(owner: Owner, name: str) -> Places | None:
+    """The limit `concurrent_calls` or `concurrent_streams` of an owner, if it has one."""
     if (found := owner.find(name)) is None:
         return None
     allowance, model = found

@@ -36,27 +36,32 @@ TAKE: Final = (
     _COMMON
     + f"""
 -- KEYS: buckets of requests, buckets of tokens, places. ARGV: how many of the first, how many of the second, least,
--- cost, lease, its milliseconds; interval and burst of each bucket; how many may have each of the places.
--- Returns 1, granted, requests and tokens left; or 0, which of KEYS refuses, and for how long: of a place nobody knows.
+-- cost, lease, its milliseconds, the lease that the call holds already, how many of the first and of the second are
+-- the caller's own; interval and burst of each bucket; how many may have each of the places.
+-- Returns 1, granted, requests and tokens left of the caller's own; or 0, which of KEYS refuses, and for how long: of a
+-- place nobody knows.
 local requests = tonumber(ARGV[1])
 local buckets = requests + tonumber(ARGV[2])
 local least, cost, lease, length = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local left, states, wait, by = {{{UNLIMITED}, {UNLIMITED}}}, {{}}, 0, 0
+local before, own = ARGV[7], {{tonumber(ARGV[8]), requests + tonumber(ARGV[9])}}
+local left, owned, states, wait, by = {{{UNLIMITED}, {UNLIMITED}}}, {{{UNLIMITED}, {UNLIMITED}}}, {{}}, 0, 0
 
 for i = 1, buckets do
-  local interval, burst = tonumber(ARGV[5 + 2 * i]), tonumber(ARGV[6 + 2 * i])
+  local interval, burst = tonumber(ARGV[8 + 2 * i]), tonumber(ARGV[9 + 2 * i])
   local kind, need = 1, 1
   if i > requests then kind, need = 2, least end
   local at, debt = read(KEYS[i])
   local room = interval * burst - debt
   left[kind] = math.min(left[kind], math.max(0, math.floor(room / interval)))
+  if i <= own[kind] then owned[kind] = left[kind] end
   if need > 0 and need * interval - room > wait then wait, by = need * interval - room, i end
   states[i] = {{at, debt, interval}}
 end
 for i = buckets + 1, #KEYS do
   redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now)
-  local most = tonumber(ARGV[6 + buckets + i])
-  if by <= buckets and redis.call('ZCARD', KEYS[i]) >= most then by = i end
+  local taken = redis.call('ZCARD', KEYS[i])
+  if before ~= '' and redis.call('ZSCORE', KEYS[i], before) then taken = taken - 1 end
+  if by <= buckets and taken >= tonumber(ARGV[9 + buckets + i]) then by = i end
 end
 if by > 0 then return {{0, by, wait}} end
 
@@ -68,10 +73,11 @@ for i = 1, buckets do
   if units > 0 then keep(KEYS[i], at, debt + units * interval) end
 end
 for i = buckets + 1, #KEYS do
+  if before ~= '' then redis.call('ZREM', KEYS[i], before) end
   redis.call('ZADD', KEYS[i], now + length * 1000, lease)
   redis.call('PEXPIRE', KEYS[i], 2 * length)
 end
-return {{1, granted, left[1] - 1, left[2] - granted}}
+return {{1, granted, owned[1] - 1, owned[2] - granted}}
 """
 )
 

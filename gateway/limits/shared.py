@@ -61,11 +61,13 @@ class SharedStore:
     async def _ask(self, plan: Plan, least: int, cost: int) -> Grant | Refusal:
         lease = f"{self._process}{next(self._serial):x}"
         keys, arguments = self._plan(plan)
-        head = (len(plan.requests), len(plan.tokens), least, cost, lease, self._lease_ms)
+        own = plan.own
+        asked = (len(plan.requests), len(plan.tokens), least, cost, lease, self._lease_ms)
+        head = (*asked, plan.before, len(own.requests), len(own.tokens))
         answer = await self._call(self._take, keys, (*head, *arguments))
         if not answer[0]:
-            asked: tuple[Bucket | Places, ...] = (*plan.requests, *plan.tokens, *plan.places)
-            by = asked[answer[1] - 1]
+            every: tuple[Bucket | Places, ...] = (*plan.requests, *plan.tokens, *plan.places)
+            by = every[answer[1] - 1]
             return Refusal(by, answer[2] if isinstance(by, Bucket) else None)
         grant = Grant(self, plan, lease, *answer[1:])
         if plan.places:

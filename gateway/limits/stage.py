@@ -7,32 +7,31 @@ import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Final
+from typing import Final, TypeVar
 
 from gateway.call import Call
 from gateway.intent import Intent
 from gateway.limits.ask import FREE, Asking
 from gateway.limits.config import LimitsConfig
+from gateway.limits.exceeded import exceeded, seconds
 from gateway.limits.memory import MemoryStore
+from gateway.limits.pending import Pending
 from gateway.limits.plan import Plan, Plans
 from gateway.limits.store import Grant, Refusal, Store
+from gateway.limits.waiting import Waiting
 from gateway.principal import Principal
 from meshgate import errors
 from meshgate.runtime import metadata
 from meshgate.v1 import models_pb2
 
-_MILLISECOND: Final = 1_000_000
+_T = TypeVar("_T")
 _QUANTUM: Final = 4096
 """Tokens that a stream reserves beyond what its next message needs, so that few messages ask the store."""
+MOST_CALLS: Final = 5000
+"""Calls of one process at once, where the edge says nothing else."""
 LOCAL: Final = "local"
 """Call.limits of a call that was decided without the store."""
 
-_REFUSALS: Final = {
-    "requests_per_second": ("too many requests", "RATE_LIMITED"),
-    "tokens_per_minute": ("too many tokens", "TOKENS_EXHAUSTED"),
-    "concurrent_calls": ("too many calls at once", "CONCURRENCY_LIMITED"),
-    "concurrent_streams": ("too many streams at once", "CONCURRENCY_LIMITED"),
-}
 _NOT_BEGUN: Final = (errors.InvalidArgument, errors.NotFound, errors.PermissionDenied, errors.Unimplemented)
 _NOT_BEGUN_REASONS: Final = ("OVERLOADED", "STARTING")
 
@@ -87,13 +86,13 @@ class Reservation:
             grant.store.settle(grant, part)
 
     def trailers(self, unused: int) -> tuple[tuple[str, str], ...]:
-        """What is left to the caller."""
-        grant, plan = self._grants[0], self._plan
-        requests = ((metadata.REMAINING_REQUESTS, str(grant.requests_left)),) if plan.requests else ()
-        if not self.metered:
+        """What is left in the caller's own buckets: what all callers share would tell it of others' load."""
+        grant, own = self._grants[0], self._plan.own
+        requests = ((metadata.REMAINING_REQUESTS, str(grant.requests_left)),) if own.requests else ()
+        if not self.metered or not own.tokens:
             return requests
         tokens = grant.tokens_left + unused
-        tokens = 0 if tokens < 0 else plan.most_tokens if tokens > plan.most_tokens else tokens
+        tokens = 0 if tokens < 0 else own.most_tokens if tokens > own.most_tokens else tokens
         return (*requests, (metadata.REMAINING_TOKENS, str(tokens)))
 
 
@@ -108,23 +107,48 @@ class Limits:
         clock: Callable[[], int] = time.monotonic_ns,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         counts: Counter[str] | None = None,
+        *,
+        most_calls: int = MOST_CALLS,
     ) -> None:
-        """Without a store the buckets are in this process. `models` lists what services declare."""
+        """Without a store the buckets are in this process. `models` lists what services declare, `most_calls` is how
+        many calls this process has at once.
+        """
         self.counts: Counter[str] = Counter() if counts is None else counts
         """For metrics: how often the store went `down` and came `up`, decisions that were `denied` or `local` for want
         of it, and settlements that were `lost` to it."""
         self._store: Store = MemoryStore() if store is None else store
         self._plans = Plans(config)
+        self._pending = Pending(self._plans, most_calls)
         self._sleep = sleep
         self._wait_seconds = config.stream_wait_seconds
         self._shared = not isinstance(self._store, MemoryStore)
+        self._waiting = Waiting(self._store, self._pending) if self._shared else None
         self.asking = Asking(
             models, clock, template_tokens=config.template_tokens, useful_output_tokens=config.useful_output_tokens
         )
 
     def know(self, aliases: Mapping[str, tuple[str, ...]]) -> None:
         """Takes over which other names models have, by their own: limits may be said for any of them."""
-        self._plans.know(aliases)
+        if self._plans.know(aliases):
+            self._pending.forget()
+
+    def enter(self, call: Call, principal: Principal, *, streams: bool) -> None:
+        """Counts a call from here on against the concurrency limits of its principal, its tenant and everybody, though
+        it has not begun. `leave` follows. Raises LimitExceeded (CONCURRENCY_LIMITED).
+        """
+        self._pending.enter(call, principal, streams=streams)
+
+    def begins(self, call: Call, message: Awaitable[_T]) -> Awaitable[_T]:
+        """What to await for the first message of a call that entered. Raises LimitExceeded (CONCURRENCY_LIMITED) where
+        other processes have let in as many calls as there may be.
+        """
+        return message if self._waiting is None else self._waiting.wait(call, message)
+
+    def leave(self, call: Call) -> None:
+        """The call that entered is over, whatever became of it."""
+        self._pending.leave(call)
+        if call.held is not None:
+            self._release(call, call.held)
 
     async def reserve(self, call: Call, principal: Principal, wanted: Intent) -> Reservation:
         """Charges everybody, the tenant and the principal: a request, a place, and the tokens it may take. Or nothing.
@@ -137,9 +161,13 @@ class Limits:
         streams = route.client_streams or route.server_streams
         plan = self._plans.of(principal.tenant, principal.subject, call.model, streams=streams)
         ask = self.asking.of(wanted, call.model) if plan.tokens else FREE
-        grant = await self._take(call, plan, ask.least, ask.cost)
+        asked = plan if call.held is None else plan.after(call.held.lease)
+        grant = await self._take(call, asked, ask.least, ask.cost)
         if isinstance(grant, Refusal):
-            raise _exceeded(grant)
+            raise exceeded(grant)
+        self._pending.begun(call, plan.places)
+        if call.held is not None:
+            self._release(call, call.held)
         call.tokens_reserved = grant.tokens
         call.token_cap = _cap(wanted, grant.tokens)
         return Reservation(self, grant, wanted, call.model, metered=ask.cost > 0)
@@ -148,10 +176,10 @@ class Limits:
         """Takes `cost` tokens and some in advance, and waits for them while there is time. Raises as `reserve` does."""
         left = self._wait_seconds
         while isinstance(answer := await self._take(call, plan, cost, cost + _QUANTUM), Refusal):
-            pause = math.inf if answer.wait is None else _seconds(answer.wait)
+            pause = math.inf if answer.wait is None else seconds(answer.wait)
             remaining = call.remaining()
             if pause > left or (remaining is not None and pause > remaining):
-                raise _exceeded(answer)
+                raise exceeded(answer)
             left -= pause
             await self._sleep(pause)
         return answer
@@ -175,7 +203,13 @@ class Limits:
 
     async def stop(self) -> None:
         """Tells the store, within bounds, what it has not heard yet."""
+        if self._waiting is not None:
+            await self._waiting.stop()
         await self._store.stop()
+
+    def _release(self, call: Call, held: Grant) -> None:
+        call.held = None
+        held.store.settle(held, 0)
 
     async def _take(self, call: Call, plan: Plan, least: int, cost: int) -> Grant | Refusal:
         """More than a bucket holds is never there, so as much as it holds is asked for: the service has the last word
@@ -201,15 +235,3 @@ def _refused_work(error: BaseException) -> bool:
     if isinstance(error, errors.Unavailable):
         return error.reason in _NOT_BEGUN_REASONS
     return isinstance(error, _NOT_BEGUN)
-
-
-def _seconds(nanoseconds: int) -> float:
-    """Rounded up to what a caller can wait."""
-    return math.ceil(nanoseconds / _MILLISECOND) / 1000
-
-
-def _exceeded(refusal: Refusal) -> errors.LimitExceeded:
-    name = refusal.by.name
-    message, reason = _REFUSALS[name.partition(" ")[0]]
-    after = None if refusal.wait is None else _seconds(refusal.wait)
-    return errors.LimitExceeded(message, retry_after=after, subject=refusal.by.subject, limit=name, reason=reason)

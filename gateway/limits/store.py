@@ -32,8 +32,9 @@ class Grant:
         """The name of its places in a shared store."""
         self.tokens = tokens
         self.requests_left = requests_left
-        """How many more requests would have been granted."""
+        """Requests left in the caller's own buckets (`plan.own`), whatever all callers together have left."""
         self.tokens_left = tokens_left
+        """Tokens left in the caller's own buckets."""
 
 
 class Store(Protocol):

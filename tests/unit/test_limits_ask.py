@@ -17,7 +17,7 @@ from gateway.intent import Intent
 from gateway.limits.ask import Ask, Asking
 from gateway.routes import SEALED_ROUTES
 from meshgate import errors
-from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2, sealed_pb2
+from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2, models_pb2, sealed_pb2
 from services.generation.prompt import PromptReader
 from tests.tinymodels.llama import build_tiny_llama
 from tests.unit.limits_doubles import MODELS, Clock, generate, wanted
@@ -180,6 +180,34 @@ def test_counting_is_charged_by_size(prompts: PromptReader, text: str) -> None:
 def test_tokens_that_are_counted_are_charged_by_their_number() -> None:
     request = generation_pb2.CountTokensRequest(token_ids=generation_pb2.TokenIds(ids=range(1000)))
     assert asking().of(wanted(request, COUNT), "small") == Ask(1000, 1000)
+
+
+TRAIN = "/meshgate.v1.ClassificationService/TrainClassifier"
+
+
+def training(*texts: str) -> Intent:
+    inputs = [classification_pb2.LabelledInput(text=text, label="a") for text in texts]
+    return wanted(classification_pb2.TrainClassifierRequest(model="mine", inputs=inputs), TRAIN)
+
+
+@given(inputs=st.lists(texts, min_size=1, max_size=20))
+def test_a_training_is_charged_by_its_texts(inputs: list[str]) -> None:
+    tokens = sum(len(MINILM.encode(text).ids) for text in inputs)
+    first = training(*inputs)
+    assert asking().of(first, "mine").cost >= tokens
+    assert asking().later(first.first, training("x"), "mine") >= tokens
+    route = SEALED_ROUTES["/meshgate.v1.SealedService/CallStream"]
+    header = sealed_pb2.EnvelopeHeader(method=TRAIN, model="mine").SerializeToString()
+    envelope = sealed_pb2.Envelope(header=header, ciphertext=b"x" * len(first.first))
+    outer = intent.read(route, sealed_pb2.CallStreamRequest(envelope=envelope).SerializeToString())
+    assert asking().of(outer, "mine").cost >= tokens
+    assert asking().later(first.first, outer, "mine") >= tokens
+
+
+def test_a_text_to_train_from_takes_no_more_than_the_encoder_reads() -> None:
+    encoder = models_pb2.Model(name="zero", max_input_tokens=64, capabilities=[models_pb2.CAPABILITY_ZERO_SHOT])
+    made = Asking(lambda: [encoder], Clock(), template_tokens=0, useful_output_tokens=1)
+    assert made.of(training("x" * 1000, "y" * 1000), "mine").cost == 128
 
 
 def test_what_services_declare_is_looked_up_again() -> None:

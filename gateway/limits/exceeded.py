@@ -1,0 +1,30 @@
+"""The error that a caller beyond a limit gets."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from gateway.limits.store import Refusal
+from meshgate import errors
+
+_MILLISECOND: Final = 1_000_000
+_REFUSALS: Final = {
+    "requests_per_second": ("too many requests", "RATE_LIMITED"),
+    "tokens_per_minute": ("too many tokens", "TOKENS_EXHAUSTED"),
+    "concurrent_calls": ("too many calls at once", "CONCURRENCY_LIMITED"),
+    "concurrent_streams": ("too many streams at once", "CONCURRENCY_LIMITED"),
+}
+
+
+def seconds(nanoseconds: int) -> float:
+    """Rounded up to what a caller can wait."""
+    return math.ceil(nanoseconds / _MILLISECOND) / 1000
+
+
+def exceeded(refusal: Refusal) -> errors.LimitExceeded:
+    """Names whose limit it is, which one, and where that is known when the call would be granted."""
+    name = refusal.by.name
+    message, reason = _REFUSALS[name.partition(" ")[0]]
+    after = None if refusal.wait is None else seconds(refusal.wait)
+    return errors.LimitExceeded(message, retry_after=after, subject=refusal.by.subject, limit=name, reason=reason)

@@ -1,0 +1,163 @@
+"""Calls that have not begun: their caller is authenticated, and their first message has not come.
+
+Such a call counts against the concurrency limits of its principal, its tenant and everybody from the moment its caller
+is known. Otherwise headers alone would hold the slots of the process for `first_message_seconds` at no charge. Calls
+are counted in this process, without a lock or a round trip, until they end. A limit of one model applies once the
+message has named the model; until then a call may hold a slot of any limit that it could turn out to belong to.
+
+A principal or a tenant whose limit is a large part of `max_calls` could still fill the process with calls that never
+begin. So their pending calls have a bound of their own, a part of `max_calls`.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from gateway.call import Call
+from gateway.limits.exceeded import exceeded
+from gateway.limits.plan import TOTAL, Owner, Places, Plans, places_of
+from gateway.limits.store import Refusal
+from gateway.principal import Principal
+
+_CACHED: Final = 20_000
+_KINDS: Final = ("concurrent_calls", "concurrent_streams")
+_LEAST: Final = 4
+"""Pending calls that a principal may always have."""
+
+_SHARE: Final = "pending:"
+"""What the keys of slots begin with that only this process has."""
+
+Slots = tuple[Places, ...]
+
+
+class Scope(NamedTuple):
+    """Limits of which a pending call holds one: the general one, and those of models that have their own."""
+
+    choices: Slots
+
+
+class Entry(NamedTuple):
+    """What a pending call holds."""
+
+    slots: Slots
+    """All of these, where no scope leaves a choice: then it is the very tuple that a plan has."""
+    scopes: tuple[Scope, ...]
+    """Where one does."""
+
+
+class Entries:
+    """Says what pending calls hold, by principal and kind of call."""
+
+    def __init__(self, plans: Plans, most_calls: int) -> None:
+        self._plans = plans
+        self._shares = {
+            "principal": max(_LEAST, most_calls // 2),
+            "tenant": max(_LEAST, 3 * most_calls // 4),
+        }
+        self.of = lru_cache(maxsize=_CACHED)(self._make)
+
+    def _make(self, tenant: str, subject: str, streams: bool) -> Entry:
+        scopes: list[Scope] = []
+        for kind in _KINDS if streams else _KINDS[:1]:
+            for owner in self._plans.owners(tenant, subject, ""):
+                scopes += self._scopes(owner, kind, tenant, subject)
+        if all(len(scope.choices) == 1 for scope in scopes):
+            plan = self._plans.of(tenant, subject, "", streams=streams)
+            if len(scopes) == len(plan.places):
+                return Entry(plan.places, ())
+        return Entry((), tuple(scopes))
+
+    def _scopes(self, owner: Owner, kind: str, tenant: str, subject: str) -> list[Scope]:
+        general = places_of(owner, kind)
+        if general is None:
+            return []
+        choices = (general, *self._of_models(owner, kind, tenant, subject, general))
+        share = self._shares.get(owner.subject.partition(":")[0])
+        if share is None or max(each.most for each in choices) <= share:
+            return [Scope(choices)]
+        return [Scope(choices), Scope((Places(_SHARE + general.key, share, owner.subject, kind),))]
+
+    def _of_models(self, owner: Owner, kind: str, tenant: str, subject: str, general: Places) -> list[Places]:
+        if owner.subject == TOTAL:
+            return []
+        found = []
+        for model in sorted(self._plans.models):
+            same = next(each for each in self._plans.owners(tenant, subject, model) if each.subject == owner.subject)
+            own = places_of(same, kind)
+            if own is not None and own.key != general.key:
+                found.append(own)
+        return found
+
+
+class Pending:
+    """Counts the calls of this process by the slots they hold. For one event loop."""
+
+    def __init__(self, plans: Plans, most_calls: int) -> None:
+        """`most_calls` is how many calls the process has at once."""
+        self._entries = Entries(plans, most_calls)
+        self._counts: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        """How many slots are held."""
+        return sum(self._counts.values())
+
+    def enter(self, call: Call, principal: Principal, *, streams: bool) -> None:
+        """Takes the slots of a call whose caller is known. Raises LimitExceeded (CONCURRENCY_LIMITED)."""
+        slots, scopes = self._entries.of(principal.tenant, principal.subject, streams)
+        counts = self._counts
+        if scopes:
+            slots = tuple(self._free(scope) for scope in scopes)
+        else:
+            for each in slots:
+                if counts.get(each.key, 0) >= each.most:
+                    raise exceeded(Refusal(each, None))
+        self._hold(call, slots)
+
+    def begun(self, call: Call, slots: Slots) -> None:
+        """The message has come, and these are the slots that the call holds from here on."""
+        if call.slots and call.slots is not slots:
+            self.leave(call)
+            self._hold(call, slots)
+
+    def forget(self) -> None:
+        """Other models have limits of their own than before. What calls hold they keep."""
+        self._entries.of.cache_clear()
+
+    def leave(self, call: Call) -> None:
+        """The call is over."""
+        counts = self._counts
+        for each in call.slots:
+            left = counts[each.key] - 1
+            if left:
+                counts[each.key] = left
+            else:
+                del counts[each.key]
+        call.slots = ()
+
+    def stored(self, call: Call) -> Slots:
+        """The slots of a pending call that all processes share."""
+        return tuple(each for each in call.slots if not each.key.startswith(_SHARE))
+
+    def other(self, call: Call, key: str) -> Places | None:
+        """The slot to try after that of `key`, which is taken."""
+        principal = call.principal
+        assert principal is not None, "it entered"  # noqa: S101 - the pipeline's order
+        streams = any(each.name.startswith(_KINDS[1]) for each in call.slots)
+        for scope in self._entries.of(principal.tenant, principal.subject, streams).scopes:
+            keys = [each.key for each in scope.choices]
+            if key in keys[:-1]:
+                return scope.choices[keys.index(key) + 1]
+        return None
+
+    def _hold(self, call: Call, slots: Slots) -> None:
+        counts = self._counts
+        for each in slots:
+            counts[each.key] = counts.get(each.key, 0) + 1
+        call.slots = slots
+
+    def _free(self, scope: Scope) -> Places:
+        for each in scope.choices:
+            if self._counts.get(each.key, 0) < each.most:
+                return each
+        raise exceeded(Refusal(scope.choices[0], None))
