@@ -38,6 +38,7 @@ def convert(gguf: Path, directory: Path) -> None:
     read = _read(str(gguf), return_tensors=True, model_to_load=model, torch_dtype=torch.bfloat16)
     absent = set(model.load_state_dict(read["tensors"], strict=False, assign=True).missing_keys)
     model.tie_weights()
-    if any(model.get_parameter(name).is_meta for name in absent):
-        raise ValueError("the GGUF file lacks weights of its architecture")
+    lacking = sorted(name for name in absent if model.get_parameter(name).is_meta)
+    if lacking:
+        raise ValueError(f"the GGUF file lacks {len(lacking):,} weights of its architecture: {', '.join(lacking[:3])}")
     model.save_pretrained(directory)

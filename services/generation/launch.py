@@ -11,8 +11,9 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from meshgate.errors import MeshError
+from meshgate.runtime.config import ConfigError
 from services.batching.pace import Pace
-from services.generation import adapters, catalogue, limits, model, proof
+from services.generation import adapters, catalogue, faithful, limits, model, proof
 from services.generation.adapters import Adapters
 from services.generation.admission import Admission
 from services.generation.config import EngineConfig, GenerationConfig, ModelConfig
@@ -68,11 +69,16 @@ class Launch:
 
     def load(self, settings: ModelConfig, key: str) -> Served:
         """Loads a model, warms it up and starts its engine; for a thread of its own. Raises ConfigError."""
+        with starting(key, settings.source):
+            return self._loaded(settings, key)
+
+    def _loaded(self, settings: ModelConfig, key: str) -> Served:
         causal, tokenizer = load(settings, self._engine, key)
         if self._ranks is not None:
             self._leader = Leader(causal, self._ranks, self._failed)
         ends = all_ends(causal.end_tokens, tokenizer, causal.vocabulary_size)
         tokens = TokenBytes(tokenizer, causal.vocabulary_size, ends, fresh=causal.source is not None)
+        faithful.check(tokenizer, tokens, key, settings.source)
         pace, headroom = Pace(self._engine.prefill_tokens), Headroom(self._engine.max_batch)
         prefixes = self._prefixes(causal)
         adapting, loadable = adapters.opened(settings.adapters, causal.module, key)
@@ -104,8 +110,10 @@ class Launch:
         )
         self._running[engine] = _Beside(served.tokenising, entrance, loadable)
         engine.start()
-        rehearse(engine, self._engine.max_batch, self._engine.hang_seconds)
         weakref.finalize(served.life, self._over, engine).atexit = False
+        failed = rehearse(engine, self._engine.max_batch, self._engine.hang_seconds)
+        if failed is not None:  # the engine ends with `served`
+            raise ConfigError(f"{key}.source: {settings.source}: the first call of the model failed: {failed.message}")
         return served
 
     async def stop(self, grace: float) -> None:

@@ -18,14 +18,15 @@ _PROMPT: Final = (0, 0)
 _TOKENS: Final = 3
 
 
-def rehearse(engine: Engine, rows: int, seconds: float) -> None:
-    """Fills the rows that one tenant may have, for a step or two, and waits for that at most so long. Raises what
-    `Engine.submit` does.
+def rehearse(engine: Engine, rows: int, seconds: float) -> MeshError | None:
+    """Fills the rows that one tenant may have, for a step or two, and waits for that at most so long. Returns what the
+    call failed with, if it did. Raises what `Engine.submit` does.
     """
     heard = _Heard(rows)
     engine.submit(Job(_PROMPT, _TOKENS, candidates=rows), heard)
     if not heard.over.wait(seconds):
         _log.error("the first call of a model did not end", extra={"seconds": seconds})
+    return heard.error
 
 
 class _Heard:
@@ -33,6 +34,7 @@ class _Heard:
 
     def __init__(self, candidates: int) -> None:
         self.over = threading.Event()
+        self.error: MeshError | None = None
         self._open = candidates
 
     def deltas(self, deltas: Sequence[Delta]) -> None:
@@ -41,5 +43,5 @@ class _Heard:
             self.over.set()
 
     def failed(self, error: MeshError) -> None:
-        _log.error("the first call of a model failed", extra={"reason": error.reason})
+        self.error = error
         self.over.set()

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from meshgate.errors import MeshError
 from meshgate.runtime.config import ConfigError
 
 _LONGEST: Final = 300
@@ -19,7 +18,7 @@ def starting(key: str, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ConfigError, MeshError):
+    except ConfigError:
         raise
     except Exception as error:
         raise ConfigError(f"{key}.source: {what}: {said(error)}") from error

@@ -6,14 +6,16 @@ import threading
 from collections.abc import Sequence
 
 import pytest
+import torch
 from torch import Tensor
 
-from services.generation import model
+from meshgate.runtime.config import ConfigError
+from services.generation import model, proof
 from services.generation.app import build
 from services.generation.config import GenerationConfig
 from services.generation.rehearsal import rehearse
 from tests.generation_doubles import Bench
-from tests.tinymodels.llama import build_tiny_llama
+from tests.tinymodels.llama import VOCABULARY, build_tiny_llama
 from tests.unit.test_generation_continuous import SECONDS, Engine
 
 
@@ -43,10 +45,30 @@ async def test_it_is_over_when_its_last_candidate_is_or_when_it_fails(fault: Exc
     bench.model.read_fault = fault
     engine = Engine(bench)
     engine.start()
-    rehearse(engine, 3, SECONDS)
+    failed = rehearse(engine, 3, SECONDS)
+    assert (failed is None) == (fault is None)
     assert bench.stepper.idle()
     assert len(bench.model.batches) == (0 if fault else 2)
     await engine.stop(SECONDS)
+
+
+async def test_a_model_whose_first_call_fails_is_not_served(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Tensor:
+        if threading.current_thread().name == "generation":
+            raise ValueError("unreadable")
+        return torch.zeros(VOCABULARY)
+
+    monkeypatch.setattr(model.CausalModel, "read", broken)
+    monkeypatch.setattr(proof, "check", lambda *_: None)
+    tls = {"certificate": "none.pem", "key": "none.pem", "ca": "none.pem"}
+    source = {"source": str(build_tiny_llama(tmp_path_factory.mktemp("tiny"))), "name": "tiny"}
+    settings = {"server": {"tls": tls}, "model": source, "engine": {"max_batch": 4, "threads": 1}}
+    app = build(GenerationConfig.model_validate(settings))
+    with pytest.raises(ConfigError, match=r"^model\.source: .*first call"):
+        await app.start()
+    await app.stop(0)
 
 
 async def test_one_that_never_ends_is_not_waited_for_for_ever(caplog: pytest.LogCaptureFixture) -> None:

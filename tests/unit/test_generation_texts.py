@@ -14,7 +14,9 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from meshgate.runtime import config
+from meshgate.runtime.config import ConfigError
 from meshgate.v1 import generation_pb2 as pb
+from services.generation import faithful
 from services.generation.app import App, build
 from services.generation.config import GenerationConfig
 from services.generation.detokenise import Detokeniser, TokenBytes
@@ -83,6 +85,14 @@ def test_a_vocabulary_with_a_gap_loses_no_token(tmp_path: Path) -> None:
     assert gap in ids
     assert told(TokenBytes(found, gap + 8), ids) == "a<far>b"
     assert TokenBytes(found, gap + 8).of(gap - 3) == b""
+
+
+def test_a_tokeniser_whose_tokens_can_be_streamed_passes_and_another_is_refused(tokenizer: Any) -> None:
+    tokens = TokenBytes(tokenizer)
+    faithful.check(tokenizer, tokens, "model", "here")
+    tokens._bytes = [each.replace(b"e", b"") for each in tokens._bytes]
+    with pytest.raises(ConfigError, match=r"^model\.source: here: this \w+ is not served"):
+        faithful.check(tokenizer, tokens, "model", "here")
 
 
 class Named:

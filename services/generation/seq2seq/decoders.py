@@ -44,7 +44,8 @@ class T5Decoder:
         """For rows of at most `places` tokens."""
         self._stack = module.decoder
         self._head = module.lm_head
-        self._scale = module.config.d_model**-0.5 if module.config.scale_decoder_outputs else 1.0
+        scaled = getattr(module.config, "scale_decoder_outputs", False)  # which mT5 never does, nor says
+        self._scale = module.config.d_model**-0.5 if scaled else 1.0
         attention = self._stack.block[0].layer[0].SelfAttention
         last = attention.compute_bias(1, places, past_seen_tokens=places - 1)
         self._by_distance: Tensor = last[0, :, 0].flip(-1)
