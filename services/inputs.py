@@ -39,6 +39,8 @@ class Form:
 
     def parts(self, batch: Sequence[Tokens]) -> list[list[int]]:
         """Places of the inputs that run together."""
+        if not self.alike and self.ending is None:
+            return [list(range(len(batch)))]
         parts: dict[tuple[int, int], list[int]] = {}
         for place, tokens in enumerate(batch):
             parts.setdefault((tokens.length * self.alike, self._endings(tokens)), []).append(place)
@@ -48,8 +50,11 @@ class Form:
         self, batch: Sequence[Tokens], run: Callable[[Sequence[int], Inputs], Iterable[RowT]], device: torch.device
     ) -> list[RowT]:
         """What `run` makes of each input. It is given the places of those that run together, and what a model takes."""
+        parts = self.parts(batch)
+        if len(parts) == 1:
+            return list(run(parts[0], padded(batch, self.pad_id, device, typed=self.typed)))
         rows: dict[int, RowT] = {}
-        for places in self.parts(batch):
+        for places in parts:
             inputs = padded([batch[place] for place in places], self.pad_id, device, typed=self.typed)
             rows.update(zip(places, run(places, inputs), strict=True))
         return [rows[place] for place in range(len(batch))]

@@ -38,14 +38,14 @@ class Classifier:
     @torch.inference_mode()
     def rows(self, batch: Sequence[Tokens]) -> list[Scores]:
         """Logits, float32 [labels], for each input."""
-        return [each.cpu().numpy() for each in self._form.run(batch, self._logits, self._device)]
+        return [each.numpy() for each in self._form.run(batch, self._logits, self._device)]
 
     def _logits(self, _: Sequence[int], inputs: Inputs) -> Tensor:
-        """All that the module says of a batch, float32 [inputs, ...]."""
+        """All that the module says of a batch, float32 [inputs, ...] on the CPU."""
         with self._sharing.batch(inputs["input_ids"].numel()):
             output = self._module(**inputs)
         logits: Tensor = output if isinstance(output, Tensor) else output.logits
-        return logits.float()
+        return logits.float().cpu()
 
 
 class ZeroShot:
