@@ -24,6 +24,10 @@ from services.characters import Characters
 
 PIECE: Final = 16_384
 """Characters of a piece: some ten milliseconds' worth."""
+_SOON: Final = 4
+"""Pieces after which a text is divided before a mark instead."""
+_MARKS: Final = 512
+"""The most of them that are looked at."""
 _MARK: Final = "\u2581"
 """What SentencePiece writes for a space."""
 _SPACE: Final = r"(?<=[^\W_]) (?=[^\W_])"
@@ -71,6 +75,8 @@ class Division:
     """The most bytes of a text that a token stands for; None where that has no bound."""
     names: tuple[str, ...] = ()
     """Tokens that are found by their names, of which none may stand beside a place."""
+    marks: tuple[str, ...] = ()
+    """Of those, the ones before which a text may be divided as well, where it can't be soon elsewhere."""
 
     def least(self, text: str) -> int:
         """So many tokens a text has, at the least."""
@@ -79,26 +85,34 @@ class Division:
     def pieces(self, text: str) -> Iterator[str]:
         """From the beginning on."""
         start = 0
-        while len(text) - start > PIECE and (cut := self._cut(text, start)) is not None:
-            yield text[start : cut[0]]
-            start = cut[1]
+        for before, after in self._cuts(text):
+            yield text[start:before]
+            start = after
         yield text[start:]
 
     def backwards(self, text: str) -> Iterator[str]:
         """From the end on. The pieces are those of `pieces`."""
-        ends = [(0, 0)]
-        while len(text) - ends[-1][1] > PIECE and (cut := self._cut(text, ends[-1][1])) is not None:
-            ends.append(cut)
         stop = len(text)
-        for before, after in reversed(ends):
+        for before, after in reversed([(0, 0), *self._cuts(text)]):
             yield text[after:stop]
             stop = before
 
-    def _cut(self, text: str, start: int) -> tuple[int, int] | None:
+    def _cuts(self, text: str) -> Iterator[tuple[int, int]]:
         """Where a piece ends and the next one begins: the first place after so many characters."""
-        if self.between is None:
-            return None
-        for found in self.between.finditer(text, start + PIECE):
+        start, marks = 0, None
+        while len(text) - start > PIECE:
+            cut = self._cut(text, start + PIECE)
+            if self.marks and (cut is None or cut[0] > start + _SOON * PIECE):
+                marks = [mark for mark in self.marks if mark in text] if marks is None else marks
+                found = [place for mark in marks if (place := text.find(mark, start + PIECE)) >= 0]
+                cut = min([*((place, place) for place in found), *([cut] if cut else [])], default=None)
+            if cut is None:
+                return
+            yield cut
+            start = cut[1]
+
+    def _cut(self, text: str, start: int) -> tuple[int, int] | None:
+        for found in self.between.finditer(text, start) if self.between is not None else ():
             if _plain(text, found) and not self._named(text, found):
                 return found.start(), found.end() if self.gap else found.start()
         return None
@@ -122,7 +136,7 @@ def division(backend: Any) -> Division:
     except Exception:  # parts written in Python can't say what they are
         return Division()
     between, gap = known.between()
-    return Division(re.compile(between) if between else None, gap, known.longest(), known.names())
+    return Division(re.compile(between) if between else None, gap, known.longest(), known.names(), known.marks())
 
 
 def has_bytes(tokenizer: Any) -> bool:
@@ -158,6 +172,16 @@ class _Known:
             alone = any(map(_isolates, self._splitters)) and not (gap or any(map(_prefixes, self._splitters)))
             return "|".join([_SPACE, *((_STOP, *self._signs()) if alone else ())]), gap
         return (_SPACE, gap) if self._no_token_crosses() else ("", False)
+
+    def marks(self) -> tuple[str, ...]:
+        """Special tokens that are found before all else, wherever their names stand: none begins inside another."""
+        names = [token.content for token in self._added if token.content]
+        plain = [t.content for t in self._added if t.special and not (t.lstrip or t.single_word or t.normalized)]
+        if len(names) > _MARKS or self._dropout is not None:
+            return ()
+        ends = {name[place:] for name in names for place in range(1, len(name))}
+        beginnings = {name[:place] for name in plain for place in range(1, len(name) + 1)}
+        return () if ends & beginnings else tuple(plain)
 
     def longest(self) -> int | None:
         """The most bytes that a token stands for: where every byte, or every character, comes back in some token."""

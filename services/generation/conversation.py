@@ -83,7 +83,9 @@ class Conversations:
     def ids(self, text: str) -> list[int]:
         """The ids of a text in which control tokens have their secret names."""
         if self._literal is not None:
-            ids: list[int] = self._literal.backend.encode(text, add_special_tokens=False).ids
+            # For a lone text the library would hold the interpreter.
+            [found] = self._literal.backend.encode_batch([text], add_special_tokens=False)
+            ids: list[int] = found.ids
             return ids
         return self._in_parts(text)
 

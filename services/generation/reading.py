@@ -66,8 +66,9 @@ class TextReader:
             yield len(part)
             found = self._encode(part, add_special_tokens=around is None)
             count += len(found)
-            if most is not None and count + len(after) > most:
-                return Read([], count + len(after), whole=False)
+            least = count if once else count + len(after)
+            if most is not None and least > most:
+                return Read([], least, whole=False)
             if keep:
                 ids += found
         if once and found[-len(after) :] == after:

@@ -115,6 +115,7 @@ REFUSED = [
     {"type": "string", "minLength": "x"},
     {"required": 5, "dependentRequired": {"a": ["b"]}},
     {"const": "\ud800"},
+    {"$defs": {"p": {"allOf": [{"$ref": "#/$defs/p"}, {"pattern": "x"}]}}, "$ref": "#/$defs/p"},
 ]
 
 
@@ -167,6 +168,44 @@ def test_a_name_that_comes_twice_satisfies_nothing(schema: dict[str, Any], text:
 def test_numbers_that_json_does_not_have_are_refused(text: str) -> None:
     with pytest.raises(InvalidArgument):
         constraint(json_schema=text)
+
+
+def _many(count: int) -> list[dict[str, Any]]:
+    return [{"type": "string", "pattern": f"(a|b){{0,{20 + number}}}c"} for number in range(count)]
+
+
+GREEDY = {
+    "one after the other": {"allOf": _many(60)},
+    "by references": {"$defs": {"p": {"allOf": _many(6)}}, "allOf": [{"$ref": "#/$defs/p"}] * 10},
+    "by a chain of references": {
+        "$defs": {f"p{number}": {**_many(1)[0], "$ref": f"#/$defs/p{number + 1}"} for number in range(60)}
+        | {"p60": {"type": "string"}},
+        "$ref": "#/$defs/p0",
+    },
+    "doubled again and again": {
+        "$defs": {f"p{number}": {"allOf": [{"$ref": f"#/$defs/p{number + 1}"}] * 2} for number in range(30)}
+        | {"p30": _many(1)[0]},
+        "$ref": "#/$defs/p0",
+    },
+    "of a property": {"allOf": [{"type": "object", "properties": {"x": each}} for each in _many(40)]},
+    "of items": {"allOf": [{"type": "array", "items": each} for each in _many(40)]},
+    "inside": {"type": "object", "properties": {"x": {"items": {"anyOf": [{"allOf": _many(40)}]}}}},
+    "with formats": {"allOf": [{"format": "uri", **_many(1)[0]}] * 30},
+}
+"""What takes the library gigabytes, and the process with it."""
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_patterns_that_double_its_memory_are_refused_before(name: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        GRAMMARS.compile(constraint(json_schema=json.dumps(GREEDY[name])))
+    assert "patterns and formats" in refused.value.violations[0].description
+
+
+def test_as_many_as_are_allowed_are_decided_soon() -> None:
+    with pytest.raises(InvalidArgument):
+        GRAMMARS.compile(constraint(json_schema=json.dumps({"allOf": _many(8)})))
+    GRAMMARS.compile(constraint(json_schema=json.dumps({"allOf": _many(3)})))
 
 
 OPTIONS = {

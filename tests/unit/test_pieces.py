@@ -38,6 +38,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of a few characters."""
     for module in (pieces, tokens, reading):
         monkeypatch.setattr(module, "PIECE", 8)
+    monkeypatch.setattr(pieces, "_SOON", 1)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -206,6 +207,16 @@ def test_one_that_is_to_be_cut_is_hardly_read_beyond_the_cut(text: str, cut: Cut
     [found] = tokeniser.read([LONG[text]], cut, "inputs")
     assert (found.length, found.cut) == (512, True)
     assert backend.read < 3 * pieces.PIECE
+
+
+def test_a_conversation_without_words_is_divided_at_its_markers(tmp_path_factory: pytest.TempPathFactory) -> None:
+    markers = ("<|start|>", "<|end|>")
+    saved = tokenisers.save("byte_level", tmp_path_factory.mktemp("signs"), markers, template=TEMPLATE)
+    conversations = Conversations(saved)
+    text = conversations.text([{"role": "user", "content": "!" * 40_000}] * 6)
+    parts = list(conversations.division.pieces(text))
+    assert max(map(len, parts)) < 50_000
+    assert [token for part in parts for token in conversations.ids(part)] == conversations.ids(text)
 
 
 def test_texts_of_what_is_deleted_fit_however_long_they_are() -> None:

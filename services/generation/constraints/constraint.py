@@ -9,7 +9,6 @@ from typing import Any, Final, NamedTuple
 from meshgate.errors import InvalidArgument
 from meshgate.numerals import written
 from meshgate.v1 import generation_pb2 as pb
-from services.generation.constraints.simplify import NotFollowed, simplified
 
 SCHEMA_BYTES: Final = 65_536
 REGEX_BYTES: Final = 4_096
@@ -68,19 +67,7 @@ def _schema(text: str) -> Constraint:
         raise found.refuse(f"at most {_DEPTH} levels")
     # Ours to say how JSON is written, and what the library may do.
     schema.pop("x-guidance", None)
-    return Constraint("json_schema", (_written(found, schema),))
-
-
-def _written(found: Constraint, schema: dict[str, Any]) -> str:
-    """What is left of a schema to follow."""
-    try:
-        made = json.dumps(simplified(schema), ensure_ascii=False)
-        made.encode()
-    except NotFollowed as error:
-        raise found.refuse(str(error)) from None
-    except (ValueError, TypeError):  # half a character; keywords of other types than JSON Schema says
-        raise found.refuse("not a JSON schema") from None
-    return made
+    return Constraint("json_schema", (json.dumps(schema),))
 
 
 def _no_number(name: str) -> None:

@@ -19,7 +19,13 @@ from numpy.typing import NDArray
 
 from services.generation.constraints.choices import Choices, Spellings
 from services.generation.constraints.constraint import Constraint
-from services.generation.constraints.simplify import controls, open_beside_names
+from services.generation.constraints.simplify import (
+    NotFollowed,
+    check_patterns,
+    controls,
+    open_beside_names,
+    simplified,
+)
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -143,20 +149,22 @@ def _grammar(constraint: Constraint) -> str:
     if constraint.kind == "regex":
         return LLMatcher.grammar_from_regex(constraint.texts[0])
     try:
-        return LLMatcher.grammar_from_json_schema(constraint.texts[0], defaults=_writing(constraint))
-    except ValueError:
+        schema = simplified(json.loads(constraint.texts[0]))
+        check_patterns(schema)
+        text = json.dumps(schema, ensure_ascii=False)
+        return LLMatcher.grammar_from_json_schema(text, defaults=_writing(schema))
+    except NotFollowed as error:
+        raise constraint.refuse(str(error)) from None
+    except (ValueError, TypeError):  # half a character; keywords of other types than JSON Schema says
         raise constraint.refuse("not a JSON schema") from None
 
 
-def _writing(constraint: Constraint) -> Any:
-    """How JSON is written for a schema. Raises InvalidArgument where a name could be written in two ways."""
-    schema = json.loads(constraint.texts[0])
+def _writing(schema: Any) -> Any:
+    """How JSON is written for a schema. Raises NotFollowed where a name could be written in two ways."""
     if not controls(schema):
         return _JSON
     if open_beside_names(schema):
-        raise constraint.refuse(
-            "control characters can't be followed beside properties without additionalProperties: false"
-        )
+        raise NotFollowed("control characters can't be followed beside properties without additionalProperties: false")
     return _NUMBERED
 
 

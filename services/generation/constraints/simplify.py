@@ -8,7 +8,7 @@ left and can't be followed exactly is refused, by the library or here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 FORMATS: Final = frozenset(
     ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid")
@@ -40,6 +40,9 @@ _KINDS: Final = {
 }
 """Keywords that say nothing of values of another type."""
 
+PATTERNS: Final = 8
+"""Patterns and formats that may hold for one string together. The library's time and memory double with each."""
+
 Schema = dict[str, Any]
 
 
@@ -53,6 +56,87 @@ def simplified(schema: Schema) -> Schema:
     if made is False:
         raise NotFollowed("nothing can match it")
     return {} if made is True else dict(made)
+
+
+def check_patterns(schema: Schema) -> None:
+    """Raises NotFollowed where too many patterns may hold for one string, anywhere in a schema."""
+    if max(_Patterns(schema).most(schema)) > PATTERNS:
+        raise NotFollowed(f"at most {PATTERNS} patterns and formats can hold for one string")
+
+
+class _Most(NamedTuple):
+    """Patterns and formats that may hold for one string together."""
+
+    here: int = 0
+    """For the value itself."""
+    inside: int = 0
+    """For any one value in it."""
+
+    def __add__(self, other: _Most) -> _Most:  # type: ignore[override]  # of two schemas that hold for one value
+        return _Most(min(self.here + other.here, _ENDLESS), min(self.inside + other.inside, _ENDLESS))
+
+
+_ENDLESS: Final = 1000
+_NONE: Final = _Most()
+
+
+class _Patterns:
+    """Counts the patterns and formats that may hold for one string."""
+
+    def __init__(self, root: Schema) -> None:
+        self._root = root
+        self._known: dict[str, _Most] = {}
+        """Of what references lead to. One that leads to itself is not followed again, by the library neither."""
+
+    def most(self, schema: Any) -> _Most:
+        """For a schema, with all that is in it."""
+        if not isinstance(schema, dict):
+            return _NONE
+        parts = [max(self.most(child)) for child in _children(schema)]
+        own = _Most(sum(key in schema for key in ("pattern", "format")), max(parts, default=0))
+        own += self._referred(schema.get("$ref"))
+        for each in _list(schema.get("allOf")):
+            own += self.most(each)
+        for key in ("anyOf", "oneOf"):
+            found = [self.most(each) for each in _list(schema.get(key))]
+            own += _Most(*(max(column) for column in zip(*found, strict=True))) if found else _NONE
+        return own
+
+    def _referred(self, place: Any) -> _Most:
+        if not isinstance(place, str):
+            return _NONE
+        if place not in self._known:
+            self._known[place] = _NONE
+            self._known[place] = self.most(_found(self._root, place))
+        return self._known[place]
+
+
+def _children(schema: Schema) -> Iterator[Any]:
+    """The schemas of what is in a value."""
+    for key in ("properties", "patternProperties"):
+        found = schema.get(key)
+        yield from found.values() if isinstance(found, dict) else ()
+    yield from _list(schema.get("prefixItems"))
+    yield from _list(schema.get("items"))
+    yield from (schema.get(key) for key in ("additionalProperties", "additionalItems", "items"))
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _found(root: Schema, place: str) -> Any:
+    """What a reference leads to; nothing where it leads nowhere, which the library says."""
+    found: Any = root
+    for step in place.removeprefix("#").split("/")[1:]:
+        step = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, dict):
+            found = found.get(step)
+        elif isinstance(found, list) and step.isdecimal() and int(step) < len(found):
+            found = found[int(step)]
+        else:
+            return None
+    return found
 
 
 def controls(value: Any) -> bool:
