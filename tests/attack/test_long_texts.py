@@ -59,12 +59,13 @@ def counting(text: str, times: int) -> generation_pb2.CountTokensRequest:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_what_others_have_counted_keeps_nobody_waiting(made: Mesh) -> None:
-    """A bystander counts again and again while one tenant's four texts of 2 MiB are read."""
+@pytest.mark.parametrize("text", [TEXTS["words"], TEXTS["signs"][: MIB // 8]], ids=["words", "signs"])
+async def test_what_others_have_counted_keeps_nobody_waiting(made: Mesh, text: str) -> None:
+    """A bystander counts again and again while one tenant's four long conversations are read."""
     async with made.channel() as channel:
         stub: Any = generation_pb2_grpc.GenerationServiceStub(channel)
         attacker, bystander = made.auth(made.token(tenant="heavy")), made.auth(made.token(tenant="light"))
-        calls = [stub.CountTokens(counting(TEXTS["words"], 2), metadata=attacker) for _ in range(4)]
+        calls = [stub.CountTokens(counting(text, 2), metadata=attacker) for _ in range(4)]
         gathered = asyncio.gather(*(call for call in calls), return_exceptions=True)
         waits = []
         while not gathered.done():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 
 from meshgate.errors import InvalidArgument
@@ -27,6 +28,8 @@ class Examples:
         self._taken = taken
         self._first: pb.TrainClassifierRequest | None = None
         self._labels: list[str] = []
+        self._counts: Counter[str] = Counter()
+        """Texts of each label: a call can bring each text in a message of its own."""
 
     @property
     def name(self) -> str:
@@ -36,7 +39,7 @@ class Examples:
     @property
     def labels(self) -> tuple[str, ...]:
         """Each once, in the order of the alphabet."""
-        return tuple(sorted(set(self._labels)))
+        return tuple(sorted(self._counts))
 
     @property
     def numbers(self) -> list[int]:
@@ -66,13 +69,14 @@ class Examples:
         self._within("bytes of text", self.size + sum(sizes), self._limits.text_bytes)
         self.texts += [each.text for each in message.inputs]
         self._labels += [each.label for each in message.inputs]
-        self._within("labels", len(set(self._labels)), self._limits.labels)
+        self._counts.update(each.label for each in message.inputs)
+        self._within("labels", len(self._counts), self._limits.labels)
         self.size += sum(sizes)
         return sum(sizes)
 
     def check(self) -> None:
         """Once all is there. Raises InvalidArgument where it is too little."""
-        if len(set(self._labels)) < 2:
+        if len(self._counts) < 2:
             raise InvalidArgument.of("inputs", "texts of at least two labels are required")
         for index in self._lonely():
             raise InvalidArgument.of(f"inputs[{index}].label", "at least two texts of each label are required")
@@ -106,7 +110,4 @@ class Examples:
 
     def _lonely(self) -> Iterator[int]:
         """The texts that are alone with their label."""
-        counts: dict[str, int] = {}
-        for label in self._labels:
-            counts[label] = counts.get(label, 0) + 1
-        return (index for index, label in enumerate(self._labels) if counts[label] < 2)
+        return (index for index, label in enumerate(self._labels) if self._counts[label] < 2)
