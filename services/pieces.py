@@ -105,6 +105,7 @@ class Division:
             if self.marks and (cut is None or cut[0] > start + _SOON * PIECE):
                 marks = [mark for mark in self.marks if mark in text] if marks is None else marks
                 found = [place for mark in marks if (place := text.find(mark, start + PIECE)) >= 0]
+                found = [place for place in found if self._first(text, place)]
                 cut = min([*((place, place) for place in found), *([cut] if cut else [])], default=None)
             if cut is None:
                 return
@@ -116,6 +117,10 @@ class Division:
             if _plain(text, found) and not self._named(text, found):
                 return found.start(), found.end() if self.gap else found.start()
         return None
+
+    def _first(self, text: str, place: int) -> bool:
+        """Whether the mark at a place is not in part another one's, which begins before it."""
+        return all(text.find(mark, max(0, place - len(mark) + 1), place - 1 + len(mark)) < 0 for mark in self.marks)
 
     def _named(self, text: str, found: re.Match[str]) -> bool:
         return text.startswith(self.names, found.end()) or text.endswith(self.names, 0, found.start())
@@ -159,6 +164,7 @@ class _Known:
         self._dropout = getattr(backend.model, "dropout", None)
         self._falls_back = bool(getattr(backend.model, "byte_fallback", False))
         self._vocabulary: Mapping[str, int] = backend.get_vocab(with_added_tokens=False)
+        self._literal = bool(getattr(backend, "encode_special_tokens", False))
         self._added = list(backend.get_added_tokens_decoder().values())
         self._normalisers = list(_parts(backend.normalizer, "normalizers"))
         self._splitters = list(_parts(backend.pre_tokenizer, "pretokenizers"))
@@ -174,14 +180,11 @@ class _Known:
         return (_SPACE, gap) if self._no_token_crosses() else ("", False)
 
     def marks(self) -> tuple[str, ...]:
-        """Special tokens that are found before all else, wherever their names stand: none begins inside another."""
-        names = [token.content for token in self._added if token.content]
-        plain = [t.content for t in self._added if t.special and not (t.lstrip or t.single_word or t.normalized)]
-        if len(names) > _MARKS or self._dropout is not None:
-            return ()
-        ends = {name[place:] for name in names for place in range(1, len(name))}
-        beginnings = {name[:place] for name in plain for place in range(1, len(name) + 1)}
-        return () if ends & beginnings else tuple(plain)
+        """Special tokens that are found before all else, wherever their names stand."""
+        special = (t for t in self._added if t.special and t.content)
+        plain = tuple(t.content for t in special if not (t.lstrip or t.single_word or t.normalized))
+        alone = len(plain) == len(self._added) <= _MARKS  # what they could stand inside is looked for among them
+        return plain if alone and self._dropout is None and not self._literal else ()
 
     def longest(self) -> int | None:
         """The most bytes that a token stands for: where every byte, or every character, comes back in some token."""

@@ -118,6 +118,10 @@ FAMILIES: Final[Mapping[str, Callable[[], Tokenizer]]] = {
 
 
 @cache
+def _made(name: str) -> str:
+    return FAMILIES[name]().to_str()
+
+
 def family(name: str) -> Tokenizer:
-    """Made once."""
-    return FAMILIES[name]()
+    """One of one's own: some of its settings can be changed."""
+    return Tokenizer.from_str(_made(name))

@@ -70,16 +70,14 @@ def test_texts_of_words_are_divided_unless_nobody_knows_how(name: str) -> None:
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.usefixtures("small")
 def test_what_is_cut_is_what_transformers_keeps(name: str, side: str) -> None:
-    backend = family(name)
-    theirs = _Fast(tokenizer_object=backend, pad_token="<s>", truncation_side=side)
+    theirs = _Fast(tokenizer_object=family(name), pad_token="<s>", truncation_side=side)
     ours = Tokeniser(family(name), 12)
+    backend = ours.backend
 
     @settings(max_examples=80, deadline=None)
     @given(st.lists(TEXTS.filter(bool), min_size=1, max_size=3))
     def check(texts: list[str]) -> None:
-        expected = theirs(texts, truncation=True, max_length=12)["input_ids"]
-        backend.no_truncation()
-        backend.no_padding()
+        expected = theirs(texts, truncation=True, max_length=12, split_special_tokens=True)["input_ids"]
         found = ours.read(texts, Cut(side), "inputs")
         assert [each.ids for each in found] == expected
         assert [each.cut for each in found] == [len(whole_ids(backend, text)) > 12 for text in texts]
@@ -92,15 +90,15 @@ def test_what_is_cut_is_what_transformers_keeps(name: str, side: str) -> None:
 @pytest.mark.usefixtures("small")
 def test_pairs_are_cut_as_transformers_cuts_them(name: str, most: int) -> None:
     backend = family(name)
-    theirs = _Fast(tokenizer_object=backend, pad_token="<s>")
+    theirs = _Fast(tokenizer_object=family(name), pad_token="<s>")
     ours = Tokeniser(backend, most)
 
     @settings(max_examples=60, deadline=None)
     @given(TEXTS.filter(bool), TEXTS.filter(lambda text: bool(ids(backend, text))))
     def check(text: str, pair: str) -> None:
-        expected = theirs([text], [pair], truncation="longest_first", max_length=most)["input_ids"]
-        backend.no_truncation()
-        backend.no_padding()
+        expected = theirs([text], [pair], truncation="longest_first", max_length=most, split_special_tokens=True)[
+            "input_ids"
+        ]
         [found] = whole(ours.steps([text], [pair], Cut.END, "inputs"))
         assert found.ids == expected[0]
 
@@ -110,8 +108,8 @@ def test_pairs_are_cut_as_transformers_cuts_them(name: str, most: int) -> None:
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.usefixtures("small")
 def test_what_is_refused_is_what_has_too_many_tokens(name: str) -> None:
-    backend = family(name)
-    ours = Tokeniser(backend, 12)
+    ours = Tokeniser(family(name), 12)
+    backend = ours.backend
 
     @settings(max_examples=80, deadline=None)
     @given(TEXTS.filter(bool))
