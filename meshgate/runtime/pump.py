@@ -7,6 +7,9 @@ a few milliseconds and a few megabytes.
 
 Strangers can have such lines written (a failed TLS handshake is one), so they are bounded: a burst, then so many a
 second. What is left out is counted, and the last lines before the end are written all the same.
+
+It never makes the process wait: a line for which the log has no room (a collector that stalls, a full disk) is left out
+too, and the process's own writes are read on.
 """
 
 from __future__ import annotations
@@ -24,7 +27,10 @@ _BURST = 100
 """Lines that may come at once, as those of a crash do."""
 _A_SECOND = 20.0
 _LINE_BYTES = 4096
+"""Of a line as it is read, and as it is written: so much goes into a pipe whole (PIPE_BUF)."""
 _LAST_LINES = 50
+_LAST_SECONDS = 2.0
+"""How long the last lines wait for room."""
 _TICK_SECONDS = 1.0
 _LEVELS = {"I": "info", "W": "warning", "E": "error", "F": "critical"}
 _ABSL = re.compile(r"([IWEF])\d{4} [\d:.]+ +\d+ ")
@@ -39,23 +45,31 @@ class Bound:
         self.last: deque[bytes] = deque(maxlen=_LAST_LINES)
         self._room = float(_BURST)
         self._seen = now
+        self._told = now
 
-    def take(self, line: bytes, now: float) -> bool:
-        """Whether this line is written. One that is not is counted, and kept for a while."""
+    def take(self, now: float) -> bool:
+        """Whether a line may be written."""
         self._room = min(float(_BURST), self._room + (now - self._seen) * _A_SECOND)
         self._seen = now
-        if self._room >= 1:
-            self._room -= 1
-            return True
+        if self._room < 1:
+            return False
+        self._room -= 1
+        return True
+
+    def leave_out(self, line: bytes) -> None:
+        """Counts a line that is not written, and keeps it for a while."""
         self.left_out += 1
         self.last.append(line)
-        return False
 
-    def told(self) -> int:
-        """How many were left out since this was last asked."""
-        count, self.left_out = self.left_out, 0
+    def due(self, now: float) -> bool:
+        """Whether it is time to tell of lines that were left out: once a second, however many more come."""
+        return bool(self.left_out) and now - self._told >= _TICK_SECONDS
+
+    def told(self, now: float) -> None:
+        """What was left out has been told."""
+        self._told = now
+        self.left_out = 0
         self.last.clear()
-        return count
 
 
 def entry(service: str, text: str, level: str, **more: int) -> bytes:
@@ -72,7 +86,16 @@ def described(service: str, line: bytes) -> bytes:
     text = line[:_LINE_BYTES].decode(errors="backslashreplace")
     found = _ABSL.match(text)
     level = _LEVELS[found[1]] if found else "warning"
-    return entry(service, _PEER.sub("(peer)", text[found.end() :] if found else text), level)
+    return _fitting(service, _PEER.sub("(peer)", text[found.end() :] if found else text), level)
+
+
+def _fitting(service: str, text: str, level: str) -> bytes:
+    """The line with as much of the text as fits: an escape takes up to six times what it stands for."""
+    made = entry(service, text, level)
+    while len(made) > _LINE_BYTES and text:
+        text = text[: len(text) * _LINE_BYTES // (len(made) + 1)]
+        made = entry(service, text, level)
+    return made
 
 
 class Lines:
@@ -94,9 +117,13 @@ class Lines:
         return self.of(b"\n")
 
 
-def _write(data: bytes) -> None:
-    while data:
-        data = data[os.write(1, data) :]
+def _write(line: bytes, seconds: float = 0.0) -> bool:
+    """Whether the log had room for a line, within so many seconds, and took it."""
+    try:
+        _, ready, _ = select.select([], [1], [], seconds)
+        return bool(ready) and os.write(1, line) == len(line)
+    except OSError:
+        return False
 
 
 def _pump(service: str) -> None:
@@ -107,33 +134,32 @@ def _pump(service: str) -> None:
         now = time.monotonic()
         if data == b"":
             break
-        if data:
-            _write(b"".join(described(service, line) for line in lines.of(data) if bound.take(line, now)))
-        elif bound.left_out:
-            _tell(service, bound.told())
+        for line in lines.of(data or b""):
+            if not (bound.take(now) and _write(described(service, line))):
+                bound.leave_out(line)
+        if bound.due(now) and _tell(service, bound.left_out):
+            bound.told(now)
     _last(service, bound, lines.end())
 
 
 def _last(service: str, bound: Bound, rest: list[bytes]) -> None:
     """The process is gone: its last lines are what somebody will look for."""
     last = [*bound.last, *rest][-_LAST_LINES:]
-    _tell(service, max(0, bound.left_out + len(rest) - len(last)))
-    _write(b"".join(described(service, line) for line in last))
+    _tell(service, max(0, bound.left_out + len(rest) - len(last)), _LAST_SECONDS)
+    for line in last:
+        if not _write(described(service, line), _LAST_SECONDS):
+            return
 
 
-def _tell(service: str, count: int) -> None:
-    if count:
-        _write(entry(service, "lines were left out", "warning", left_out=count))
+def _tell(service: str, count: int, seconds: float = 0.0) -> bool:
+    return not count or _write(entry(service, "lines were left out", "warning", left_out=count), seconds)
 
 
 def main() -> None:
     """Signals are for the process that this one listens to."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    try:
-        _pump(sys.argv[1])
-    except OSError:
-        os._exit(0)  # nobody reads the log any more
+    _pump(sys.argv[1])
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 from meshgate.runtime import hardening, log, stderr
@@ -17,5 +18,6 @@ def begin(name: str) -> None:
 
 def end() -> None:
     """Last of all: returns once everything is written."""
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # nobody may read it any more
+        sys.stderr.flush()
     stderr.release()

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from meshgate.runtime import pump
+
 SECONDS = 60
 
 
@@ -73,6 +75,82 @@ def test_a_flood_is_bounded_and_counted() -> None:
 def test_our_own_lines_go_past_it() -> None:
     lines = ran(f"os.write(2, b'noise\\n' * 5000)\nlogging.getLogger('x').error('ours')\n{END}")
     assert [line["logger"] for line in lines if line["message"] == "ours"] == ["x"]
+
+
+def test_a_flood_that_does_not_end_is_counted_meanwhile() -> None:
+    flood = "t = time.monotonic()\nwhile time.monotonic() < t + 2.5: os.write(2, b'noise\\n' * 10); time.sleep(.001)"
+    counts = [line["left_out"] for line in ran(f"import time\n{flood}\n{END}") if "left_out" in line]
+    assert len(counts) >= 3
+
+
+def test_another_pump_takes_over_from_one_that_is_killed() -> None:
+    """What was written meanwhile is there, and the process ends as it would."""
+    kill = "stderr._captured._pump.kill(); os.write(2, b'line %d\\n' % n); time.sleep(.2)"
+    lines = ran(f"import time\nfrom meshgate.runtime import stderr\nfor n in range(3):\n  {kill}\n{END}")
+    assert said(lines) == ["line 0", "line 1", "line 2"]
+
+
+def test_where_pumps_never_live_standard_error_is_what_it_was() -> None:
+    always = "import time\nfrom meshgate.runtime import stderr\nkeeper = stderr._captured._keeper\n"
+    kill = "while keeper.is_alive(): stderr._captured._pump.kill(); time.sleep(.01)\n"
+    lines = ran(f'{always}{kill}os.write(2, b\'{{"message": "raw"}}\\n\')\n{END}')
+    assert said(lines) == ["raw"]
+
+
+STANDARD = {"in": [0], "out": [1], "error": [2], "all": [0, 1, 2], "in and error": [0, 2]}
+
+
+@pytest.mark.parametrize("closed", STANDARD.values(), ids=STANDARD)
+def test_standard_descriptors_that_are_closed(closed: list[int]) -> None:
+    """No file that is opened later becomes one of them, and the second takes nothing."""
+    program = (
+        "import sys; [__import__('os').close(n) for n in map(int, sys.argv[2:])]; sys.stderr = sys.stderr if"
+        " '2' not in sys.argv[2:] else None; from meshgate.runtime import startup; startup.begin('test')\n"
+        "import logging, os; opened = os.open('/dev/null', 0); logging.getLogger('x').error('ours')\n"
+        "print('theirs', file=sys.stderr); os.write(2, b'theirs')\n"
+        "for n in (0, 1, 2): os.fstat(n)\n"
+        "if '1' in sys.argv[2:]:\n  try: os.write(1, b'x'); opened = 0\n  except OSError: pass\n"
+        "os.write(int(sys.argv[1]), b'above' if opened > 2 else b'taken'); startup.end()"
+    )
+    read, write = os.pipe()
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(write), *map(str, closed)],
+        pass_fds=[write],
+        capture_output=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    os.close(write)
+    assert (run.returncode, os.read(read, 100)) == (0, b"above"), run.stderr
+    os.close(read)
+
+
+def test_a_full_disk_does_not_end_the_pump() -> None:
+    """It leaves out what has no room and reads on: the disk may have room later."""
+    command = [sys.executable, "-I", "-S", pump.__file__, "test"]
+    with Path("/dev/full").open("wb") as full:
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=full) as running:
+            assert running.stdin is not None
+            for _ in range(200):
+                running.stdin.write(b"x" * 4000 + b"\n")
+                running.stdin.flush()
+            assert running.poll() is None
+        assert running.returncode == 0
+
+
+def test_a_reader_who_stalls_keeps_nobody_waiting() -> None:
+    """The process writes a hundred times what a pipe holds, and the reader reads after that."""
+    program = (
+        "from meshgate.runtime import startup; startup.begin('test'); import os\n"
+        "for _ in range(2000): os.write(2, b'x' * 4000 + b'\\n')\n"
+        "os.write(1, b'done'); startup.end()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        assert run.stdout is not None and run.stderr is not None
+        assert run.stdout.read(4) == b"done"
+        lines = [json.loads(line) for line in run.stderr]
+    assert run.returncode == 0
+    assert sum(line.get("left_out", 0) for line in lines) > 1500
 
 
 UNCAUGHT = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 
 import pytest
 
@@ -50,12 +51,43 @@ def test_lines_end_with_either_character_and_the_last_without_any() -> None:
     assert lines.end() == [b"the rest"]
 
 
+@pytest.mark.parametrize(
+    "line", [b"\0" * 100_000, b"\xff" * 5000, "\U0001f600".encode() * 5000, b"x" * 5000, b'"' * 4096]
+)
+def test_a_line_goes_into_a_pipe_whole(line: bytes) -> None:
+    made = described("gateway", line)
+    assert 3500 < len(made) <= select.PIPE_BUF
+    json.loads(made)
+
+
 def test_a_burst_passes_then_so_many_a_second_and_the_last_are_kept() -> None:
     bound = Bound(0.0)
-    assert sum(bound.take(b"%d" % number, 0.0) for number in range(1000)) == 100
+    assert taken(bound, 0.0) == 100
     assert bound.last[-1] == b"999"
     assert len(bound.last) == 50
-    assert bound.told() == 900
-    assert (bound.told(), len(bound.last)) == (0, 0)
-    assert sum(bound.take(b"x", 1.0) for _ in range(1000)) == 20
-    assert sum(bound.take(b"x", 1000.0) for _ in range(1000)) == 100
+    assert bound.left_out == 900
+    bound.told(0.0)
+    assert (bound.left_out, len(bound.last)) == (0, 0)
+    assert taken(bound, 1.0) == 20
+    assert taken(bound, 1000.0) == 100
+
+
+def taken(bound: Bound, now: float) -> int:
+    """How many of a thousand lines pass."""
+    passed = 0
+    for number in range(1000):
+        if bound.take(now):
+            passed += 1
+        else:
+            bound.leave_out(b"%d" % number)
+    return passed
+
+
+def test_what_is_left_out_is_due_once_a_second() -> None:
+    bound = Bound(0.0)
+    assert not bound.due(5.0)
+    bound.leave_out(b"x")
+    assert bound.due(5.0)
+    bound.told(5.0)
+    bound.leave_out(b"x")
+    assert (bound.due(5.9), bound.due(6.0)) == (False, True)
