@@ -319,6 +319,7 @@ WRITERS: Final = {
     "meshgate/cli/chat.py": {"typer.echo"},  # its own prompt
     "meshgate/runtime/log.py": {"sys.stderr"},  # JSON
     "meshgate/runtime/probe.py": {"sys.stdout", "sys.stderr"},  # lines by meshgate.terminal
+    "meshgate/runtime/stderr.py": {"sys.stderr"},  # where JSON goes
     "meshgate/supervisor/screen.py": {"sys.stdout"},
 }
 """What else writes, and why that is right."""
