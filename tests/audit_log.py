@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from gateway.audit import AuditConfig, AuditRecord
 from gateway.audit import record as records
-from gateway.audit.checkpoint import FILE
+from gateway.audit.checkpoint import FILE, parse
 from gateway.audit.disk import Disk
 from gateway.audit.ledger import Ledger
-from gateway.audit.signing import PUBLIC_KEY, load_public_key
+from gateway.audit.signing import PUBLIC_KEY, SigningKeys, load_public_key
 from gateway.audit.verify import Report, verify
 
 CHECKPOINT_EVERY: Final = 10
@@ -102,6 +102,12 @@ def uncover(log: Path, seq: int) -> None:
     path = log / FILE
     kept = [line for line in path.read_bytes().splitlines(keepends=True) if json.loads(line)["seq"] < seq]
     path.write_bytes(b"".join(kept))
+
+
+def signed_again(log: Path, keys: SigningKeys) -> bytes:
+    """The last checkpoint, signed by the newest of `keys`."""
+    last = parse((log / FILE).read_bytes().splitlines()[-1])
+    return last.checkpoint.signed(keys)
 
 
 def segment(directory: Path, number: int = 1) -> Path:

@@ -94,8 +94,7 @@ class Coverage:
         Raises Broken where a checkpoint is missing, and for a record that does not say when it was made: it could be
         held to no promise.
         """
-        if not time:
-            raise Broken(seq, "does not say when it was made")
+        dated(seq, time)
         if self.promise is None:
             return
         if self._stretch.records and event in _COVERED:
@@ -107,6 +106,12 @@ class Coverage:
     def missing(self, when: str) -> Broken:
         """Names the first record that is in doubt."""
         return Broken(self.seq + 1, f"no checkpoint covers it, where there was one {when}")
+
+
+def dated(seq: int, time: int) -> None:
+    """Raises Broken for record `seq` where it does not say when it was made."""
+    if not time:
+        raise Broken(seq, "does not say when it was made")
 
 
 def _made_at(record: bytes) -> int:

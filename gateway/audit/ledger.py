@@ -25,8 +25,8 @@ from gateway.audit.signing import PRIVATE_KEY, SIGNING_KEY, SigningKeys
 _log = logging.getLogger(__name__)
 
 _ANEW: Final = (
-    "there was no log in audit.directory, though the keys in audit.keys are not new; if one was moved away, stop the "
-    "gateway, move this one aside and that one back"
+    "there was no log in audit.directory, or its beginning alone, though the keys in audit.keys are not new; if one "
+    "was moved away, stop the gateway, move this one aside and that one back"
 )
 _SEALED: Final = 0o400
 _BREATH: Final = 0.01
@@ -81,7 +81,7 @@ class Ledger:
         new_keys = not (self._config.keys / PRIVATE_KEY).exists()
         self._keys = SigningKeys(self._config.keys, self._config.signing_key_seconds, self._clock)
         self._checkpoints, covered = recovery.checkpoints(self._directory / FILE, disk, self._keys)
-        found = recovery.recover(self._directory, disk, covered)
+        found = recovery.recover(self._directory, disk, covered, self._keys, self._name)
         origin = found.origin
         self._last = found.last
         self._number = found.segment
@@ -97,9 +97,10 @@ class Ledger:
         if fresh:
             self._began = self._now()
             self._write([self._first()])
-        if origin is None and not new_keys:
+        if (origin is None or not found.last.seq) and not new_keys:
             _log.warning("audit log begins", extra={"why": _ANEW})
-        if covered is None or covered.link != self._last or covered.promise != self._promise:
+        signed = None if covered is None else covered.checkpoint
+        if signed is None or (signed.link, signed.promise) != (self._last, self._promise):
             self._sign()  # before more is written: what runs that were killed left uncovered must not add up
         if torn or not fresh:
             self.append([self._event("opened", **torn)])

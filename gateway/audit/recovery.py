@@ -17,12 +17,14 @@ from typing import Any, Final
 
 from gateway.audit import canonical, chain, segments
 from gateway.audit.chain import Broken, Link
-from gateway.audit.checkpoint import Checkpoint, SignedCheckpoint, in_order, parse
-from gateway.audit.coverage import Coverage
+from gateway.audit.checkpoint import SignedCheckpoint, in_order, parse
+from gateway.audit.coverage import Coverage, dated
 from gateway.audit.disk import OWNER_ONLY, AppendFile, Disk
-from gateway.audit.signing import SIGNING_KEY, SigningKeys
+from gateway.audit.signing import SIGNING_KEY, SigningKeys, key_id
+from gateway.audit.witness import successor
 from meshgate.runtime import keyfile
 
+_BEGINNINGS: Final = frozenset(("genesis", "segment"))
 _MOST_TORN: Final = 16 * 1024 * 1024
 """Of a part of a line and of blocks that were never filled."""
 
@@ -61,12 +63,17 @@ class Origin:
     writer: str
     key: str
     """The id of the key that signs from there on; a later record may name its successor."""
+    name: str
+    """The name of the writer's part of the log; empty where it is not divided."""
     time: int
     """Microseconds since the Unix epoch."""
 
 
-def recover(directory: Path, disk: Disk, covered: Checkpoint | None) -> Found:
-    """Looks at the last segment, all of it, and moves an unfinished line aside. Raises OSError and Broken.
+def recover(
+    directory: Path, disk: Disk, covered: SignedCheckpoint | None, keys: SigningKeys, writer: str = ""
+) -> Found:
+    """Looks at the last segment of the log of `writer`, all of it, and at where the others begin and end, and moves an
+    unfinished line aside. Raises OSError and Broken.
 
     `covered` is the last checkpoint: a log that does not reach it was cut, and one that goes too far beyond it, or has
     none and more than its genesis, lost checkpoints.
@@ -75,23 +82,63 @@ def recover(directory: Path, disk: Disk, covered: Checkpoint | None) -> Found:
     for expected, (counted, _) in enumerate(found, 1):
         if counted != expected:
             raise Broken(-1, f"missing: {segments.name(expected)}")
-    number = found[-1][0] if found else 1
-    torn = _move_torn(found[-1][1], disk) if found else None
+    torn = _torn_of(found, disk)
     whole = [path for _, path in found if path.stat().st_size]
-    if not whole:
-        last, origin = chain.ORIGIN, None
-    else:
-        last, origin = _follow(whole[-1], covered)
+    _check_joints(found, whole)
+    last, origin = _follow(whole[-1], covered, keys) if whole else (chain.ORIGIN, None)
+    if origin is not None and origin.name != writer:
+        raise Broken(0, f"the log of another writer, {origin.name or 'one without a name'}")
     if covered is None and last.seq > 0:
         raise Coverage().missing("when the log began")
-    if covered is not None and covered.link.seq > last.seq:
-        raise Broken(last.seq + 1, f"missing: the last checkpoint covers the log as far as record {covered.link.seq}")
-    return Found(last, number, origin, torn)
+    if covered is not None and covered.seq > last.seq:
+        raise Broken(last.seq + 1, f"missing: the last checkpoint covers the log as far as record {covered.seq}")
+    return Found(last, _to_go_on_with(found, whole, last, covered), origin, torn)
 
 
-def checkpoints(path: Path, disk: Disk, keys: SigningKeys) -> tuple[AppendFile, Checkpoint | None]:
+def _torn_of(found: list[tuple[int, Path]], disk: Disk) -> Torn | None:
+    """What a crash left unfinished. A segment that could not be begun may be there empty after the one that has it."""
+    torn = None
+    for _, path in reversed(found):
+        torn = _move_torn(path, disk) or torn
+        if path.stat().st_size:
+            break
+    return torn
+
+
+def _check_joints(found: list[tuple[int, Path]], whole: list[Path]) -> None:
+    """Raises Broken unless each segment goes on where the one before it ended, and the first is a log's beginning. What
+    is between the ends of those is not looked at: a checkpoint covers it, and `verify` reads it.
+    """
+    if len(whole) < len(found) - 1 or any(path != kept for (_, path), kept in zip(found, whole, strict=False)):
+        empty = next(path for _, path in found if path not in whole)
+        raise Broken(-1, f"missing: {empty.name} is empty")
+    last = chain.ORIGIN
+    for path in whole:
+        if _origin(next(_stripped(path))).start != last:
+            raise Broken(last.seq + 1, f"missing: {path.name} does not go on where the log before it ended")
+        last = _end(path)
+
+
+def _end(path: Path) -> Link:
+    """Where a segment says that it ends."""
+    try:
+        line = json.loads(next(segments.lines_reversed(path)))
+        return Link(int(line["seq"]), bytes.fromhex(line["hash"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise Broken(-1, f"{path.name} does not end with a record") from None
+
+
+def _to_go_on_with(
+    found: list[tuple[int, Path]], whole: list[Path], last: Link, covered: SignedCheckpoint | None
+) -> int:
+    """The number of a segment. One that could not be begun is not begun where records before it are uncovered yet."""
+    begun = len(whole) if covered is None or covered.seq < last.seq else len(found)
+    return max(1, begun)
+
+
+def checkpoints(path: Path, disk: Disk, keys: SigningKeys) -> tuple[AppendFile, SignedCheckpoint | None]:
     """The file of checkpoints, cut to whole lines, and the last of them. Raises OSError and Broken."""
-    file = AppendFile(path, disk)
+    file = AppendFile(segments.regular(path), disk)
     try:
         torn = _torn_from(path)
         last = _last_of(path, torn)
@@ -102,7 +149,7 @@ def checkpoints(path: Path, disk: Disk, keys: SigningKeys) -> tuple[AppendFile, 
     except BaseException:
         file.close()
         raise
-    return file, None if last is None else last.checkpoint
+    return file, last
 
 
 def _last_of(path: Path, torn: int | None) -> SignedCheckpoint | None:
@@ -150,32 +197,38 @@ def _move_torn(path: Path, disk: Disk) -> Torn | None:
     return Torn(aside.name, len(rest), digest)
 
 
-def _follow(path: Path, covered: Checkpoint | None) -> tuple[Link, Origin]:
+def _follow(path: Path, covered: SignedCheckpoint | None, keys: SigningKeys) -> tuple[Link, Origin]:
     """Where the segment ends, and what it began with. Raises Broken, also where it contradicts the checkpoint."""
     stripped = _stripped(path)
     first = next(stripped)
     origin = _origin(first)
     last, key, coverage = origin.start, origin.key, _covered(origin, covered)
+    if covered is not None and covered.seq == last.seq:
+        _check_signer(covered, origin, key)
     for line in _chained(first, stripped):
         last = chain.after(line, last)
         time, content = canonical.read(line, last.seq)
         event = str(content.get("event")) if content is not None else ""
-        if covered is not None:
-            _compare(last, covered.link)
+        if last.seq > origin.start.seq + 1 and event in _BEGINNINGS:
+            raise Broken(last.seq, "begins a segment within another")
         if content is not None and event == SIGNING_KEY:
-            key = _named(content, last.seq)
+            dated(last.seq, time)
+            key = _next_key(content, last.seq, key, keys)
         elif last.seq > coverage.seq:
             coverage.add(last.seq, time, event)
+        if covered is not None and covered.seq == last.seq:
+            _compare(last, covered.checkpoint.link)
+            _check_signer(covered, origin, key)
     return last, replace(origin, key=key)
 
 
-def _covered(origin: Origin, covered: Checkpoint | None) -> Coverage:
+def _covered(origin: Origin, covered: SignedCheckpoint | None) -> Coverage:
     """What the last checkpoint says of the segment that begins there: at least the one before ended covered."""
     coverage = Coverage()
     if covered is not None:
-        coverage.signed(covered.link.seq, covered.promise)
-        _compare(origin.start, covered.link)
-        if covered.promise is not None and covered.link.seq < origin.start.seq:
+        coverage.signed(covered.seq, covered.checkpoint.promise)
+        _compare(origin.start, covered.checkpoint.link)
+        if covered.checkpoint.promise is not None and covered.seq < origin.start.seq:
             raise coverage.missing("before the segment ended")
     return coverage
 
@@ -185,11 +238,20 @@ def _compare(found: Link, signed: Link) -> None:
         raise Broken(found.seq, "not what its checkpoint was signed for")
 
 
-def _named(content: Mapping[str, Any], seq: int) -> str:
-    key = content.get("key")
-    if not isinstance(key, str):
-        raise Broken(seq, "names no signing key")
-    return key
+def _check_signer(covered: SignedCheckpoint, origin: Origin, key: str) -> None:
+    """Raises Broken unless the checkpoint is from the key in force at its record, and of this log's writer."""
+    if covered.key != key:
+        raise Broken(covered.seq, f"its checkpoint was signed with another key, {covered.key[:16]}")
+    if covered.checkpoint.writer != origin.writer:
+        raise Broken(covered.seq, "its checkpoint is of another writer's log")
+
+
+def _next_key(content: Mapping[str, Any], seq: int, key: str, keys: SigningKeys) -> str:
+    """The id of the key that record `seq` names after `key`. Raises Broken unless that one signed it."""
+    public = keys.public(key)
+    if public is None:
+        raise Broken(seq, "the key before it is none of those in audit.keys")
+    return key_id(successor(content, seq, public))
 
 
 def _origin(first: bytes) -> Origin:
@@ -198,9 +260,12 @@ def _origin(first: bytes) -> Origin:
         record, seq = line["record"], int(line["seq"])
         genesis = record["event"] == "genesis"
         start = chain.ORIGIN if genesis else Link(seq - 1, bytes.fromhex(record["previous"]))
-        return Origin(start, str(record["writer"]), str(record["key"]), int(record["time"]))
+        if record["event"] not in _BEGINNINGS:
+            raise ValueError
+        name = str(record.get("name", ""))
+        return Origin(start, str(record["writer"]), str(record["key"]), name, int(record["time"]))
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise Broken(0, "the last segment does not begin with a record of where it goes on") from None
+        raise Broken(0, "a segment does not begin with a record of where it goes on") from None
 
 
 def _stripped(path: Path) -> Iterator[bytes]:

@@ -100,4 +100,4 @@ def _lines(directory: Path, newest_first: bool) -> Iterator[bytes]:
             yield from segments.lines_reversed(path)
     else:
         for _, path in listed:
-            yield from (line for line in segments.lines(path) if line.endswith(b"\n"))
+            yield from (line for line in segments.lines(path) if line.endswith(b"\n") or len(line) > segments.MAX_LINE)

@@ -7,9 +7,11 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
-_NAME: Final = re.compile(r"audit-(\d{8})\.jsonl")
+from gateway.audit.checkpoint import FILE
+
+_NAME: Final = re.compile(r"audit-([0-9]{8})\.jsonl")
 MAX_LINE: Final = 64 * 1024
 
 
@@ -25,7 +27,14 @@ def name(number: int) -> str:
 def listed(directory: Path) -> list[tuple[int, Path]]:
     """The segments in `directory` by number. Raises OSError."""
     found = ((_NAME.fullmatch(path.name), path) for path in directory.iterdir())
-    return sorted((int(match[1]), path) for match, path in found if match)
+    return sorted((int(match[1]), regular(path)) for match, path in found if match)
+
+
+def regular(path: Path) -> Path:
+    """The same. Raises OSError for a pipe or a device, which would never end; what is not there is nothing of these."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return path
 
 
 def writers(root: Path) -> list[tuple[str, Path]]:
@@ -33,18 +42,37 @@ def writers(root: Path) -> list[tuple[str, Path]]:
 
     Raises OSError, NoLog where there is no log at all.
     """
-    own = [("", root)] if listed(root) else []
-    parts = sorted((path.name, path) for path in root.iterdir() if path.is_dir() and listed(path))
+    own = [("", root)] if _is_log(root) else []
+    parts = sorted((path.name, path) for path in root.iterdir() if path.is_dir() and _is_log(path))
     if not own and not parts:
         raise NoLog(errno.ENOENT, "no audit log", str(root))
     return [*own, *parts]
 
 
+def _is_log(directory: Path) -> bool:
+    """Whether there is one, or checkpoints tell of one whose segments are all gone."""
+    checkpoints = directory / FILE
+    return bool(listed(directory)) or (checkpoints.is_file() and checkpoints.stat().st_size > 0)
+
+
 def lines(path: Path) -> Iterator[bytes]:
-    """The lines with their newlines; the last may lack one, and an overlong one comes in pieces. Raises OSError."""
+    """The lines with their newlines; the last may lack one. Of an overlong one, longer than MAX_LINE, there is the
+    beginning and what `_beyond` says of the rest. Raises OSError.
+    """
     with path.open("rb") as file:
         while line := file.readline(MAX_LINE):
-            yield line
+            overlong = len(line) == MAX_LINE and not line.endswith(b"\n")
+            yield line + _beyond(file) if overlong else line
+
+
+def _beyond(file: BinaryIO) -> bytes:
+    """Reads to the end of an overlong line. Its first byte that is not zero; blocks that were never filled are."""
+    first = b""
+    while piece := file.readline(MAX_LINE):
+        first = first or piece.lstrip(b"\x00")[:1]
+        if piece.endswith(b"\n"):
+            return first
+    return first
 
 
 def lines_reversed(path: Path) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.audit import canonical, chain, segments
-from gateway.audit.chain import ORIGIN, Broken
+from gateway.audit.chain import ORIGIN, Broken, Link
 from gateway.audit.checkpoint import FILE, SignedCheckpoint
 from gateway.audit.search import content
 from gateway.audit.signing import key_id
@@ -61,11 +61,12 @@ def verify_all(root: Path, key: Ed25519PublicKey, kept: Sequence[SignedCheckpoin
     Raises OSError, as where there is none.
     """
     reports = []
-    for name, directory in segments.writers(root):
+    logs = segments.writers(root)
+    for name, directory in logs:
         report = verify(directory, key, kept)
         report.writer = name
-        if name and report.records:
-            report.broken = _first(_misplaced(directory, name), report.broken)
+        if report.records:
+            report.broken = _first(_misplaced(directory, name, logs), report.broken)
         reports.append(report)
     return [*reports, *_gone(reports, kept)]
 
@@ -78,7 +79,7 @@ def verify(directory: Path, key: Ed25519PublicKey, kept: Sequence[SignedCheckpoi
     report = Report()
     with closing(Witness(directory / FILE, key, kept)) as witness:
         try:
-            _follow(_lines(directory, report), witness, report)
+            _follow(directory, witness, report)
         except Broken as error:
             report.broken = error
             report.records = min(report.records, max(0, error.seq))
@@ -89,14 +90,30 @@ def verify(directory: Path, key: Ed25519PublicKey, kept: Sequence[SignedCheckpoi
     return report
 
 
-def _follow(lines: Iterator[bytes], witness: Witness, report: Report) -> None:
+def _follow(directory: Path, witness: Witness, report: Report) -> None:
     last = ORIGIN
+    listed = segments.listed(directory)
+    newest = max((number for number, path in listed if path.stat().st_size), default=0)
+    for expected, (number, path) in enumerate(listed, 1):
+        if number != expected:
+            raise Broken(last.seq + 1, f"missing: {segments.name(expected)}")
+        report.segments += 1
+        last = _segment(_lines(path, report, newest=number >= newest), last, witness, report)
+        if report.unfinished_bytes:
+            break
+    witness.settle(last)
+
+
+def _segment(lines: Iterator[bytes], last: Link, witness: Witness, report: Report) -> Link:
+    """Where the log stands after a segment that goes on from `last`."""
+    continues: Link | None = last
     for line in lines:
         witness.settle(last)
         last = chain.after(line, last)
-        witness.add(line, last)
+        witness.add(line, last, continues=continues)
+        continues = None
         report.records += 1
-    witness.settle(last)
+    return last
 
 
 def _gone(reports: Sequence[Report], kept: Sequence[SignedCheckpoint]) -> Iterator[Report]:
@@ -107,25 +124,33 @@ def _gone(reports: Sequence[Report], kept: Sequence[SignedCheckpoint]) -> Iterat
         yield Report(writer=writer[:32], broken=Broken(0, f"{why} {furthest[writer]}"))
 
 
-def _misplaced(directory: Path, name: str) -> Broken | None:
-    """Whether a log, whose genesis is good, is that of the writer in whose place it is."""
+def _misplaced(directory: Path, name: str, logs: Sequence[tuple[str, Path]]) -> Broken | None:
+    """Whether a log, whose genesis is good, is that of the writer in whose place it is. One that is looked at alone may
+    have any name.
+    """
     genesis = next(segments.lines(segments.listed(directory)[0][1]))
     found = content(genesis[:-1]).get("name", "")
-    return None if found == name else Broken(0, f"the log of another writer, {found or 'one without a name'}")
+    alone = not name and len(logs) == 1
+    return None if alone or found == name else Broken(0, f"the log of another writer, {found or 'one without a name'}")
 
 
-def _lines(directory: Path, report: Report) -> Iterator[bytes]:
-    """The lines of all segments without their newlines, less an unfinished last one."""
-    listed = segments.listed(directory)
-    for _, path in listed:
-        report.segments += 1
-        for line in segments.lines(path):
-            if line.endswith(b"\n"):
-                yield line[:-1]
-            elif path == listed[-1][1] and canonical.unfinished(line):
-                report.unfinished_bytes += len(line)
-            else:
-                yield line
+def _lines(path: Path, report: Report, *, newest: bool) -> Iterator[bytes]:
+    """The lines of a segment without their newlines, less an unfinished last one. `newest`: no later one has any.
+
+    Raises Broken for a segment that is empty and not the newest.
+    """
+    empty = True
+    for line in segments.lines(path):
+        empty = False
+        if line.endswith(b"\n"):
+            yield line[:-1]
+        elif newest and canonical.unfinished(line):
+            report.unfinished_bytes = len(line)
+            return
+        else:
+            yield line
+    if empty and not newest:
+        raise Broken(report.records, f"missing: {path.name} is empty")
 
 
 def _first(one: Broken | None, other: Broken | None) -> Broken | None:

@@ -6,16 +6,18 @@ import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.audit import canonical
 from gateway.audit.chain import Broken, Link
 from gateway.audit.checkpoint import SignedCheckpoint, in_order, parse, unreadable
-from gateway.audit.coverage import Coverage
-from gateway.audit.segments import MAX_LINE
+from gateway.audit.coverage import Coverage, dated
+from gateway.audit.segments import MAX_LINE, regular
 from gateway.audit.signing import SIGNING_KEY, Endorsement, key_id
+
+_BEGINNINGS: Final = frozenset(("genesis", "segment"))
 
 
 class Witness:
@@ -35,6 +37,7 @@ class Witness:
         self.matched = 0
         """Those kept elsewhere that fit."""
         self.coverage = Coverage()
+        self._name: object = None
         self._candidates = kept
         self._kept: deque[SignedCheckpoint] = deque()
         self._lines = _Lines(path)
@@ -42,14 +45,19 @@ class Witness:
         self._before: SignedCheckpoint | None = None
         self._unreadable: Broken | None = None
 
-    def add(self, line: bytes, link: Link) -> None:
-        """The log has come to `link` with `line`, which is without its newline."""
+    def add(self, line: bytes, link: Link, *, continues: Link | None = None) -> None:
+        """The log has come to `link` with `line`, which is without its newline. `continues`: a later segment begins
+        with it, and the log stood there.
+        """
         time, content = canonical.read(line, link.seq)
+        event = str(content.get("event")) if content is not None else ""
         if link.seq == 0:
             self._begin(content or {})
-        event = str(content.get("event")) if content is not None else ""
+        elif continues is not None or event in _BEGINNINGS:
+            self._go_on(content or {}, link.seq, continues)
         if content is not None and event == SIGNING_KEY:
-            self.key = _successor(content, link.seq, self.key)
+            dated(link.seq, time)
+            self.key = successor(content, link.seq, self.key)
         else:
             self.coverage.add(link.seq, time, event)
 
@@ -91,8 +99,17 @@ class Witness:
         if genesis.get("key") != key_id(self.key):
             raise Broken(0, f"the log begins with another key, {str(genesis.get('key'))[:16]}")
         self.writer = str(genesis.get("writer"))
+        self._name = genesis.get("name")
         mine = (signed for signed in self._candidates if signed.checkpoint.writer == self.writer)
         self._kept.extend(sorted(mine, key=lambda signed: signed.seq))
+
+    def _go_on(self, said: Mapping[str, Any], seq: int, continues: Link | None) -> None:
+        """Raises Broken unless `said` begins a segment of this log, and stands where one begins."""
+        if continues is None or said.get("event") != "segment":
+            raise Broken(seq, "segments begin with a record of where they go on, and no others are such a record")
+        expected = {"previous": continues.hash.hex(), "writer": self.writer, "key": key_id(self.key)}
+        if said.get("name") != self._name or {name: said.get(name) for name in expected} != expected:
+            raise Broken(seq, "begins a segment of another log, or of another place in this one")
 
     def _compare(self, signed: SignedCheckpoint, link: Link) -> None:
         signed.check([self.key])
@@ -119,7 +136,7 @@ class _Lines:
     """The whole lines of a file to which others may be added meanwhile."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("rb") if path.exists() else None
+        self._file = regular(path).open("rb") if path.exists() else None
         self._size = path.stat().st_size if self._file else 0
         self._read = 0
 
@@ -191,7 +208,8 @@ def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _successor(stated: Mapping[str, Any], seq: int, by: Ed25519PublicKey) -> Ed25519PublicKey:
+def successor(stated: Mapping[str, Any], seq: int, by: Ed25519PublicKey) -> Ed25519PublicKey:
+    """The key that record `seq` names, as the one before it, `by`, signed. Raises Broken."""
     try:
         made = Endorsement.read(stated, by)
     except ValueError as error:

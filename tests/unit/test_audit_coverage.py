@@ -282,8 +282,8 @@ def growing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[in
     grows: dict[int, int] = {}
     original = verify._lines
 
-    def lines(directory: Path, report: Report) -> Iterator[bytes]:
-        for read, line in enumerate(original(directory, report)):
+    def lines(path: Path, report: Report, *, newest: bool) -> Iterator[bytes]:
+        for read, line in enumerate(original(path, report, newest=newest)):
             made.append([at(0)] * grows.pop(read, 0))
             yield line
         for _ in range(grows.pop(-1, 0)):
