@@ -13,6 +13,9 @@ _SHIPPED: Final = Path(__file__).parent.parent / "deploy" / "config" / "gateway.
 _NEVER_REACHED: Final = 1_000_000
 _RATES: Final = re.compile(r"^(requests_per_second|burst) = \d+", re.MULTILINE)
 _TOKENS: Final = re.compile(r"^# (tokens_per_minute) = [\d_]+", re.MULTILINE)
+_BACKEND: Final = re.compile(r"^(\[backends\.\w+\])$", re.MULTILINE)
+_SERVER_NAME: Final = 'server_name = "embedding.meshgate"'
+"""One process of the benchmark is all three services, with the certificate of one."""
 _WORKERS: Final = re.compile(r"^workers = \d+", re.MULTILINE)
 
 
@@ -21,6 +24,7 @@ def configure(home: Path, name: str, *, workers: int = 1, after: str = "") -> Pa
     shipped = _RATES.sub(rf"\1 = {_NEVER_REACHED}", _SHIPPED.read_text())
     shipped = _TOKENS.sub(rf"\1 = {1000 * _NEVER_REACHED}", shipped)
     shipped = _WORKERS.sub(f"workers = {workers}", shipped)
+    shipped = _BACKEND.sub(rf"\1\n{_SERVER_NAME}", shipped)
     config = home / f"{name}.toml"
     config.write_text(shipped.replace("${MESHGATE_HOME}/audit", f"${{MESHGATE_HOME}}/audit-{name}") + after)
     return config
