@@ -24,10 +24,19 @@ version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/n
 recent() { [ -n "${1:-}" ] && [ "$(printf '%s\n%s\n' "$OLDEST" "$1" | sort -V | head -n 1)" = "$OLDEST" ]; }
 base() { "$1" -c 'import sys; print(sys.base_prefix, "%d.%d" % sys.version_info[:2])' 2>/dev/null; } # version_info too
 
+# Whether the environment was made elsewhere: its programs and the editable installation have that path in them.
+moved() {
+  local made here
+  made=$(sed -n 's/^command = .* -m venv \(--[^ ]* \)*//p' "$VENV/pyvenv.cfg" 2>/dev/null) || return 1
+  case $VENV in /*) here=$VENV ;; *) here=$(pwd -P)/$VENV ;; esac
+  [ -n "$made" ] && [ "$made" != "$here" ]
+}
+
 # Whether the environment is there, whole, recent enough, and of the Python that the user named.
 usable() {
   recent "$(version "$RUN" || true)" || return 1
   [ ! -e "$UNFINISHED" ] || { say "the last installation was interrupted: $VENV is made anew"; return 1; }
+  ! moved || { say "this folder was moved or copied: $VENV is made anew"; return 1; }
   "$RUN" -c 'import pip' 2>/dev/null || return 1
   [ -z "${PYTHON_CHOSEN:-}" ] || [ "$(base "$PYTHON" || true)" = "$(base "$RUN")" ]
 }

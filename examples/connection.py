@@ -18,11 +18,14 @@ from meshgate.runtime.config import ConfigError
 
 def run(main: Callable[[grpc.Channel], None], *, sealed: bool = False) -> None:
     """Runs `main` on a channel to the gateway. Exits with status 1 and a sentence where that fails."""
+    target = ""
     try:
-        with client.connect(**client.settings(), sealed=sealed) as channel:
+        settings = client.settings()
+        target = settings["target"]
+        with client.connect(**settings, sealed=sealed) as channel:
             main(channel)
     except grpc.RpcError as error:
-        fail(client.explain(error).message)
+        fail(client.explain(error, target).message)
     except (ConfigError, errors.MeshError) as error:
         fail(str(error))
     except OSError as error:

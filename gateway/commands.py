@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Final
 
 import typer
 
-from gateway import issuer
+from gateway import issuer, names
 from gateway.audit_commands import audit
 from gateway.moments import seconds
 from meshgate.cli import output
@@ -28,11 +29,22 @@ def token(
     """Print a token signed with the development issuer's key, which `up` made in the state directory."""
     scopes = " ".join(scope).split() if scope else issuer.SCOPES
     try:
+        _check(tenant, subject, scopes)
         minted = issuer.mint(config.home(), tenant=tenant, subject=subject, scopes=scopes, ttl=seconds(ttl))
     except (OSError, ValueError, config.ConfigError) as error:
         output.error(f"no token: {_said(error)}")
         raise typer.Exit(_USAGE_ERROR) from error
     output.text(minted)
+
+
+def _check(tenant: str, subject: str, scopes: Iterable[str]) -> None:
+    """Raises ValueError for what the gateway would refuse in a token."""
+    if not names.is_tenant(tenant):
+        raise ValueError("--tenant: 1 to 128 characters of ASCII are required, a letter or digit first, no space")
+    if not names.is_visible(subject, names.MAX_SUBJECT):
+        raise ValueError(f"--subject: must be {names.visible_rule(names.MAX_SUBJECT)}")
+    if not all(map(names.is_scope, scopes)):
+        raise ValueError("--scope: words of ASCII are required, without quotes or backslashes")
 
 
 def _said(error: Exception) -> str:

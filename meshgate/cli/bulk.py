@@ -55,7 +55,14 @@ def embed(connection: Connection, texts: Path, out: Path, options: Options, *, s
     except KeyboardInterrupt:
         output.note(f"stopped after {job.progress.done} of {job.progress.lines} lines; the same command goes on")
         raise typer.Exit(_INTERRUPTED) from None
+    except OSError as error:
+        raise _at(error, out) from error
     side_file(out).unlink()
+
+
+def _at(error: OSError, out: Path) -> OSError:
+    """The error with the name of a file: what can't be written has none, and it is most likely this one."""
+    return error if error.filename or error.errno is None else type(error)(error.errno, error.strerror, str(out))
 
 
 class _Job:

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import typer
 
-from meshgate.cli import failures, output, waiting
+from meshgate.cli import failures, finish, output, waiting
 from meshgate.cli.connection import Connection
 from meshgate.cli.generate import open_stream
 from meshgate.cli.options import AsJson, MaxTokens, Model, Sealed, System, Temperature, unless_empty, whole
@@ -46,6 +46,8 @@ class Chat:
     send: Callable[[Talk], Replies]
     """Raises, or gives a stream that raises, grpc.RpcError."""
     as_json: bool = False
+    limited: bool = False
+    """Whether the user said how long an answer may be."""
     forgive: Callable[[Exception], None] | None = None
     """Told of an error after which the talk goes on, as does one that Ctrl-C ended. None: both end it."""
 
@@ -95,8 +97,10 @@ class Chat:
                 return
 
     def _show(self, replies: Replies, made: list[str]) -> None:
+        ends: list[Any] = []
         try:
             for reply in waiting.until_first(replies, quiet=self.as_json):
+                ends.extend(delta.finish for delta in reply.deltas if delta.HasField("finish"))
                 made.extend(delta.text for delta in reply.deltas)
                 if self.as_json:
                     output.json(reply, line=True)
@@ -106,6 +110,7 @@ class Chat:
             replies.cancel()  # of no effect once it has ended
         if not self.as_json:
             output.text()
+            finish.explain(ends, asked=self.limited)
 
 
 def chat(
@@ -134,9 +139,9 @@ def chat(
 
         if sys.stdin.isatty():
             output.note(_HINT)
-            Chat(Talk(system), send, as_json, lambda error: _tell(error, connection)).run(typed())
+            Chat(Talk(system), send, as_json, limit is not None, lambda error: _tell(error, connection)).run(typed())
         else:
-            Chat(Talk(system), send, as_json).run(sys.stdin)
+            Chat(Talk(system), send, as_json, limit is not None).run(sys.stdin)
 
 
 def typed() -> Iterator[str]:

@@ -11,6 +11,7 @@ import typer
 
 from meshgate.cli import labelled, output, places
 from meshgate.cli.connection import Connection
+from meshgate.cli.failures import UsageError
 from meshgate.cli.options import AsJson, Sealed, unless_empty, whole
 
 classifier = typer.Typer(help="Classifiers of your own: train, list, roll back, delete.", no_args_is_help=True)
@@ -38,8 +39,13 @@ def train(
 
     options = unless_empty(pb.TrainOptions(seed=whole("--seed", seed, 64), held_out=held_out))
     texts = list(labelled.read(file))  # a mistake in it is said before anything is sent
+    if not texts:
+        raise UsageError(f"{file}: no text in it")
     connection: Connection = ctx.obj
-    with connection.channel(sealed=sealed) as channel, places.named(lambda at: f"{file}: text {at + 1}"):
+    with (
+        connection.channel(sealed=sealed) as channel,
+        places.named(lambda at: f"{file}: line {texts[at].line}", whole=str(file)),
+    ):
         replies = _stub(channel).TrainClassifier(_requests(name, options, texts), timeout=connection.deadline)
         report = _followed(replies, quiet=as_json)
     if as_json:
@@ -98,12 +104,12 @@ def _stub(channel: Any) -> Any:
     return classification_pb2_grpc.ClassificationServiceStub(channel)
 
 
-def _requests(name: str, options: Any, texts: list[tuple[str, str]]) -> Iterator[Any]:
+def _requests(name: str, options: Any, texts: list[labelled.Labelled]) -> Iterator[Any]:
     from meshgate.v1 import classification_pb2 as pb
 
     yield pb.TrainClassifierRequest(model=name, options=options)
     rest = iter(texts)
-    while chunk := [pb.LabelledInput(text=text, label=label) for text, label in islice(rest, _TEXTS)]:
+    while chunk := [pb.LabelledInput(text=text, label=label) for text, label, _ in islice(rest, _TEXTS)]:
         yield pb.TrainClassifierRequest(inputs=chunk)
 
 

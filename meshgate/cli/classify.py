@@ -14,6 +14,8 @@ from meshgate.cli.connection import Connection
 from meshgate.cli.failures import UsageError
 from meshgate.cli.options import TRUNCATING, AsJson, File, Model, Sealed, Texts, unless_empty, whole
 
+_TOO_MANY = "; give them in several calls"
+
 EachT = TypeVar("EachT")
 
 
@@ -80,7 +82,10 @@ def classify(
     connection: Connection = ctx.obj
     if sealed and labels is not None and not model:
         request.model = _zero_shot(connection)
-    with connection.channel(sealed=sealed) as channel, places.named(lambda at: pairs[at][0].name, TRUNCATING):
+    with (
+        connection.channel(sealed=sealed) as channel,
+        places.named(lambda at: pairs[at][0].name, TRUNCATING, whole=str(file or ""), parts=_TOO_MANY),
+    ):
         stub: Any = classification_pb2_grpc.ClassificationServiceStub(channel)
         reply = stub.Classify(request, timeout=connection.deadline)
     if as_json:

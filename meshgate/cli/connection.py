@@ -9,6 +9,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from meshgate.cli.failures import UsageError
+
 if TYPE_CHECKING:
     import grpc
 
@@ -27,14 +29,16 @@ class Connection:
     deadline: float
 
     def channel(self, *, sealed: bool = False) -> grpc.Channel:
-        """An open channel. Raises ConfigError where there is no CA or no token, Unauthenticated for a token that is
-        none.
+        """An open channel. Raises UsageError for a target that is none, ConfigError where there is no CA or no token,
+        Unauthenticated for a token that is none.
         """
         os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before it is imported: what went wrong, we say ourselves
         from meshgate import client
-        from meshgate.cli import unreachable
+        from meshgate.client import unreachable
 
-        return client.connect(unreachable.check(self.target), ca=self._ca(), token=self._token(), sealed=sealed)
+        if fault := unreachable.fault(self.target):
+            raise UsageError(f"--target: {fault}")
+        return client.connect(self.target, ca=self._ca(), token=self._token(), sealed=sealed)
 
     def _ca(self) -> bytes:
         from meshgate.client import environment

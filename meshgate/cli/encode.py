@@ -26,6 +26,7 @@ _COLUMNS: tuple[str, ...] = (
     "quality",
     "since",
 )
+_TOO_MANY = "; --file with --out takes any number of them"
 _NAMED = 10
 """Adapters of a model in a table; --json has all that were told."""
 
@@ -69,7 +70,10 @@ def embed(
             truncation=pb.TRUNCATION_END if truncate else pb.TRUNCATION_UNSPECIFIED,
         )
     )
-    with connection.channel(sealed=sealed) as channel, places.named(lambda at: inputs[at].name, TRUNCATING):
+    with (
+        connection.channel(sealed=sealed) as channel,
+        places.named(lambda at: inputs[at].name, TRUNCATING, whole=str(file or ""), parts=_TOO_MANY),
+    ):
         stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(channel)
         request = pb.EmbedRequest(model=model, inputs=[each.text for each in inputs], options=options)
         reply = stub.Embed(request, timeout=connection.deadline)

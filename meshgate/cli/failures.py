@@ -27,6 +27,8 @@ def explain(error: Exception, connection: Any = None) -> tuple[str, int]:
     match error:
         case UsageError():
             return f"meshgate: {error}", USAGE
+        case UnicodeEncodeError() if not error.encoding.startswith("utf"):
+            return f"meshgate: the encoding {error.encoding} can't show the text; PYTHONUTF8=1 makes it UTF-8", USAGE
         case UnicodeError():
             return "meshgate: the text is not valid UTF-8", USAGE
         case OSError():
@@ -82,6 +84,6 @@ def _message(error: MeshError, connection: Any) -> str:
 
 
 def _unreachable(said: str, connection: Any) -> str:
-    from meshgate.cli import unreachable  # which needs this module
+    from meshgate.client import unreachable  # slow to import, and grpc's errors have imported it
 
     return unreachable.sentence(said, connection.target if connection else "the gateway")

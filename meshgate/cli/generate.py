@@ -13,7 +13,7 @@ import typer
 from meshgate.cli import finish, output, waiting
 from meshgate.cli.connection import Connection
 from meshgate.cli.failures import UsageError
-from meshgate.cli.lines import MOST_BYTES
+from meshgate.cli.lines import BOM, MOST_BYTES
 from meshgate.cli.options import AsJson, MaxTokens, Model, Sealed, Temperature, unless_empty, whole
 
 _VARIED = 1.0
@@ -87,16 +87,23 @@ class Shown(NamedTuple):
 
 
 def _prompt(given: str) -> str:
-    """The prompt: `given`, or for - standard input without its last line end. Raises UsageError, UnicodeError."""
+    """The prompt: `given`, or for - standard input without its last line end. Raises UsageError."""
     if given != "-":
         return given
     read = sys.stdin.buffer.read(MOST_BYTES + 1)
     if len(read) > MOST_BYTES:
         raise UsageError(f"standard input has more than {MOST_BYTES:,} bytes, the most of a prompt")
-    text = read.decode("utf-8").removesuffix("\n").removesuffix("\r")
+    text = _utf8(read, "standard input").removesuffix("\n").removesuffix("\r")
     if not text:
         raise UsageError("standard input is empty, and - reads the prompt from it")
     return text
+
+
+def _utf8(read: bytes, name: str) -> str:
+    try:
+        return read.removeprefix(BOM).decode("utf-8")
+    except UnicodeDecodeError:
+        raise UsageError(f"{name} is not valid UTF-8") from None
 
 
 def _constraint(json_schema: Path | None, regex: str | None, choice: list[str] | None) -> Any:
@@ -106,7 +113,7 @@ def _constraint(json_schema: Path | None, regex: str | None, choice: list[str] |
     if sum(each is not None for each in (json_schema, regex, choice or None)) > 1:
         raise UsageError("one of --json-schema, --regex and --choice is enough")
     if json_schema is not None:
-        schema = json_schema.read_text(encoding="utf-8")
+        schema = _utf8(json_schema.read_bytes(), str(json_schema))
         if not schema.strip():
             raise UsageError(f"{json_schema}: is empty, and a JSON schema is required")
         return pb.Constraint(json_schema=schema)

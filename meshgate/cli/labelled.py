@@ -6,20 +6,29 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, NamedTuple, TextIO
 
 from meshgate.cli.failures import UsageError
 
 _COLUMNS: Final = ("text", "label")
 
 
-def read(path: Path) -> Iterator[tuple[str, str]]:
+class Labelled(NamedTuple):
+    """A text to train from."""
+
+    text: str
+    label: str
+    line: int
+    """Of the file: that in which it ends."""
+
+
+def read(path: Path) -> Iterator[Labelled]:
     """Texts and their labels, one at a time. Raises UsageError that names the line, and OSError."""
     readers = {".csv": _csv, ".jsonl": _json_lines}
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise UsageError(f"--file: {' or '.join(readers)} is required")
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         try:
             yield from reader(file)
         except UnicodeDecodeError:
@@ -32,11 +41,13 @@ class _Wrong(Exception):
     """A line that can't be read: which, and what is missing."""
 
 
-def _csv(file: TextIO) -> Iterator[tuple[str, str]]:
+def _csv(file: TextIO) -> Iterator[Labelled]:
     rows = csv.DictReader(file, strict=True)
+    if not rows.fieldnames:
+        raise _Wrong("it is empty, and columns text and label are required")
     missing = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
     if missing:
-        raise _Wrong(f"line 1: no column {missing[0]}")
+        raise _Wrong(f"line 1: no column {missing[0]}; the first line names the columns, with commas between them")
     try:
         for row in rows:
             yield _pair(row, rows.line_num)
@@ -44,7 +55,7 @@ def _csv(file: TextIO) -> Iterator[tuple[str, str]]:
         raise _Wrong(f"line {rows.line_num + 1}: {error}") from None
 
 
-def _json_lines(file: TextIO) -> Iterator[tuple[str, str]]:
+def _json_lines(file: TextIO) -> Iterator[Labelled]:
     for number, line in enumerate(file, 1):
         if not line.strip():
             continue
@@ -57,9 +68,9 @@ def _json_lines(file: TextIO) -> Iterator[tuple[str, str]]:
         yield _pair(row, number)
 
 
-def _pair(row: dict[str, object], number: int) -> tuple[str, str]:
+def _pair(row: dict[str, object], number: int) -> Labelled:
     text, label = (row.get(name) for name in _COLUMNS)
     for name, value in zip(_COLUMNS, (text, label), strict=True):
         if not isinstance(value, str) or not value.strip():
             raise _Wrong(f"line {number}: no {name}")
-    return str(text), str(label)
+    return Labelled(str(text), str(label), number)

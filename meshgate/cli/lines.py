@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Final, NamedTuple
 
 from meshgate.cli.failures import UsageError
 
+BOM: Final = codecs.BOM_UTF8
+"""What some editors and spreadsheets write before a text; it is no part of it."""
 MOST_BYTES: Final = 1_048_576
 """Of one text, as the contract says."""
 
@@ -39,11 +42,11 @@ class Input(NamedTuple):
 
 def inputs(texts: list[str] | None, file: Path | None) -> list[Input]:
     """Texts of the command line and those of a file, whose blank lines are left out. Raises UsageError where there is
-    none, UnicodeError and OSError.
+    none, with the line's number for one that is not UTF-8, and OSError.
     """
     found = [Input(text, f"text {number}") for number, text in enumerate(texts or [], 1)]
     if file is not None:
-        read = enumerate(file.read_text(encoding="utf-8").split("\n"), 1)
+        read = enumerate(_decoded(file).split("\n"), 1)
         lined = [Input(text.removesuffix("\r"), f"{file}: line {number}") for number, text in read if text.strip()]
         if not lined:
             raise UsageError(f"{file}: no text in it; one on each line is required")
@@ -51,6 +54,15 @@ def inputs(texts: list[str] | None, file: Path | None) -> list[Input]:
     if not found:
         raise UsageError("a text, or --file with one, is required")
     return found
+
+
+def _decoded(file: Path) -> str:
+    read = file.read_bytes().removeprefix(BOM)
+    try:
+        return read.decode()
+    except UnicodeDecodeError as error:
+        line = read.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{file}: line {line} is not valid UTF-8") from None
 
 
 def numbered(path: Path) -> list[str]:
@@ -68,7 +80,7 @@ def survey(path: Path) -> Survey:
         while line := file.readline(MOST_BYTES + 2):
             lines += 1
             digest.update(line)
-            if fault := _fault(line):
+            if fault := _fault(line.removeprefix(BOM) if lines == 1 else line):
                 raise UsageError(f"{path}: line {lines} {fault}")
     return Survey(lines, digest.hexdigest())
 
@@ -79,8 +91,9 @@ def chunks(path: Path, start: int, size: int) -> Iterator[Chunk]:
         file.seek(start)
         texts: list[str] = []
         while line := file.readline():
+            text = _text(line).removeprefix(BOM) if start == 0 else _text(line)
             start += len(line)
-            texts.append(_text(line).decode())
+            texts.append(text.decode())
             if len(texts) == size:
                 yield Chunk(texts, start)
                 texts = []

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from meshgate import state
-from meshgate.cli import chat, classify, encode, generate, serve
+from meshgate.cli import chat, classify, encode, generate, serve, streams
 from meshgate.cli.classifier import classifier
 from meshgate.cli.connection import Connection
 from meshgate.cli.failures import UsageError
@@ -58,15 +58,15 @@ def root(
     """Flags of every command that calls the gateway."""
     if home is not None:
         os.environ["MESHGATE_HOME"] = str(home)  # which every part reads, and processes that a command starts
+    elif not os.environ.get("MESHGATE_HOME", "set").strip():
+        raise UsageError("MESHGATE_HOME is empty: give it a value, or unset it")
     ctx.obj = Connection(
         target if target is not None else state.target(state.home()), ca, *_chosen(ctx, token, token_file), deadline
     )
 
 
 def _chosen(ctx: typer.Context, token: str | None, file: Path | None) -> tuple[str | None, Path | None]:
-    """The token or its file; a flag goes before the environment. Raises UsageError for both flags, or an empty one."""
-    if (token is not None and not token.strip()) or (file is not None and file == Path()):
-        raise UsageError("--token and --token-file: it is empty; leave it out, or give it a value")
+    """The token or its file; a flag goes before the environment. Raises UsageError for both flags."""
     flags = [name for name in ("token", "token_file") if _is_flag(ctx, name)]
     if len(flags) == 2:
         raise UsageError("--token and --token-file: one of them is enough")
@@ -93,5 +93,6 @@ app.add_typer(classifier, name="classifier")
 
 def main() -> None:
     """The entry point. Tokens and prompts are in this process too."""
+    streams.attach()
     hardening.harden()
     app()

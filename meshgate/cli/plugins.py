@@ -12,7 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 from meshgate import terminal
-from meshgate.cli import failures, output
+from meshgate.cli import empty, failures, output
 
 GROUP: Final = "meshgate.commands"
 _HELP: Final = {
@@ -21,6 +21,8 @@ _HELP: Final = {
     "token": "Print a token of the development issuer.",
 }
 """What help says of a plug-in, since asking it would import it."""
+_EMPTY: Final = "meshgate.empty"
+"""Where a context keeps the name of a flag of the root that is empty."""
 _CONTROL: Final = (typer.Exit, typer.Abort, TyperException, BrokenPipeError)
 """What Typer itself turns into an exit status and a usage message."""
 
@@ -53,6 +55,11 @@ class Commands(TyperGroup):
             _disarm(error)
             raise
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Reads the flags before the command, and which of them is empty: it is told where errors become lines."""
+        ctx.meta[_EMPTY] = empty.option(self, ctx, args)
+        return super().parse_args(ctx, args)
+
     def list_commands(self, ctx: Any) -> list[str]:
         """Names, plug-ins last."""
         return [*super().list_commands(ctx), *sorted(_plugins())]
@@ -64,13 +71,16 @@ class Commands(TyperGroup):
         return own if entry is None else Absent(entry)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command to run."""
+        """The command to run. Raises UsageError for an option of it that is empty."""
         name, command, rest = super().resolve_command(ctx, args)
-        return name, command.present() if isinstance(command, Absent) else command, rest
+        command = command.present() if isinstance(command, Absent) else command
+        _refuse_empty(empty.option(command, type(ctx)(command, parent=ctx), rest))
+        return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command. An error that a person can act on is one line on standard error and an exit status."""
         try:
+            _refuse_empty(ctx.meta[_EMPTY])
             return super().invoke(ctx)
         except Exception as error:
             if isinstance(error, _CONTROL):
@@ -81,6 +91,11 @@ class Commands(TyperGroup):
             line, status = failures.explain(error, ctx.obj)
             output.error(line)
             raise typer.Exit(status) from None
+
+
+def _refuse_empty(name: str) -> None:
+    if name:
+        raise failures.UsageError(f"{name}: it is empty; leave it out, or give it a value")
 
 
 def _disarm(error: Exception) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypedDict
 
 from meshgate import state
+from meshgate.client import unreachable
 
 if TYPE_CHECKING:
     from meshgate.runtime.config import ConfigError
@@ -17,6 +18,8 @@ TARGET: Final = "MESHGATE_TARGET"
 CA: Final = "MESHGATE_CA"
 TOKEN: Final = "MESHGATE_TOKEN"  # noqa: S105 - a name, not a secret
 TOKEN_FILE: Final = "MESHGATE_TOKEN_FILE"  # noqa: S105
+
+HOME: Final = "MESHGATE_HOME"
 
 _JWT: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}", re.ASCII)
 _TOKEN_BYTES: Final = 8192
@@ -39,20 +42,24 @@ def settings(environment: Mapping[str, str] = os.environ) -> Settings:
     without it, certs/ca.pem of the state directory (MESHGATE_HOME, else .meshgate here), and without that the system's.
     MESHGATE_TOKEN is the token, or MESHGATE_TOKEN_FILE the file that holds it, read again when it changes.
 
-    Raises ConfigError for a variable that is empty, a file that holds something else, and where there is no token.
+    Raises ConfigError for a variable that is empty, a target that is none, a file that holds something else, and where
+    there is no token.
     """
     refuse_empty(environment)
     token = environment.get(TOKEN) or token_file(environment.get(TOKEN_FILE))
     if not token:
         raise _wrong(f"no token: set {TOKEN}, or {TOKEN_FILE} to the file that holds one")
-    return Settings(target=environment.get(TARGET) or state.target(state.home()), ca=_ca(environment), token=token)
+    target = environment.get(TARGET) or state.target(state.home())
+    if fault := unreachable.fault(target):
+        raise _wrong(f"{TARGET}: {fault}")
+    return Settings(target=target, ca=_ca(environment), token=token)
 
 
 def refuse_empty(environment: Mapping[str, str] = os.environ) -> None:
     """Raises ConfigError for a variable that is set and empty, as `X=$(command that failed)` leaves it, and where both
     name a token.
     """
-    for name in (TARGET, CA, TOKEN, TOKEN_FILE):
+    for name in (TARGET, CA, TOKEN, TOKEN_FILE, HOME):
         if not environment.get(name, "set").strip():
             raise _wrong(f"{name} is empty: give it a value, or unset it")
     if environment.get(TOKEN) and environment.get(TOKEN_FILE):

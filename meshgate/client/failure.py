@@ -9,21 +9,26 @@ from typing import Any, cast
 import grpc
 
 from meshgate import errors
+from meshgate.client import unreachable
 from meshgate.runtime import status
 
 
-def explain(error: grpc.RpcError) -> errors.MeshError:
+def explain(error: grpc.RpcError, target: str = "") -> errors.MeshError:
     """What a failed call means: one of the kinds in meshgate.errors, with reason, request id, fields and retry time.
 
     A message larger than the channel takes, which gRPC calls RESOURCE_EXHAUSTED, is an InvalidArgument
-    (MESSAGE_TOO_LARGE): no waiting makes it smaller.
+    (MESSAGE_TOO_LARGE): no waiting makes it smaller. Where the channel's `target` is given, what
+    gRPC itself said of a gateway that it could not reach becomes a sentence with a remedy.
     """
     if not hasattr(error, "code"):
         return errors.Internal("the call failed")
     failure = cast(status.RpcFailure, error)
     if failure.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and not status.has_details(failure):
         return errors.InvalidArgument("the message is too large", reason="MESSAGE_TOO_LARGE")
-    return status.from_rpc_error(failure)
+    found = status.from_rpc_error(failure)
+    if target and isinstance(found, errors.Unavailable) and not found.request_id:
+        return errors.Unavailable(unreachable.sentence(found.message, target), reason=found.reason)
+    return found
 
 
 class CallFailed(grpc.RpcError):

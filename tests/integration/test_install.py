@@ -28,6 +28,7 @@ case "$1 $2" in
   "-m venv")
       echo "venv $3 by @VERSION@" >>"$CALLS"
       mkdir -p "$3/bin" && cp "$0" "$3/bin/python"
+      echo "command = $0 -m venv $(pwd -P)/$3" >"$3/pyvenv.cfg"
       printf '#!/bin/bash\necho "meshgate $*" >>"$CALLS"\n' >"$3/bin/meshgate"
       printf '#!/bin/bash\necho "pytest $*" >>"$CALLS"\n' >"$3/bin/pytest"
       chmod +x "$3"/bin/* ;;
@@ -152,7 +153,9 @@ def test_a_python_that_is_too_old_is_one_sentence_and_the_next_attempt_works(clo
     assert installs(clone.called("up")) == []  # the environment is good, whatever python3 is
 
 
-@pytest.mark.parametrize("how", ["half made", "no pip", "too old", "vanished", "another", "interrupted"])
+@pytest.mark.parametrize(
+    "how", ["half made", "no pip", "too old", "vanished", "another", "interrupted", "moved", "copied"]
+)
 def test_an_environment_that_is_no_good_is_made_anew(clone: Checkout, how: str) -> None:
     clone.called("up")
     flags: tuple[str, ...] = ()
@@ -172,6 +175,10 @@ def test_an_environment_that_is_no_good_is_made_anew(clone: Checkout, how: str) 
             flags = ("PYTHON=python3.13",)
         case "interrupted":
             (folder / "unfinished").touch()
+        case "moved":
+            clone.root = clone.root.rename(clone.root.parent / "moved to a name with blanks")
+        case "copied":
+            clone.root = Path(shutil.copytree(clone.root, clone.root.parent / "copy", symlinks=True))
     calls = clone.called("up", *flags)
     assert calls[0] == f"venv .venv by {'3.13' if how == 'another' else '3.12'}"
     assert installs(calls) == SERVING

@@ -56,6 +56,6 @@ async def test_each_is_its_own_line(running: Mesh, tmp_path: Path) -> None:
         assert expected in told
         assert told.count("\n") == 1
     other = await models(running, running.target, MESHGATE_CA=str(tmp_path / "other" / "certs" / "ca.pem"))
-    assert other.endswith(f"{running.target} has no certificate of the CA that --ca names for it\n")
+    assert other.endswith(f"{running.target} has no certificate of the CA that --ca or MESHGATE_CA names\n")
     plain.close()
     await plain.wait_closed()

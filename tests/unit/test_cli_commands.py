@@ -77,7 +77,7 @@ def test_what_is_wrong_is_one_line(arguments: tuple[str, ...], said: str, status
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"\xff\xfe")
     result = run("embed", "--file", str(tmp_path / "x"))
-    assert (result.exit_code, result.stderr) == (2, "meshgate: the text is not valid UTF-8\n")
+    assert (result.exit_code, result.stderr) == (2, f"meshgate: {tmp_path / 'x'}: line 1 is not valid UTF-8\n")
 
 
 def test_a_ca_that_is_none(tmp_path: Path) -> None:

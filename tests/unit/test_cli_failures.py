@@ -35,7 +35,7 @@ CONNECTION = Connection("host:1", Path("ca.pem"), None, None, 1.0)
         ),
         (
             errors.Unavailable("SSL: CERTIFICATE_VERIFY_FAILED: self signed"),
-            "UNAVAILABLE: host:1 has no certificate of the CA that --ca names for it",
+            "UNAVAILABLE: host:1 has no certificate of the CA that --ca or MESHGATE_CA names",
             failures.UNAVAILABLE,
         ),
         (
@@ -49,6 +49,11 @@ CONNECTION = Connection("host:1", Path("ca.pem"), None, None, 1.0)
         (failures.UsageError("-n: a number"), "-n: a number", failures.USAGE),
         (FileNotFoundError(2, "No such file or directory", "a.txt"), "a.txt: No such file or directory", 1),
         (OSError("what"), "input or output failed", 1),
+        (
+            UnicodeEncodeError("ascii", "secret é", 7, 8, "why"),
+            "the encoding ascii can't show the text; PYTHONUTF8=1 makes it UTF-8",
+            failures.USAGE,
+        ),
         (UnicodeDecodeError("utf-8", b"secret", 0, 1, "why"), "the text is not valid UTF-8", failures.USAGE),
     ],
 )

@@ -19,19 +19,22 @@ def write(tmp_path: Path, name: str, content: str | bytes) -> Path:
 
 def test_csv_by_the_names_of_its_columns(tmp_path: Path) -> None:
     path = write(tmp_path, "x.csv", 'label,text,note\nrefund,"Money, back",1\nbug,"two\nlines",2\n')
-    assert list(labelled.read(path)) == [("Money, back", "refund"), ("two\nlines", "bug")]
+    assert list(labelled.read(path)) == [
+        labelled.Labelled("Money, back", "refund", 2),
+        labelled.Labelled("two\nlines", "bug", 4),
+    ]
 
 
 def test_json_lines(tmp_path: Path) -> None:
     path = write(tmp_path, "x.jsonl", '{"text": "été", "label": "a"}\n\n{"label": "b", "text": "y", "more": 1}\n')
-    assert list(labelled.read(path)) == [("été", "a"), ("y", "b")]
+    assert list(labelled.read(path)) == [labelled.Labelled("été", "a", 1), labelled.Labelled("y", "b", 3)]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
         ("x.txt", "text,label\n", "--file: .csv or .jsonl is required"),
-        ("x.csv", "", "line 1: no column text"),
+        ("x.csv", "", "it is empty, and columns text and label"),
         ("x.csv", "text,lable\nx,y\n", "line 1: no column label"),
         ("x.csv", "text,label\nx,y\nz\n", "line 3: no label"),
         ("x.csv", "text,label\n ,y\n", "line 2: no text"),

@@ -82,9 +82,9 @@ def test_a_file_of_junk_is_no_token(home: Path, junk: bytes) -> None:
 @pytest.mark.parametrize(
     ("flags", "said", "told"),
     [
-        (("--token", ""), {}, "--token and --token-file: it is empty"),
-        (("--token", " "), {}, "--token and --token-file: it is empty"),
-        (("--token-file", ""), {}, "--token and --token-file: it is empty"),
+        (("--token", ""), {}, "--token: it is empty"),
+        (("--token", " "), {}, "--token: it is empty"),
+        (("--token-file", ""), {}, "--token-file: it is empty"),
         (("--token", TOKEN, "--token-file", "token"), {}, "one of them is enough"),
         ((), {"MESHGATE_TOKEN": ""}, "MESHGATE_TOKEN is empty"),
         ((), {"MESHGATE_TOKEN_FILE": ""}, "MESHGATE_TOKEN_FILE is empty"),

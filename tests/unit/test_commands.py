@@ -41,6 +41,20 @@ def minted(home: Path, *arguments: str) -> Principal:
     return Authenticator([entry]).authenticate(f"Bearer {printed.strip()}")
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--tenant", value) for value in ("a b", "-a", "\u00e9", "a\u00a0b", "a" * 129)),
+        *(("--subject", value) for value in (" a", "a  b", "a\u200bb", "e\u0301", "a\nb", "a" * 257)),
+        *(("--scope", value) for value in ('gen"erate', "a\\b", "g\u00e9n\u00e9rer")),
+    ],
+)
+def test_no_token_is_made_that_the_gateway_would_refuse(option: str, value: str) -> None:
+    said = runner.invoke(app, ["token", option, value])
+    assert (said.exit_code, said.stdout) == (2, "")
+    assert said.stderr.startswith(f"no token: {option}: ")
+
+
 def test_a_token_is_all_that_is_printed(home: Path) -> None:
     principal = minted(home, "--tenant", "acme", "--subject", "bob", "--ttl", "15m")
     assert (principal.tenant, principal.subject) == ("acme", "bob")

@@ -316,6 +316,7 @@ def test_a_bar_shows_numbers_alone() -> None:
 
 BORDERS: Final = {"meshgate/cli/output.py", "meshgate/terminal.py"}
 WRITERS: Final = {
+    "meshgate/cli/streams.py": {"sys.stdout", "sys.stderr"},  # opens those that were closed, and prints nothing
     "meshgate/cli/chat.py": {"typer.echo"},  # its own prompt
     "meshgate/runtime/log.py": {"sys.stderr"},  # JSON
     "meshgate/runtime/probe.py": {"sys.stdout", "sys.stderr"},  # lines by meshgate.terminal
