@@ -52,9 +52,19 @@ class Journal:
         raise errors.DeadlineExceeded("the deadline passed")
 
     async def failed(self, call: Call, error: BaseException) -> None:
-        """Commits the last record of a call that `error` ended. Raises Unavailable as `ended` does, in its place."""
+        """Commits the last record of a call that `error` ended.
+
+        Raises in its place Unavailable as `ended` does, and DeadlineExceeded where the caller's time is over: gRPC says
+        that to the caller, whatever we would say. The record has it as its status, and the error's reason.
+        """
         found = outcome.of(error)
-        ended = _cancelled(call) if found is outcome.CANCELLED else found
+        late = found is not outcome.CANCELLED and call.over
+        ended = _cancelled(call) if found is outcome.CANCELLED else _told(found, late=late)
+        await self._close(call, found, ended)
+        if late:
+            raise errors.DeadlineExceeded("the deadline passed") from error
+
+    async def _close(self, call: Call, found: Outcome, ended: Outcome) -> None:
         if not call.admitted and not self._flood.singly(_who(call), ended.reason):
             self._done(call, ended)
             self._sum_up()
@@ -122,6 +132,11 @@ def _cancelled(call: Call) -> Outcome:
     if call.drained:
         return outcome.DRAINING
     return outcome.DEADLINE_EXCEEDED if call.late else outcome.CANCELLED
+
+
+def _told(found: Outcome, *, late: bool) -> Outcome:
+    """What the caller of a call that failed is told, and why it failed."""
+    return found._replace(code=outcome.DEADLINE_EXCEEDED.code) if late else found
 
 
 def _who(call: Call) -> Who:

@@ -16,7 +16,14 @@ from gateway.flood import Flood, FloodConfig
 from gateway.journal import Journal
 from gateway.principal import Principal
 from gateway.telemetry import GatewayMetricsConfig, Telemetry
-from meshgate.errors import MeshError, PermissionDenied, Unauthenticated, Unavailable
+from meshgate.errors import (
+    DeadlineExceeded,
+    LimitExceeded,
+    MeshError,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
 
 MOMENT = 1_800_000_000_000_000
 STREAM = "/meshgate.v1.SealedService/CallStream"
@@ -208,3 +215,27 @@ async def test_a_call_cancelled_at_its_deadline_is_late(
     journal.began(asked)
     await journal.failed(asked, asyncio.CancelledError())
     assert (log.committed, [(record.status, record.reason) for record in log.left]) == ([], [(status, status)])
+
+
+ERRORS = [
+    Unauthenticated("no", reason="TOKEN_MISSING"),
+    PermissionDenied("no", reason="SCOPE_MISSING"),
+    LimitExceeded("no", reason="RATE_LIMITED"),
+    Unavailable("no", reason="BACKEND_UNAVAILABLE"),
+    ValueError("a defect"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("admitted", [True, False])
+@pytest.mark.parametrize("known", [True, False])
+async def test_an_error_after_the_deadline_has_the_status_that_the_caller_is_told(
+    journal: Journal, log: Log, error: Exception, admitted: bool, known: bool
+) -> None:
+    """gRPC ends such a call by itself. Why it was refused stays on record."""
+    late = call(deadline=time.monotonic() - 1, admitted=admitted, **({} if known else {"principal": None}))
+    journal.began(late)
+    with pytest.raises(DeadlineExceeded):
+        await journal.failed(late, error)
+    (record,) = log.committed
+    assert (record.status, record.reason) == ("DEADLINE_EXCEEDED", getattr(error, "reason", "INTERNAL"))

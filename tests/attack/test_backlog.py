@@ -1,0 +1,67 @@
+"""Calls that come faster than they are taken: each is refused by us with a reason, and nobody else's is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+from meshgate.runtime.health import PATHS
+from tests.attack.bystander import GENERATE, attacked, metric, served, until
+from tests.attack.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, Peer, block, call, connected, frame
+from tests.integration.mesh import Mesh
+
+CONNECTIONS: Final = 5
+EACH: Final = 900
+"""Together more than gRPC by itself would keep: it cancels calls at random beyond 1,000, and all beyond 3,000."""
+
+
+async def flood(mesh: Mesh, path: str) -> int:
+    """So many calls without a token in one piece from each of some connections. Returns how many gRPC cancelled."""
+
+    async def one() -> int:
+        headers = block(call(path))
+        pieces = [
+            frame(HEADERS, END_HEADERS, stream, headers) + frame(DATA, END_STREAM, stream, bytes(5))
+            for stream in range(1, 2 * EACH, 2)
+        ]
+        async with connected(mesh) as peer:
+            await peer.begin()
+            await peer.send(*pieces)
+            return await cancelled(peer)
+
+    return sum(await asyncio.gather(*(one() for _ in range(CONNECTIONS))))
+
+
+async def cancelled(peer: Peer) -> int:
+    """How many calls gRPC ended by itself, with grpc-status 1, once all have ended."""
+    ended: set[int] = set()
+    found = 0
+    async with asyncio.timeout(60):
+        async for kind, flags, stream, payload in peer.frames():
+            if kind == HEADERS and flags & END_STREAM:
+                ended.add(stream)
+                found += b"grpc-status\x011" in payload and b"grpc-status\x0216" not in payload
+            if len(ended) == EACH:
+                break
+    return found
+
+
+async def test_every_call_of_a_burst_is_refused_by_us(tmp_path: Path) -> None:
+    async with attacked(tmp_path) as mesh:
+        bystanders = asyncio.ensure_future(all_served(mesh))
+        await flood(mesh, GENERATE)
+        await bystanders
+        await until(lambda: sum(metric(mesh, "meshgate_gateway_refused_calls_total").values()) == CONNECTIONS * EACH)
+        assert set(metric(mesh, "meshgate_gateway_refused_calls_total")) <= {("TOKEN_MISSING",), ("OVERLOADED",)}
+
+
+async def all_served(mesh: Mesh) -> None:
+    """Others call the same method meanwhile."""
+    for _ in range(20):
+        await served(mesh)
+
+
+async def test_a_burst_for_health_is_answered(tmp_path: Path) -> None:
+    async with attacked(tmp_path) as mesh:
+        assert await flood(mesh, PATHS[0]) == 0
