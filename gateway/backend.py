@@ -16,6 +16,7 @@ from gateway.passage import Passage
 from gateway.routes import SERVICES, Route
 from meshgate import errors
 from meshgate.runtime import channel, ending, hop, metadata, status, tls
+from meshgate.runtime.addresses import Target
 from meshgate.runtime.balancing import BalancingConfig, service_config
 from meshgate.runtime.config import ConfigError
 from meshgate.runtime.leaving import leaving
@@ -37,9 +38,9 @@ not: whoever opened its envelope opens it once.
 class BackendConfig(BalancingConfig):
     """Where a service is, and how its replicas share its calls."""
 
-    target: str = Field(min_length=1, max_length=4096)
+    target: Target = Field(min_length=1, max_length=4096)
     """A gRPC name: host:port, dns:///name:port (every address is a replica), ipv4:a:port,b:port, or unix:path."""
-    server_name: str | None = Field(None, min_length=1, max_length=255)
+    server_name: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]{1,255}$")
     """The host name that each replica's certificate must have, and no other part's. Default: the service's own,
     `generation.meshgate` and so on."""
     longest_call_seconds: float = Field(600.0, gt=0, le=86_400)

@@ -15,10 +15,11 @@ from gateway.backend import BackendConfig
 from gateway.flood import FloodConfig
 from gateway.limits import LimitsConfig
 from gateway.routes import SERVICES
-from gateway.store import SCHEMES, StoreConfig
+from gateway.store import StoreConfig
 from gateway.telemetry import GatewayMetricsConfig
-from meshgate.runtime import channel, tls
+from meshgate.runtime import addresses, channel, tls
 from meshgate.runtime.config import ConfigError, Strict
+from meshgate.runtime.config_errors import problems
 from meshgate.runtime.listening import Listen
 from meshgate.runtime.sealed import SealingConfig
 
@@ -129,7 +130,8 @@ class GatewayConfig(Strict):
         Raises ConfigError, naming the flag of `python -m gateway` that is wrong.
         """
         if unknown := set(targets) - set(self.backends):
-            raise ConfigError(f"--backend: unknown: {', '.join(sorted(unknown))}")
+            raise ConfigError(f"--backend: unknown: {', '.join(sorted(unknown))}; known: {', '.join(self.backends)}")
+        _check_targets(targets)
         server = self.server.model_copy(update={"listen": listen or self.server.listen})
         moved = {
             name: backend.model_copy(update={"target": targets.get(name, backend.target)})
@@ -147,8 +149,16 @@ class GatewayConfig(Strict):
         return self.model_copy(update={"workers": workers, "store": store})
 
 
+def _check_targets(targets: Mapping[str, str]) -> None:
+    for name, target in targets.items():
+        try:
+            addresses.check(target)
+        except ValueError as error:
+            raise ConfigError(f"--backend: {name}={target}: what stands after = {error}") from None
+
+
 def _store(url: str) -> StoreConfig:
     try:
         return StoreConfig.model_validate({"url": url})
-    except ValidationError:
-        raise ConfigError(f"--store: must begin with one of {', '.join(SCHEMES)}") from None
+    except ValidationError as error:
+        raise ConfigError(f"--store: {problems(error, StoreConfig)[0].removeprefix('url: ')}") from None

@@ -11,11 +11,11 @@ import contextlib
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Annotated, Final
 from urllib.parse import unquote, urlsplit
 
 import redis.asyncio as redis
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -27,13 +27,34 @@ _CODE: Final = re.compile(r"[A-Z]{2,32}\b", re.ASCII)
 """What the errors of a store begin with, as in `OOM command not allowed`."""
 SCHEMES: Final = ("redis://", "rediss://", "unix://")
 
+_URL_RULE: Final = (
+    "must begin with one of redis://, rediss://, unix://, as in redis://user:password@host:6379/0, with options that "
+    "redis-py knows"
+)
+
 Client = redis.Redis
+
+
+def _url(value: SecretStr) -> SecretStr:
+    """The URL as it is, where redis-py can make a connection of it. Nothing of it is told: it holds a password."""
+    try:
+        if not value.get_secret_value().startswith(SCHEMES):
+            raise ValueError
+        pool = redis.ConnectionPool.from_url(value.get_secret_value())
+        pool.connection_class(**pool.connection_kwargs)
+    except (ValueError, TypeError, AttributeError, redis.RedisError):
+        raise ValueError(_URL_RULE) from None
+    return value
+
+
+StoreUrl = Annotated[SecretStr, AfterValidator(_url)]
+"""Where a Redis or Valkey is."""
 
 
 class StoreConfig(Strict):
     """Where the store is."""
 
-    url: SecretStr
+    url: StoreUrl
     """redis://, rediss:// (TLS) or unix://, with user and password where it asks for them."""
     timeout_seconds: float = Field(0.25, gt=0, le=5)
     """How long one command, connecting included, may take."""
@@ -41,13 +62,6 @@ class StoreConfig(Strict):
     """The most connections of one worker."""
     prefix: str = Field("meshgate", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     """What every key begins with, so that several meshes can share a store."""
-
-    @field_validator("url")
-    @classmethod
-    def _known_scheme(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(SCHEMES):
-            raise ValueError(f"must begin with one of {', '.join(SCHEMES)}")
-        return value
 
 
 @asynccontextmanager

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, model_validator
 
-from meshgate.runtime.config import Strict
+from gateway.store import StoreUrl
+from meshgate.runtime.addresses import Target
+from meshgate.runtime.config import ConfigPath, Strict
 
 _DAY: float = 86_400.0
 
@@ -38,19 +39,12 @@ class RedisSinkConfig(SinkTerms):
 
     kind: Literal["redis"]
     """Says that the sink is a stream of a Redis or Valkey."""
-    url: SecretStr
+    url: StoreUrl
     """redis://, rediss:// (TLS) or unix://, with user and password where it asks for them."""
     stream: str = Field("meshgate:audit", min_length=1, max_length=256)
     """The key."""
     max_records: int = Field(1_000_000, ge=1)
     """About how many the stream keeps; older ones are trimmed."""
-
-    @field_validator("url")
-    @classmethod
-    def _known_scheme(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must begin with one of redis://, rediss://, unix://")
-        return value
 
 
 class OtlpSinkConfig(SinkTerms):
@@ -58,9 +52,9 @@ class OtlpSinkConfig(SinkTerms):
 
     kind: Literal["otlp"]
     """Says that the sink is an OpenTelemetry collector."""
-    target: str = Field(min_length=1)
+    target: Target = Field(min_length=1, max_length=4096)
     """host:port."""
-    ca: Path | None = None
+    ca: ConfigPath | None = None
     """PEM of who may vouch for the collector. Default: the system's."""
     insecure: bool = False
     """No TLS at all: for a collector on the same machine."""
@@ -91,9 +85,9 @@ SinkConfig = Annotated[
 class AuditConfig(Strict):
     """The audit section."""
 
-    directory: Path
+    directory: ConfigPath
     """Of the segments and checkpoints; made when missing, owner-only. Each process that writes has its own part."""
-    keys: Path
+    keys: ConfigPath
     """Of the signing keys (Ed25519) and the keys of content digests; made when missing."""
     sinks: tuple[SinkConfig, ...] = (FileSinkConfig(),)
     """Where records go. Default: the log on disk alone."""

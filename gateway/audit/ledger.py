@@ -21,6 +21,7 @@ from gateway.audit.disk import AppendFile, Disk
 from gateway.audit.presence import Presence
 from gateway.audit.record import canonical
 from gateway.audit.signing import PRIVATE_KEY, SIGNING_KEY, SigningKeys
+from meshgate.runtime.config import ConfigError, reason
 
 _log = logging.getLogger(__name__)
 
@@ -76,10 +77,16 @@ class Ledger:
             disk.close(self._lock)
             raise
 
+    def _signing_keys(self) -> SigningKeys:
+        try:
+            return SigningKeys(self._config.keys, self._config.signing_key_seconds, self._clock)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"audit.keys: {reason(error)}") from error
+
     def _open(self) -> None:
         disk = self._disk
         new_keys = not (self._config.keys / PRIVATE_KEY).exists()
-        self._keys = SigningKeys(self._config.keys, self._config.signing_key_seconds, self._clock)
+        self._keys = self._signing_keys()
         self._checkpoints, covered = recovery.checkpoints(self._directory / FILE, disk, self._keys)
         found = recovery.recover(self._directory, disk, covered, self._keys, self._name)
         origin = found.origin

@@ -193,11 +193,17 @@ def _place(config: IssuerConfig) -> _Place:
 
 
 def _sources(issuers: Sequence[IssuerConfig], clock: Callable[[], float]) -> dict[_Place, KeySource]:
-    names = [(config.issuer, config.audience) for config in issuers]
-    if len(set(names)) != len(names):
-        raise ConfigError("issuers: two entries have the same issuer and audience; the second would never count")
-    places = {_place(config): f"{config.issuer} {config.audience}" for config in reversed(issuers)}
-    return {place: source(place.jwks, name, clock, place.issuer) for place, name in places.items()}
+    named: dict[tuple[str, str], int] = {}
+    made: dict[_Place, KeySource] = {}
+    for number, config in enumerate(issuers):
+        first = named.setdefault((config.issuer, config.audience), number)
+        if first != number:
+            raise ConfigError(f"issuers.{number}: has the issuer and audience of issuers.{first}: leave one out")
+        place = _place(config)
+        if place not in made:
+            name = f"{config.issuer} {config.audience}"
+            made[place] = source(place.jwks, name, clock, place.issuer, f"issuers.{number}")
+    return made
 
 
 async def _tend(run: Callable[[], Awaitable[None]]) -> None:

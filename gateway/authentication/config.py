@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -12,7 +11,7 @@ from gateway.authentication import discovery
 from gateway.authentication.claimpath import ClaimPath
 from gateway.authentication.weburl import https
 from gateway.names import ScopeName, TenantName, VisibleText
-from meshgate.runtime.config import Strict
+from meshgate.runtime.config import ConfigPath, Strict
 
 Algorithm = Literal["ES256", "EdDSA", "RS256", "PS256"]
 """All that can be configured: no HMAC, where verifying is also signing, and never `none`."""
@@ -21,14 +20,14 @@ Algorithm = Literal["ES256", "EdDSA", "RS256", "PS256"]
 class JwksConfig(Strict):
     """Where an issuer's public keys are: a JWK Set (RFC 7517) in a file, at a URL, or where the issuer says."""
 
-    jwks: Path | None = None
+    jwks: ConfigPath | None = None
     """A file. It is looked at every second and read again when it has changed."""
     jwks_url: Annotated[str, AfterValidator(https)] | None = None
     """An https URL. No redirect is followed and no proxy asked."""
     discovery: bool = False
     """Whether the issuer is asked where its keys are, at its URL's /.well-known/openid-configuration. As at a jwks_url,
     no redirect is followed and no proxy asked, for the document as for the keys."""
-    jwks_ca: Path | None = None
+    jwks_ca: ConfigPath | None = None
     """PEM certificates of who may vouch for the hosts of URLs, in place of the system's."""
     jwks_refresh_seconds: float = Field(300.0, ge=1, le=86_400)
     """How old keys from a URL get before they are fetched again."""
@@ -94,7 +93,7 @@ class IssuerConfig(JwksConfig):
 class RevocationConfig(Strict):
     """Where revoked tokens and subjects are listed, and what holds while the list can't be read."""
 
-    file: Path | None = None
+    file: ConfigPath | None = None
     """A JSON file; see gateway/authentication/revocation.py."""
     store: bool = False
     """Whether the list is in the [store], where all workers and replicas find it."""

@@ -16,19 +16,24 @@ from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from gateway.authentication.source import SourceError
+from meshgate.runtime import files
 from meshgate.runtime.config import ConfigError
 
 _MAX_HEADERS: Final = 32 * 1024
+_MAX_CA: Final = 1024 * 1024
 _CHUNK: Final = 64 * 1024
 _OK: Final = 200
 
 
-def trust(ca: Path | None) -> ssl.SSLContext:
-    """Who may vouch for a host: the certificates in `ca`, or the system's. Raises ConfigError."""
+def trust(ca: Path | None, key: str = "issuers.jwks_ca") -> ssl.SSLContext:
+    """Who may vouch for a host: the certificates in `ca`, or the system's. Raises ConfigError, which names `key`."""
     try:
-        context = ssl.create_default_context(cafile=ca)
-    except OSError:  # SSLError is one
-        raise ConfigError(f"issuers.jwks_ca: {ca}: not readable as PEM certificates") from None
+        text = None if ca is None else files.read(ca, _MAX_CA).decode("ascii")
+        context = ssl.create_default_context(cadata=text)
+    except (ssl.SSLError, ValueError):
+        raise ConfigError(f"{key}: {ca}: not PEM certificates") from None
+    except OSError as error:
+        raise ConfigError(f"{key}: {ca}: {error.strerror}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 

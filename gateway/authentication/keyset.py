@@ -31,6 +31,7 @@ _FITTING: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("OKP", "Ed25519"): frozenset({"EdDSA"}),
     ("RSA", ""): frozenset({"RS256", "PS256"}),
 }
+_NONE: Final = "none of its keys can be used: public keys for ES256, EdDSA, RS256 or PS256 are"
 _MAX_KEYS: Final = 256
 _SHOWN_KID: Final = 64
 
@@ -91,7 +92,7 @@ def parse(text: bytes) -> KeySet:
     listed = _listed(text)
     usable, dropped = _usable(listed)
     if listed and not usable:
-        raise KeySetError("; ".join(("none of its keys can be used", *dropped[:1])))
+        raise KeySetError("; ".join((_NONE, *dropped[:1])))
     keys, ambiguous = _by_kid(usable)
     if len({_material(each.key) for each in usable}) == 1:
         keys[None] = _merged(each.key for each in usable)
@@ -102,10 +103,10 @@ def _listed(text: bytes) -> list[Any]:
     try:
         document = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError):
-        raise KeySetError("not JSON") from None
+        raise KeySetError("not JSON" if text.strip() else "empty, and no JWK Set") from None
     keys = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(keys, list):
-        raise KeySetError("no list `keys` of objects")
+        raise KeySetError("no list `keys` of objects, as a JWK Set has")
     if len(keys) > _MAX_KEYS:
         raise KeySetError(f"more than {_MAX_KEYS} keys")
     return keys

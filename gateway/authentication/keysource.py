@@ -52,14 +52,15 @@ class KeySource(Source, Protocol):
         """The keys named `kid`, each for other algorithms, or the only one for None."""
 
 
-def source(config: JwksConfig, name: str, clock: Clock, issuer: str = "") -> KeySource:
+def source(config: JwksConfig, name: str, clock: Clock, issuer: str = "", key: str = "issuers") -> KeySource:
     """The keys that `config` tells of, called `name` in logs and metrics. Raises ConfigError.
 
-    `clock` is monotonic, in seconds. `issuer` is asked where they are, for discovery.
+    `clock` is monotonic, in seconds. `issuer` is asked where they are, for discovery. `key` is where the configuration
+    has it all.
     """
     if config.jwks is not None:
-        return KeyFile(config.jwks, name, clock)
-    context = fetch.trust(config.jwks_ca)
+        return KeyFile(config.jwks, name, clock, f"{key}.jwks")
+    context = fetch.trust(config.jwks_ca, f"{key}.jwks_ca")
     timeout = config.jwks_timeout_seconds
 
     async def get() -> bytes:
@@ -102,14 +103,14 @@ class _Keys:
 class KeyFile(_Keys):
     """Keys in a JWK Set file. Good for as long as nobody writes another."""
 
-    def __init__(self, path: Path, name: str, clock: Clock) -> None:
+    def __init__(self, path: Path, name: str, clock: Clock, key: str = "issuers.jwks") -> None:
         """Raises ConfigError when the file can't be used."""
         super().__init__(name, clock)
         self._file = SourceFile(path, _MAX_BYTES)
         try:
             self._look()
         except SourceError as error:
-            raise ConfigError(f"issuers.jwks: {path}: {error}") from None
+            raise ConfigError(f"{key}: {path}: {error}") from None
         self.good_until = math.inf
 
     async def refresh(self) -> None:

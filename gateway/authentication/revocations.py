@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -30,6 +31,9 @@ _log = logging.getLogger(__name__)
 _LOOK_SECONDS: Final = 0.5
 _FORGET_SECONDS: Final = 60.0
 _MAX_BYTES: Final = 16 * 1024 * 1024
+_NOBODY: Final = '{"revoked": []}'
+_LISTS: Final = re.compile(rb'"revoked"\s*:')
+"""In a RevokedFile nothing else looks so: no entry has such a key, and a quote in a text has a backslash."""
 _SAID: Final = 4
 """Issuers whom a log line names."""
 
@@ -71,8 +75,12 @@ class EntriesFile:
 
 
 def _listed(content: bytes) -> Sequence[Revoked]:
+    if not content.strip():
+        raise SourceError(f"empty: {_NOBODY} says that nobody is revoked")
     try:
         listed = RevokedFile.model_validate_json(content).revoked
+        if len(_LISTS.findall(content)) > 1:
+            raise SourceError("`revoked` is there twice: parsers differ on which one counts")
     except ValidationError as error:
         raise SourceError(f"not a list of revocations: {problems(error, RevokedFile)[0]}") from None
     if any(entry.restored for entry in listed):

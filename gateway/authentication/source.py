@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from meshgate import stamp
+from meshgate.runtime import files
 from meshgate.stamp import Stamp
 
 _log = logging.getLogger(__name__)
@@ -106,8 +107,4 @@ class SourceFile:
         self._seen = None
 
     def _content(self) -> bytes:
-        with self._path.open("rb") as file:
-            content = file.read(self._max_bytes + 1)
-        if len(content) > self._max_bytes:
-            raise SourceError(f"longer than {self._max_bytes} bytes")
-        return content
+        return files.read(self._path, self._max_bytes)

@@ -14,8 +14,15 @@ def https(value: str) -> str:
 
     Raises ValueError for what is none, and TypeError for what is no text.
     """
-    parts = urlsplit(value) if _URL.fullmatch(value) else None
-    if parts is None or parts.scheme != "https" or not parts.hostname or parts.fragment or "@" in parts.netloc:
+    if _URL.fullmatch(value) is None or not _is_https(value):
         raise ValueError("must be https://host[:port]/path, without user, password or fragment")
-    _ = parts.port  # ValueError where it is none
     return value
+
+
+def _is_https(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        _ = parts.port  # ValueError where it is none
+    except ValueError:
+        return False
+    return parts.scheme == "https" and bool(parts.hostname) and not parts.fragment and "@" not in parts.netloc

@@ -9,13 +9,39 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from typing import Final
+from typing import Annotated, Final
 from urllib.parse import unquote
+
+from pydantic import AfterValidator
 
 _SCHEME: Final = re.compile(r"(?:dns|ipv4|ipv6|passthrough):(?://[^/]*/)?", re.IGNORECASE)
 _UNIX: Final = ("unix:", "unix-abstract:")
+_ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]|[A-Za-z0-9_.-]+):([0-9]{1,5})", re.ASCII)
+_MAX_PORT: Final = 65_535
+_WHERE: Final = "must be host:port, dns:///name:port, ipv4:address:port,... or unix:/path"
 _LOOPBACK: Final = "127.0.0.1"
 _LOOPBACK6: Final = "[::1]"
+
+
+def check(value: str) -> str:
+    """The target as it is. Raises ValueError for what gRPC would take and never reach."""
+    if value.startswith(_UNIX):
+        well = value.partition(":")[2] not in ("", "//")
+    else:
+        well = all(map(_has_port, _SCHEME.sub("", value, count=1).split(",")))
+    if not well or not value.isprintable() or " " in value:
+        raise ValueError(_WHERE)
+    return value
+
+
+def _has_port(address: str) -> bool:
+    """Without one gRPC takes 443, where no service of a mesh listens."""
+    found = _ADDRESS.fullmatch(address)
+    return found is not None and 1 <= int(found.group(1)) <= _MAX_PORT
+
+
+Target = Annotated[str, AfterValidator(check)]
+"""Where a server is reached, as gRPC takes it."""
 
 
 def is_local(target: str) -> bool:

@@ -9,21 +9,32 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr, ValidationError
 
-from meshgate.runtime import config_errors, config_schema
+from meshgate.runtime import config_errors, config_schema, config_text, files
 from meshgate.state import home as home
 
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
+_MOST_BYTES = 16 * 1024 * 1024
+"""Of a configuration file: a million limits fit."""
 
 
 class ConfigError(Exception):
     """The configuration can't be used; the text says which key and why."""
+
+
+def _path(value: Any) -> Any:
+    if isinstance(value, str) and (not value or "\0" in value):
+        raise ValueError(f"must be a path, in quotes, and {value!a} is none")
+    return value
+
+
+ConfigPath = Annotated[Path, BeforeValidator(_path)]
+"""A file or directory. An empty text is no path: pathlib would take it for the directory where the process runs."""
 
 
 class Strict(BaseModel):
@@ -55,9 +66,11 @@ def parse(document: Mapping[str, Any], path: Path, model: type[ConfigT]) -> Conf
     """Makes a `model` of what `path` says. Raises ConfigError as `load` does."""
     try:
         made = model.model_validate(_expand(dict(document), path, ()))
+        lines = config_errors.switches(document, model)
     except ValidationError as error:
         lines = config_errors.problems(error, model)
-        raise ConfigError("\n".join(f"{path}: {line}" for line in lines)) from error
+    if lines:
+        raise ConfigError("\n".join(f"{path}: {line}" for line in lines))
     made.placed("")
     return made
 
@@ -78,15 +91,13 @@ def reason(error: OSError | ValueError) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        content = files.read(path, _MOST_BYTES)
     except OSError as error:
         raise ConfigError(f"{path}: the configuration can't be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: not UTF-8 at byte {error.start}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    except RecursionError as error:
-        raise ConfigError(f"{path}: not valid TOML: nested too deeply") from error
+    try:
+        return config_text.parsed(content)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _place(value: Any, key: str) -> None:
@@ -103,12 +114,21 @@ def _place(value: Any, key: str) -> None:
 def _expand(value: Any, path: Path, at: tuple[str, ...]) -> Any:
     match value:
         case str():
-            return _VARIABLE.sub(lambda found: _variable(found.group(1), path, at), value)
+            return _expanded(value, path, at)
         case list():
             return [_expand(item, path, (*at, str(number))) for number, item in enumerate(value)]
         case dict():
             return {key: _expand(item, path, (*at, key)) for key, item in value.items()}
     return value
+
+
+def _expanded(text: str, path: Path, at: tuple[str, ...]) -> str:
+    if "${" in _VARIABLE.sub("", text):
+        raise ConfigError(
+            f"{path}: {config_schema.dotted(at)}: after ${{ must stand a name in capital letters and }}, as in "
+            "${MESHGATE_HOME}"
+        )
+    return _VARIABLE.sub(lambda found: _variable(found.group(1), path, at), text)
 
 
 def _variable(name: str, path: Path, at: tuple[str, ...]) -> str:

@@ -28,13 +28,50 @@ from meshgate.runtime.config_schema import (
 )
 
 _KEYED: Final = re.compile(r"[a-z_]+(\.[a-z_]+)*: ")
+_ALIKE: Final = 0.7
+"""How like a known key an unknown one must be to be held for it."""
 _LISTED: Final = 24
 """An unknown key is answered with the known ones where they are no more than this."""
 
 
 def problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """Lines for what `error` found wrong in a configuration of the kind `model`: `section.key: what is wrong`."""
-    return [_line(found, model) for found in error.errors(include_input=False, include_url=False)]
+    every = error.errors(include_input=False, include_url=False)
+    return [_line(found, model) for found in every if not _follows(found, every)]
+
+
+def _follows(found: ErrorDetails, every: Sequence[ErrorDetails]) -> bool:
+    """Whether a problem is there only because of another: a list is too short where what is in it can't be used, and a
+    key is missing where it is misspelt or misplaced.
+    """
+    kind, loc = found["type"], found["loc"]
+    if kind == "too_short":
+        return any(len(each["loc"]) > len(loc) and each["loc"][: len(loc)] == loc for each in every)
+    if kind != "missing":
+        return False
+    if any(each["type"] == "extra_forbidden" and each["loc"][-1] == loc[-1] for each in every):
+        return True  # it stands in another section
+    beside = [each["loc"] for each in every if each["type"] == "extra_forbidden" and each["loc"][:-1] == loc[:-1]]
+    return bool(get_close_matches(str(loc[-1]), [str(each[-1]) for each in beside], n=1, cutoff=_ALIKE))
+
+
+def switches(document: Mapping[str, Any], model: type[BaseModel]) -> list[str]:
+    """Lines for each true or false where a number belongs, which pydantic takes for 1 or 0."""
+    found = [_walk(model, at) for at in _bools(document)]
+    return [f"{dotted(parts)}: must be {expected(place)}" for parts, place in found if _is_number(place)]
+
+
+def _bools(value: Any, at: tuple[int | str, ...] = ()) -> Iterator[tuple[int | str, ...]]:
+    if isinstance(value, bool):
+        yield at
+    inner = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for part, each in inner:
+        yield from _bools(each, (*at, part))
+
+
+def _is_number(place: Place) -> bool:
+    kinds = kinds_of(place.kind)
+    return bool not in kinds and (int in kinds or float in kinds)
 
 
 def meant(name: str, known: Iterable[str]) -> str:
@@ -46,9 +83,11 @@ def meant(name: str, known: Iterable[str]) -> str:
 
 def _line(found: ErrorDetails, model: type[BaseModel]) -> str:
     kind, loc = found["type"], found["loc"]
+    if loc[-1:] == ("[key]",) and kind != "value_error":
+        return _misnamed(loc, model)
     parts, place = _walk(model, loc[:-1] if kind in ("extra_forbidden", "missing") else loc)
     if kind == "extra_forbidden":
-        return f"{dotted([*parts, str(loc[-1])])}: {_unknown(str(loc[-1]), place, model)}"
+        return f"{dotted([*parts, str(loc[-1])])}: {_unknown(str(loc[-1]), place, (model, parts))}"
     if kind == "missing":
         return _missing(parts, str(loc[-1]), place)
     if kind == "value_error":
@@ -58,6 +97,16 @@ def _line(found: ErrorDetails, model: type[BaseModel]) -> str:
     if kind.startswith("union_tag"):
         return f"{dotted([*parts, 'kind'])}: must be {_tags(place)}"
     return _joined(dotted(parts), f"must be {expected(place)}")
+
+
+def _misnamed(loc: Sequence[int | str], model: type[BaseModel]) -> str:
+    """Of a name in a table that can't be one."""
+    parts, table = _walk(model, loc[:-2])
+    name = str(loc[-2])
+    wanted = _below(table, "[key]") or Place(str)
+    return (
+        f"{dotted([*parts, name])}: the name must be {expected(wanted)}{meant(name, map(str, get_args(wanted.kind)))}"
+    )
 
 
 def _joined(key: str, text: str) -> str:
@@ -73,11 +122,14 @@ def _missing(parts: Sequence[str], name: str, place: Place) -> str:
     return f"{dotted([*parts, name])}: is missing{wanted}"
 
 
-def _unknown(name: str, place: Place, root: type[BaseModel]) -> str:
+def _unknown(name: str, place: Place, there: tuple[type[BaseModel], Sequence[str]]) -> str:
+    """`there` is the whole configuration and the key of the section in it."""
+    root, parts = there
     known = [each for kind in sections_of(place) for each in kind.model_fields]
-    if close := get_close_matches(name, known, n=1, cutoff=0.7):
+    if close := get_close_matches(name, known, n=1, cutoff=_ALIKE):
         return f"unknown key; did you mean {close[0]}?"
-    if elsewhere := sorted(set(_sections(root, name))):
+    below = [at for kind in sections_of(place) for at in _sections(kind, name, tuple(parts)) if at != tuple(parts)]
+    if elsewhere := sorted(map(dotted, below or _sections(root, name))):
         return (
             f"unknown key here; there is one in [{elsewhere[0]}]"
             if elsewhere[0]
@@ -86,13 +138,24 @@ def _unknown(name: str, place: Place, root: type[BaseModel]) -> str:
     return f"unknown key; known: {', '.join(known)}" if 0 < len(known) <= _LISTED else "unknown key"
 
 
-def _sections(model: type[BaseModel], name: str, at: tuple[str, ...] = ()) -> Iterator[str]:
-    """The sections in which there is a key `name`."""
+def _sections(model: type[BaseModel], name: str, at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The sections in which there is a key `name`; in a table NAME stands for a name."""
     if name in model.model_fields:
-        yield dotted(at)
+        yield at
     for section, field in model.model_fields.items():
         for kind in sections_of(place_of(field)):
-            yield from _sections(kind, name, (*at, section))
+            yield from _sections(kind, name, (*at, section, *_named(place_of(field), kind)))
+
+
+def _named(place: Place, section: type[BaseModel]) -> tuple[str, ...]:
+    """What stands between a key and the section in it."""
+    table = section not in kinds_of(place.kind) and any(_is_table(kind) for kind in kinds_of(place.kind))
+    return ("NAME",) if table else ()
+
+
+def _is_table(kind: Any) -> bool:
+    origin = get_origin(kind)
+    return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
 def _walk(model: type[BaseModel], loc: Sequence[int | str]) -> tuple[list[str], Place]:
@@ -117,7 +180,7 @@ def _below(place: Place, part: int | str) -> Place | None:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             if part in kind.model_fields:
                 return place_of(kind.model_fields[str(part)])
-        elif isinstance(origin, type) and issubclass(origin, Mapping):
+        elif _is_table(kind):
             return place_of_type(arguments[0] if part == "[key]" else arguments[1])
         elif isinstance(part, int) and isinstance(origin, type) and issubclass(origin, Sequence | AbstractSet):
             return place_of_type(arguments[0])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from meshgate.runtime import keyfile
+from meshgate.runtime import files, keyfile
 from meshgate.runtime.config import ConfigError, reason
 from meshgate.sealing import SUITES, RecipientKey, Suite
 from meshgate.v1 import sealed_pb2
@@ -24,6 +24,7 @@ _DAY_MS: Final = 24 * 3600 * 1000
 _LIFE_MS: Final = 30 * _DAY_MS
 _OVERLAP_MS: Final = 10 * _DAY_MS
 _LOOK_MS: Final = 1000
+_MAX_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Keyring:
         Raises ConfigError for a file that is no key, and for a directory that can't be used.
         """
         self._directory = directory
+        self._key = key
         self._now_ms = now_ms
         self._looked_ms = 0
         try:
@@ -99,7 +101,7 @@ class Keyring:
 
     def _look(self) -> None:
         self._looked_ms = self._now_ms()
-        self._keys = {dated.key.public.key_id: dated for dated in _load(self._directory)}
+        self._keys = {dated.key.public.key_id: dated for dated in _load(self._directory, self._key)}
 
     def _make(self, suite: Suite, now: int) -> None:
         dated = DatedKey(RecipientKey.generate(suite), now, now + _LIFE_MS)
@@ -146,17 +148,17 @@ def _message(dated: DatedKey, service: str) -> sealed_pb2.SealingKey:
     )
 
 
-def _load(directory: Path) -> Iterable[DatedKey]:
+def _load(directory: Path, name: str) -> Iterable[DatedKey]:
     for path in sorted(directory.glob("*.json")):
         try:
-            stored = json.loads(path.read_bytes())
+            stored = json.loads(files.read(path, _MAX_BYTES))
             suite: Suite = stored["suite"]
             key = RecipientKey(suite, bytes.fromhex(stored["secret"]))
             yield DatedKey(key, int(stored["not_before_ms"]), int(stored["not_after_ms"]))
         except FileNotFoundError:
             continue  # whoever shares the directory deleted it just now
-        except (ValueError, KeyError, TypeError):
-            raise ConfigError(f"sealing.keys: {path.name} is not a sealing key") from None
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+            raise ConfigError(f"{name}: {path}: not a sealing key; move it away, and another is made") from None
 
 
 def _path(directory: Path, dated: DatedKey) -> Path:

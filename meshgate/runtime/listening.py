@@ -5,19 +5,22 @@ from __future__ import annotations
 import argparse
 import errno
 import socket
+from pathlib import Path
 from typing import Annotated, Final
 
 from pydantic import AfterValidator
 
 _MAX_PORT: Final = 65535
 _IN_USE: Final = "another process uses it; stop that one, or choose another port"
+_PATH_IN_USE: Final = "something else is there, or another process uses it; choose another path"
+_UNIX: Final = "unix:"
 _SHAPES: Final = "must be host:port, [IPv6]:port or unix:/path"
 
 
 def _listen(value: str) -> str:
-    if not value.startswith("unix:"):
+    if not value.startswith(_UNIX):
         host_and_port(value)
-    elif len(value) <= len("unix:"):
+    elif len(value) <= len(_UNIX):
         raise ValueError(_SHAPES)
     return value
 
@@ -33,12 +36,21 @@ def flag(value: str) -> str:
 def tcp_flag(value: str) -> str:
     """The same of an address that is no Unix socket."""
     try:
+        return _listen_tcp(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _listen_tcp(value: str) -> str:
+    try:
         host_and_port(value)
     except ValueError:
-        raise argparse.ArgumentTypeError("must be host:port or [IPv6]:port") from None
+        raise ValueError("must be host:port or [IPv6]:port") from None
     return value
 
 
+ListenTcp = Annotated[str, AfterValidator(_listen_tcp)]
+"""The same without Unix sockets."""
 Listen = Annotated[str, AfterValidator(_listen)]
 """Where gRPC listens: host:port (port 0 is any that is free), [IPv6]:port or unix:/path."""
 
@@ -59,14 +71,23 @@ def unusable(listen: str) -> str:
 
 def _tried(listen: str) -> str:
     """What the system says of binding to it, and what helps."""
+    unix = listen.startswith(_UNIX)
     try:
-        if not listen.startswith("unix:"):
+        if unix:
+            _bind_unix(Path(listen.removeprefix(_UNIX)))
+        else:
             _bind(*host_and_port(listen))
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            return _IN_USE
-        return f"{(error.strerror or 'it cannot be bound').lower()}; choose another address"
-    return _IN_USE  # by one that shares it, or only a moment ago
+            return _PATH_IN_USE if unix else _IN_USE
+        return f"{(error.strerror or str(error) or 'it cannot be bound').lower()}; choose another address"
+    return _PATH_IN_USE if unix else _IN_USE  # by one that shares it, or only a moment ago
+
+
+def _bind_unix(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as tried:
+        tried.bind(str(path))
+    path.unlink(missing_ok=True)
 
 
 def _bind(host: str, port: int) -> None:

@@ -34,6 +34,8 @@ _LAST_SECONDS = 2.0
 _TICK_SECONDS = 1.0
 _LEVELS = {"I": "info", "W": "warning", "E": "error", "F": "critical"}
 _ABSL = re.compile(r"([IWEF])\d{4} [\d:.]+ +\d+ ")
+_TOLD = "Failed to add port to server"
+"""What the process tells better, with the key of its configuration and what helps."""
 _PEER = re.compile(r"(ipv[46]|unix)(:|%3A)[^\s,;\"')]+")
 
 
@@ -85,7 +87,7 @@ def described(service: str, line: bytes) -> bytes:
     """What somebody wrote, as a line of the process log. Addresses of peers are no one's business."""
     text = line[:_LINE_BYTES].decode(errors="backslashreplace")
     found = _ABSL.match(text)
-    level = _LEVELS[found[1]] if found else "warning"
+    level = "info" if _TOLD in text else _LEVELS[found[1]] if found else "warning"
     return _fitting(service, _PEER.sub("(peer)", text[found.end() :] if found else text), level)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -18,7 +17,7 @@ from pydantic import Field
 
 from meshgate import errors, sealing
 from meshgate.runtime import metadata
-from meshgate.runtime.config import Strict
+from meshgate.runtime.config import ConfigPath, Strict
 from meshgate.runtime.keyring import Keyring
 from meshgate.runtime.renewal import Renewal
 from meshgate.v1 import sealed_pb2, sealed_pb2_grpc
@@ -30,7 +29,7 @@ _MODELS: Final = "meshgate.v1.ModelService"
 class SealingConfig(Strict):
     """The sealing section of a recipient."""
 
-    keys: Path
+    keys: ConfigPath
     """The directory of its keys; made when missing, owner-only."""
     window_seconds: float = Field(120.0, gt=0, le=3600)
     """How far an envelope's time may be from ours; envelopes are remembered that long, so that none is used twice."""

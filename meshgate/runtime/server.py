@@ -50,8 +50,12 @@ class ServerConfig(Strict):
     @field_validator("peers")
     @classmethod
     def _known_methods(cls, peers: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
-        for pattern in peers:
+        for pattern, names in peers.items():
             contract.check_pattern(pattern)
+            if strange := [name for name in names if not name.startswith(tls.SPIFFE)]:
+                raise ValueError(
+                    f"{pattern!r} is for {strange[0]!r}, which is no peer: a SPIFFE ID is spiffe://domain/path"
+                )
         return peers
 
 

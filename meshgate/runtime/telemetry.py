@@ -24,10 +24,9 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
-from pydantic import field_validator
 
 from meshgate.runtime.config import ConfigError, Strict
-from meshgate.runtime.listening import host_and_port, unusable
+from meshgate.runtime.listening import ListenTcp, host_and_port, unusable
 
 _log = logging.getLogger(__name__)
 
@@ -44,15 +43,8 @@ Reading = float | Mapping[str, float]
 class MetricsConfig(Strict):
     """Where Prometheus finds this process."""
 
-    listen: str | None = None
+    listen: ListenTcp | None = None
     """host:port; worker N of a gateway listens at port + N. Without it nothing listens."""
-
-    @field_validator("listen")
-    @classmethod
-    def _host_and_port(cls, value: str | None) -> str | None:
-        if value is not None:
-            host_and_port(value)
-        return value
 
 
 class _Source(NamedTuple):

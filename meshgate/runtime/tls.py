@@ -14,20 +14,22 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from meshgate import stamp
-from meshgate.runtime import tls13
-from meshgate.runtime.config import ConfigError, Strict
+from meshgate.runtime import files, tls13
+from meshgate.runtime.config import ConfigError, ConfigPath, Strict
 
 SPIFFE: Final = "spiffe://"
+_MAX_BYTES: Final = 4 * 1024 * 1024
+"""Of a PEM file: the CAs of whole operating systems have a quarter of a megabyte."""
 
 
 class TlsConfig(Strict):
     """PEM files of one identity: its chain (leaf first), its key, and the CAs it believes."""
 
-    certificate: Path
+    certificate: ConfigPath
     """The chain, leaf first. The leaf's key is ECDSA."""
-    key: Path
+    key: ConfigPath
     """The leaf's private key, not encrypted."""
-    ca: Path
+    ca: ConfigPath
     """The CAs that may vouch for the other side."""
     require_client_certificate: bool = True
     """Whether a caller without a certificate of such a CA is refused in the handshake. Of no meaning in [mesh]."""
@@ -65,13 +67,14 @@ class Identity:
     def _file(self, name: str) -> bytes:
         path: Path = getattr(self._config, name)
         try:
-            return path.read_bytes()
+            return files.read(path, _MAX_BYTES)
         except OSError as error:
             raise self._error(name, f"can't be read: {error.strerror}") from error
 
     def _check(self, certificate: bytes, key: bytes, ca: bytes) -> None:
         chain = self._certificates("certificate", certificate)
-        self._certificates("ca", ca)
+        if not any(map(_may_vouch, self._certificates("ca", ca))):
+            raise self._error("ca", "none of its certificates is a CA's: name the CA that signed the other side's")
         try:
             private = serialization.load_pem_private_key(key, None)
         except (ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -92,6 +95,16 @@ class Identity:
 
     def _paths(self) -> tuple[Path, Path, Path]:
         return self._config.certificate, self._config.key, self._config.ca
+
+
+def _may_vouch(certificate: x509.Certificate) -> bool:
+    """Whether OpenSSL can end a chain with it: it signs others, or itself."""
+    if certificate.subject == certificate.issuer:
+        return True
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        return False
 
 
 def server_credentials(config: TlsConfig) -> grpc.ServerCredentials:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from meshgate.runtime.config import Strict, home
+from meshgate.runtime.config import ConfigPath, Strict, home
 from meshgate.runtime.server import ServerConfig
 from meshgate.runtime.telemetry import MetricsConfig
 from services.models.config import Dtype, SourceConfig, unique
@@ -49,7 +48,7 @@ class ZeroShotConfig(SourceConfig):
 class CustomConfig(Strict):
     """Classifiers of the tenants' own, over the vectors of the zero-shot encoder; without that there are none."""
 
-    directory: Path = Field(default_factory=lambda: home() / "classifiers")
+    directory: ConfigPath = Field(default_factory=lambda: home() / "classifiers")
     """Where they are kept. Processes on one host may share it."""
     classifiers: int = Field(20, ge=1, le=10_000)
     """The most of a tenant."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from meshgate.runtime.config import Strict
+from meshgate.runtime.config import ConfigPath, Strict
 from meshgate.runtime.server import ServerConfig
 from meshgate.runtime.telemetry import MetricsConfig
 from services.models.config import SourceConfig, unique
@@ -16,9 +15,9 @@ from services.models.config import SourceConfig, unique
 class AdaptersConfig(Strict):
     """LoRA adapters that calls may name, for one model."""
 
-    directory: Path
+    directory: ConfigPath
     """Of the tenants' own: in it a folder for each tenant, and in that one for each adapter."""
-    shared: Path | None = None
+    shared: ConfigPath | None = None
     """Of those that are for all tenants: a folder for each adapter."""
     preload: tuple[str, ...] = Field((), max_length=1024)
     """Loaded with the model: `tenant/name`, or `name` for one that is shared. Others are when they are first named."""

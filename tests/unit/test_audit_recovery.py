@@ -15,6 +15,7 @@ from gateway.audit.chain import Broken
 from gateway.audit.checkpoint import FILE
 from gateway.audit.signing import PUBLIC_KEY, load_public_key
 from gateway.audit.verify import verify_all
+from meshgate.runtime.config import ConfigError
 from tests import audit_log
 from tests.audit_log import Clock, FastDisk, FaultyDisk
 
@@ -166,7 +167,7 @@ def test_a_key_that_does_not_fit_its_public_half_stops_the_start(tmp_path: Path)
     audit_log.ledger(tmp_path).close()
     audit_log.ledger(tmp_path / "other").close()
     shutil.copy(tmp_path / "other/keys/audit-key.pem", tmp_path / "keys/audit-key.pem")
-    with pytest.raises(ValueError, match="public half"):
+    with pytest.raises(ConfigError, match=r"audit\.keys: .*public half"):
         audit_log.ledger(tmp_path)
 
 

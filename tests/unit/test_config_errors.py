@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -168,6 +169,106 @@ def test_what_is_missing_is_named_with_what_it_must_be(kind: str, model: type[St
             assert any(f": {name}: is missing: it must be a" in line for line in lines(kind, document)), name
 
 
+LIST = [{"issuer": "https://a", "audience": "a", "jwks": "/a", "algorithms": ["HS256"]}]
+
+
+@pytest.mark.parametrize(
+    ("kind", "at", "value", "told"),
+    [
+        ("gateway", ("issuers",), LIST, "issuers.0.algorithms.0: must be one of"),
+        ("gateway", ("issuers", 0, "algorithms"), "ES256", "issuers.0.algorithms: must be a list"),
+        ("gateway", ("issuers", 0, "algorithms"), [], "issuers.0.algorithms: must be a list of at least 1 value"),
+        ("gateway", ("issuers", 0, "jwks_url"), "https://x:99999/y", "issuers.0.jwks_url: must be https://host"),
+        ("gateway", ("issuers", 0, "jwks_url"), "https://[x/y", "issuers.0.jwks_url: must be https://host"),
+        (
+            "gateway",
+            ("policy", "tenants", "acme"),
+            {"defaults": {"generator": "x"}},
+            "policy.tenants.acme.defaults.generator: the name must be one of generation, embedding, classification; "
+            "did you mean 'generation'",
+        ),
+        (
+            "gateway",
+            ("limits", "models", "x"),
+            {"burst": 1},
+            "limits.models.x.burst: unknown key here; there is one in [limits.models.x.principal]",
+        ),
+        ("gateway", ("policy", "burst"), 1, "policy.burst: unknown key here; there is one in [limits."),
+        ("gateway", ("limits", "tenant", "burst"), True, "limits.tenant.burst: must be a whole number"),
+        ("gateway", ("server", "drain_seconds"), False, "server.drain_seconds: must be a number"),
+        ("generation", ("models",), [{"max_context": True}], "models.0.max_context: must be a whole number"),
+        ("gateway", ("audit", "directory"), "", "audit.directory: must be a path, in quotes, and '' is none"),
+        ("gateway", ("audit", "keys"), "a\0b", "audit.keys: must be a path, in quotes, and 'a\\x00b' is none"),
+        ("gateway", ("server", "tls", "ca"), "", "server.tls.ca: must be a path"),
+        ("gateway", ("issuers", 0, "jwks"), "", "issuers.0.jwks: must be a path"),
+        ("gateway", ("audit", "directory"), "${meshgate_home}/a", "audit.directory: after ${ must stand a name in"),
+        ("gateway", ("audit", "directory"), "${MESHGATE_HOME/a", "audit.directory: after ${ must stand a name in"),
+        ("gateway", ("metrics",), {"listen": "unix:/tmp/x"}, "metrics.listen: must be host:port or [IPv6]:port"),
+        ("gateway", ("backends", "embedding", "server_name"), "*.mesh gate", "backends.embedding.server_name: must be"),
+        ("gateway", ("store",), {"url": "redis://x:99999/0"}, "store.url: must begin with one of redis://"),
+        ("gateway", ("store",), {"url": "redis://u:s3cret@x/0?foo=bar"}, "store.url: must begin with one of redis://"),
+        ("gateway", ("store",), {"url": "redis://:s3cret@x:port/0"}, "store.url: must begin with one of redis://"),
+        ("gateway", ("audit", "sinks"), [{"kind": "redis", "url": "redis://x:y/0"}], "audit.sinks.0.url: must begin"),
+        (
+            "gateway",
+            ("audit", "sinks"),
+            [{"kind": "otlp", "target": "http://x:1"}],
+            "audit.sinks.0.target: must be host:",
+        ),
+        ("embedding", ("server", "peers"), {"/meshgate.v1.ModelService/*": ["gateway"]}, "server.peers: "),
+    ],
+)
+def test_one_mistake_is_one_line(kind: str, at: Path_, value: Any, told: str) -> None:
+    document = shipped(kind)
+    if "jwks_url" in at:
+        del document["issuers"][0]["jwks"]
+    found = lines(kind, placed(document, at, value))
+    assert len(found) == 1, found
+    assert found[0].startswith(f"/etc/meshgate.toml: {told}"), found
+    assert "s3cret" not in found[0]
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("seeling", "sealing"), ("audti", "audit"), ("polizy", "policy")])
+def test_a_misspelt_section_is_not_missing_too(wrong: str, right: str) -> None:
+    document = shipped("gateway")
+    document[wrong] = document.pop(right)
+    assert lines("gateway", document) == [f"/etc/meshgate.toml: {wrong}: unknown key; did you mean {right}?"]
+
+
+def test_a_misplaced_section_is_not_missing_too() -> None:
+    document = shipped("gateway")
+    document["tls"] = document["server"].pop("tls")
+    assert lines("gateway", document) == ["/etc/meshgate.toml: tls: unknown key here; there is one in [server]"]
+
+
+WRONG = (
+    "embedding|https://embedding:8452|http://a:1|a:b|a:99999|a:0|dns://a:1|dns:///a|a:1\n|a b:1|:1|::1:5|[::1]|unix:|"
+)
+WRONG += "ipv4:1.2.3.4:1,1.2.3.5|a:1/x|a:1?x"
+RIGHT = "a:1|a.b-c_d:65535|[::1]:5|dns:///a:1|dns://8.8.8.8/a:1|ipv4:1.2.3.4:1,1.2.3.5:2|dns:a:1|unix:/run/x.sock|"
+RIGHT += "unix:///run/x.sock|unix-abstract:x|ipv6:[::1]:5|passthrough:///a:1"
+
+
+@pytest.mark.parametrize("target", WRONG.split("|"))
+def test_a_target_that_would_never_be_reached_is_refused(target: str) -> None:
+    [line] = lines("gateway", placed(shipped("gateway"), ("backends", "embedding", "target"), target))
+    assert line.startswith("/etc/meshgate.toml: backends.embedding.target: must be host:port, dns:///name:port")
+    with pytest.raises(ConfigError, match=r"--backend: embedding=[\s\S]*must be host:port"):
+        config.parse(shipped("gateway"), Path("x"), GatewayConfig).with_overrides(None, {"embedding": target})
+
+
+@pytest.mark.parametrize("target", RIGHT.split("|"))
+def test_a_target_that_grpc_reaches_is_taken(target: str) -> None:
+    config.parse(placed(shipped("gateway"), ("backends", "embedding", "target"), target), Path("x"), GatewayConfig)
+
+
+def test_a_pipe_or_a_device_is_no_configuration(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ConfigError, match="can't be read: it is no regular file"):
+            config.load(path, GatewayConfig)
+
+
 def test_a_variable_that_is_not_set_is_told_with_its_key() -> None:
     found = lines("gateway", placed(shipped("gateway"), ("audit", "sinks"), [{"kind": "redis", "url": "${NOT_SET}"}]))
     assert found == ["/etc/meshgate.toml: audit.sinks.0.url: the environment variable NOT_SET is not set: set it"]
@@ -177,7 +278,15 @@ def test_a_variable_that_is_not_set_is_told_with_its_key() -> None:
     ("content", "told"),
     [
         (b"[server\n", "not valid TOML: .*line 1"),
-        (b"a = 1\na = 2\n", "not valid TOML: .*line 2"),
+        (b"a = 1\na = 2\n", "a: is there twice, again in line 2; leave one out"),
+        (b"[a.'b c']\n[a.'b c']\n", "a.'b c': is there twice, again in line 2"),
+        (b"[a]\n[[a]]\n", "a: is there twice, again in line 2"),
+        (b"a = {b = 1}\n[a]\n", "a: is there twice, again in line 2"),
+        (b"a = {b = 1, b = 2}\n", "not valid TOML: .*'b' .*line 1"),
+        (b"", "the file is empty; "),
+        (b" \n", "the file is empty; "),
+        (b"\xef\xbb\xbf[server]\n", "not valid TOML: it begins with a byte order mark; save it"),
+        (b'{"server": {}}', "not valid TOML: .*line 1"),
         (b"a = '\xff'", "not valid TOML: not UTF-8 at byte 5"),
         (b"a = " + b"[" * 5000, "not valid TOML: "),
     ],
