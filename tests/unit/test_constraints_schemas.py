@@ -91,10 +91,52 @@ TRIVIAL = [
     {**_CLOSED, "properties": {"a": _DIGIT, "b": _DIGIT}, "required": [], "minProperties": 1},
     {"type": "object", "additionalProperties": _DIGIT, "minProperties": 1, "maxProperties": 2},
     {**_NAMED, "additionalProperties": _DIGIT, "minProperties": 2, "maxProperties": 2},
+    *({**_DIGIT, key: 2} for key in ("minProperties", "maxProperties", "minItems", "maxItems", "minLength")),
+    {**_SHORT, "minItems": 1.0, "maxItems": 2.0},
+    {"type": "string", "minLength": 1.0, "maxLength": 2.0},
+    {"type": "object", "additionalProperties": _DIGIT, "minProperties": 1.0, "maxProperties": 1.0},
+    {**_DIGIT, "$recursiveAnchor": True},
+    {"type": "array", "prefixItems": [_DIGIT, _LETTER], "items": False, "additionalItems": True},
+    {"type": "array", "prefixItems": [_DIGIT, _LETTER], "additionalItems": False, "maxItems": 2},
+    {**_SHORT, "contains": {"title": "anything"}},
+    {**_SHORT, "contains": {"anyOf": [_DIGIT, {"description": "or anything"}]}},
+    {**_CLOSED, "propertyNames": {"type": "string"}},
+    {**_CLOSED, "propertyNames": {"minLength": 0, "$comment": "x"}},
+    {**_CLOSED, "required": [], "propertyNames": {"type": "integer"}},
+    {**_CLOSED, "required": [], "maxProperties": 0},
+    {**_CLOSED, "required": [], "maxProperties": 1},
+    {**_CLOSED, "dependentRequired": {"a": ["a"], "x": ["y"]}},
+    {**_CLOSED, "dependentSchemas": {"x": False}},
+    {**_DIGIT, "not": {"type": "string"}},
+    {**_DIGIT, "not": {"enum": ["a", None]}},
+    {**_DIGIT, "not": {"type": "integer", "minimum": 10}},
+    {"enum": [1, 2], "not": {"const": 3}},
+    {"oneOf": [{"const": "a", "title": "A"}, {"const": "b", "title": "B"}]},
+    {"type": "string", "oneOf": [{"const": "a"}, {"enum": ["b", "c"]}]},
+    {**_DIGIT, "oneOf": [{"maximum": 2}, {"minimum": 7}]},
+    {**_DIGIT, "oneOf": [{"maximum": 3}, {"exclusiveMinimum": 3}]},
+    {"oneOf": [{"type": "null"}, {**_DIGIT, "description": "d"}]},
+    {"const": 9007199254740992},
+    {"enum": [-9007199254740992, 0.1, 123456.789]},
 ]
 """Accepted, and followed exactly."""
 
 REFUSED = [
+    {"const": -9_223_372_036_854_775_808},
+    {"const": -9_223_372_036_854_775_809},
+    {"enum": [{"a": [10**19]}]},
+    {"const": 9_007_199_254_740_993},
+    {"const": 123456789.12345679},
+    {**_DIGIT, "minimum": -(10**20)},
+    {"type": "integer", "minimum": 10**20, "maximum": 10**20 + 3},
+    {"type": "integer", "multipleOf": 10**20},
+    {"type": "number", "maximum": 1e300},
+    {**_DIGIT, "not": {"type": "integer"}},
+    {**_DIGIT, "not": {"type": "number", "title": "any"}},
+    {"oneOf": [{"const": 1}, {"const": 1.0}]},
+    {"oneOf": [{"const": {"a": 1}}, {"const": {"a": 1.0}}]},
+    {"oneOf": [{"type": "integer", "maximum": 3}, {"type": "integer", "minimum": 3}]},
+    {"type": "object", "properties": {"a": {}, "b": {}}, "maxProperties": 1},
     {**_SHORT, "uniqueItems": True},
     {**_SHORT, "contains": {"const": 1}},
     {"not": {"type": "string"}},
@@ -281,6 +323,7 @@ def _checks(value: Any, schema: dict[str, Any], root: Any) -> Iterator[bool]:
         yield re.search(schema.get("pattern", ""), value) is not None
     if isinstance(value, int | float) and not isinstance(value, bool):
         yield schema.get("minimum", -math.inf) <= value <= schema.get("maximum", math.inf)
+        yield schema.get("exclusiveMinimum", -math.inf) < value < schema.get("exclusiveMaximum", math.inf)
     if isinstance(value, list):
         yield from _items(value, schema, root)
     if isinstance(value, dict):

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
+from services.generation.constraints import plain
+
 FORMATS: Final = frozenset(
     ("date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uri", "uuid")
 )
@@ -34,11 +36,25 @@ _APPLICATORS: Final = (
 )
 """Keywords whose subschemas look at the same value, and so count for `unevaluated...`."""
 _KINDS: Final = {
-    "array": ("contains", "maxContains", "minContains", "unevaluatedItems", "uniqueItems"),
-    "object": ("dependencies", "dependentRequired", "dependentSchemas", "propertyNames", "unevaluatedProperties"),
+    "array": ("contains", "maxContains", "maxItems", "minContains", "minItems", "unevaluatedItems", "uniqueItems"),
+    "object": (
+        *("dependencies", "dependentRequired", "dependentSchemas", "maxProperties", "minProperties", "propertyNames"),
+        "unevaluatedProperties",
+    ),
     "string": ("format",),
 }
 """Keywords that say nothing of values of another type."""
+
+_COUNTS: Final = (
+    *("maxContains", "maxItems", "maxLength", "maxProperties"),
+    *("minContains", "minItems", "minLength", "minProperties"),
+)
+"""Keywords whose value is a count."""
+_EVERY: Final = ("array", "boolean", "null", "number", "object", "string")
+_BRANCHES: Final = 64
+"""Branches of a `oneOf` of which each is compared with each."""
+_NUMBERS: Final = ("const", "enum", "exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum", "multipleOf")
+"""Keywords whose numbers stand for themselves."""
 
 PATTERNS: Final = 8
 """Patterns and formats that may hold for one string together. The library's time and memory double with each."""
@@ -182,6 +198,20 @@ def _inner(schema: Schema) -> Iterator[tuple[str, Any]]:
 # Rules. Each changes a schema in place; False says that nothing can match it.
 
 
+def _counts(schema: Schema) -> None:
+    """`1.0` is the integer 1."""
+    for key in _COUNTS:
+        said = schema.get(key)
+        if isinstance(said, float) and said.is_integer():
+            schema[key] = int(said)
+
+
+def _numbers(schema: Schema) -> None:
+    """The library writes others than these for large ones, and ends the process for the least."""
+    if not all(plain.exact(schema[key]) for key in _NUMBERS if key in schema):
+        raise NotFollowed("numbers can have 15 digits and be at most 9007199254740992")
+
+
 def _of_other_types(schema: Schema) -> None:
     kinds = schema.get("type")
     if kinds is None:
@@ -217,6 +247,9 @@ def _formats(schema: Schema) -> None:
 def _anchors(schema: Schema) -> None:
     schema.pop("$dynamicAnchor", None)  # a `$dynamicRef` to it is refused
     schema.pop("$vocabulary", None)
+    schema.pop("$recursiveAnchor", None)  # likewise
+    if "prefixItems" in schema:  # which the library would not look at beside it
+        schema.pop("additionalItems", None)
 
 
 def _unique(schema: Schema) -> None:
@@ -248,11 +281,25 @@ def _contains(schema: Schema) -> None:
 
 def _names(schema: Schema) -> None:
     said = schema.get("propertyNames")
-    if said is not None and _all(said):
+    if said is not None and plain.demands_nothing_of_strings(said):
         del schema["propertyNames"]
-    elif said is False:
+    elif said is False or (said is not None and "string" not in plain.kinds(said)):
         del schema["propertyNames"]
         _lower(schema, "maxProperties", 0)
+
+
+def _most(schema: Schema) -> None:
+    """`maxProperties`, which the library knows where all named properties are required."""
+    most, named = schema.get("maxProperties"), schema.get("properties", {})
+    closed = schema.get("additionalProperties") is False and not schema.get("patternProperties")
+    if not isinstance(most, int) or isinstance(most, bool) or not isinstance(named, dict):
+        return
+    if closed and len(named) <= most:
+        del schema["maxProperties"]
+    elif most == 0 and not schema.get("required"):
+        del schema["maxProperties"]
+        schema.pop("patternProperties", None)
+        schema.update(properties={}, additionalProperties=False)
 
 
 def _not(schema: Schema) -> bool | None:
@@ -260,9 +307,29 @@ def _not(schema: Schema) -> bool | None:
         return None
     if _all(schema["not"]):
         return False
-    if schema["not"] is False:
+    if plain.disjoint(schema, schema["not"]):
         del schema["not"]
+    elif _only_type(schema["not"]) and plain.kinds(schema) <= plain.kinds(schema["not"]):
+        return False
     return None
+
+
+def _only_type(schema: Any) -> bool:
+    return isinstance(schema, dict) and plain.demands_nothing({**schema, "type": list(_EVERY)})
+
+
+def _one_of(schema: Schema) -> None:
+    """`oneOf` is `anyOf` where its branches exclude each other."""
+    branches = schema.get("oneOf")
+    if not isinstance(branches, list) or "anyOf" in schema or len(branches) > _BRANCHES:
+        return
+    if plain.exclusive([_narrowed(schema, each) for each in branches]):
+        schema["anyOf"] = schema.pop("oneOf")
+
+
+def _narrowed(schema: Schema, branch: Any) -> Any:
+    """A branch with the type that is said beside it."""
+    return {"type": schema["type"], **branch} if "type" in schema and isinstance(branch, dict) else branch
 
 
 def _conditions(schema: Schema) -> None:
@@ -296,12 +363,19 @@ def _dependent(schema: Schema) -> None:
         said = schema.get(kind)
         if not isinstance(said, dict):
             continue
-        left = {name: value for name, value in said.items() if value != [] and not _all(value)}
+        left = {name: value for name, value in said.items() if value not in ([], [name]) and not _all(value)}
+        left = {name: value for name, value in left.items() if not _never_there(schema, name)}
         for name in [name for name in left if name in required]:
             follow(schema, left.pop(name))
         schema[kind] = left
         if not left:
             del schema[kind]
+
+
+def _never_there(schema: Schema, name: str) -> bool:
+    closed = schema.get("additionalProperties") is False and not schema.get("patternProperties")
+    named = schema.get("properties", {})
+    return closed and isinstance(named, dict) and named.get(name, False) is False
 
 
 def _require(schema: Schema, names: Any) -> None:
@@ -341,7 +415,7 @@ def _counted(schema: Schema) -> None:
 
 def _all(schema: Any) -> bool:
     """Whether everything matches it, as far as that is plain to see."""
-    return schema is True or schema == {}
+    return plain.demands_nothing(schema)
 
 
 def _raise(schema: Schema, key: str, least: Any) -> None:
@@ -353,6 +427,6 @@ def _lower(schema: Schema, key: str, most: Any) -> None:
 
 
 _RULES: Final[tuple[Callable[[Schema], bool | None], ...]] = (
-    *(_of_other_types, _references, _formats, _anchors, _unique, _contains, _names, _not, _conditions),
-    *(_dependencies, _dependent, _unevaluated, _counted),
+    *(_counts, _numbers, _of_other_types, _references, _formats, _anchors, _unique, _contains, _names, _most, _not),
+    *(_one_of, _conditions, _dependencies, _dependent, _unevaluated, _counted),
 )
