@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -252,9 +253,16 @@ def _failure(message: str) -> typer.Exit:
     return typer.Exit(_USAGE_ERROR)
 
 
+def _beneath(name: str | bytes | None) -> bool:
+    """Whether a file would be in the state directory."""
+    return name is not None and Path(os.fsdecode(name)).is_relative_to(config.home())
+
+
 def _said(error: OSError) -> str:
     """A sentence on a file or directory that can't be read."""
     what = _SENTENCES.get(error.errno or 0, f"can't be read: {error.strerror or 'input failed'}")
     if isinstance(error, segments.NoLog):
         what = "has no audit log in it; name the directory of one"
+    elif error.errno == errno.ENOENT and _beneath(error.filename) and not (config.home() / "audit").is_dir():
+        what += f"; {config.home()} is no state directory of a mesh: --home or MESHGATE_HOME names another"
     return f"{error.filename} {what}" if error.filename else f"the log {what}"

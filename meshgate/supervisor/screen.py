@@ -25,6 +25,7 @@ from meshgate.supervisor.layout import GATEWAY
 
 _STYLES: Final = {State.STARTING: "dim", State.LOADING: "yellow", State.SERVING: "green", State.DEAD: "red"}
 _WORTH_SAYING: Final = 0.1
+_WELL: Final = ("debug", "info")
 _NEXT: Final = """\
 Try, from another terminal in {here}:
   {command} generate "Gravity is" --max-tokens 20
@@ -135,8 +136,11 @@ def ending(status: int) -> str:
 
 
 def message(line: str) -> str:
-    """The message of a line of a JSON log; other lines as they are. Nothing that a terminal would obey."""
+    """The message of a line of a JSON log; other lines as they are. Nothing that a terminal would obey, and nothing of
+    a line on what went well: it is not why a process ended.
+    """
     with contextlib.suppress(ValueError):
         found = json.loads(line)
-        line = str(found.get("message", "")) if isinstance(found, dict) else line
+        if isinstance(found, dict):
+            line = "" if found.get("level") in _WELL else str(found.get("message", ""))
     return terminal.line(line)

@@ -290,6 +290,18 @@ def test_a_search_that_finds_nothing_says_so(home: Path) -> None:
     assert "no record" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["search", "tail", "verify"])
+def test_a_folder_that_is_no_state_directory_says_how_to_name_one(home: Path, command: str) -> None:
+    result = runner.invoke(app, ["audit", command], env={"COLUMNS": "400"})
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert (
+        f"is not there; {home} is no state directory of a mesh: --home or MESHGATE_HOME names another" in result.stderr
+    )
+    elsewhere = runner.invoke(app, ["audit", command, str(home.parent / "absent")], env={"COLUMNS": "400"})
+    assert elsewhere.exit_code == 2
+    assert command == "verify" or "MESHGATE_HOME" not in elsewhere.stderr
+
+
 @pytest.mark.parametrize("command", [["search"], ["tail"]])
 def test_lines_that_no_gateway_wrote_are_told(home: Path, command: list[str]) -> None:
     write(home, entry("a"))

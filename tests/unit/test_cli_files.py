@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from meshgate import errors
-from meshgate.cli import generate, labelled, lines, places
+from meshgate.cli import bulk, failures, generate, labelled, lines, places
 from meshgate.cli.chat import Chat
 from meshgate.cli.failures import UsageError
 from meshgate.cli.talk import Talk
@@ -107,6 +108,12 @@ def test_a_talk_says_why_an_answer_was_cut(
     errors_ = capsys.readouterr().err
     assert said in errors_
     assert bool(errors_) is bool(said)
+
+
+@pytest.mark.parametrize("kind", [errno.ENOSPC, errno.EFBIG, errno.EIO])
+def test_a_disk_that_is_full_is_told_with_the_file(tmp_path: Path, kind: int) -> None:
+    told = bulk._at(OSError(kind, os.strerror(kind)), tmp_path / "x.npy")
+    assert failures.explain(told) == (f"meshgate: {tmp_path / 'x.npy'}: {os.strerror(kind)}", failures.FAILED)
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])

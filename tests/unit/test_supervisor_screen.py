@@ -114,7 +114,18 @@ def test_a_reader_who_left_is_no_error(board: Board) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"), [("plain", "plain"), ('{"message": "m"}', "m"), ("[1]", "[1]"), ('{"a": 1}', ""), ("", "")]
+    ("line", "said"),
+    [
+        ("plain", "plain"),
+        ('{"message": "m"}', "m"),
+        ('{"level": "error", "message": "m"}', "m"),
+        ('{"level": "warning", "message": "m"}', "m"),
+        ('{"level": "info", "message": "serving"}', ""),
+        ('{"level": "debug", "message": "m"}', ""),
+        ("[1]", "[1]"),
+        ('{"a": 1}', ""),
+        ("", ""),
+    ],
 )
 def test_the_message_of_a_line(line: str, said: str) -> None:
     assert screen.message(line) == said
