@@ -142,7 +142,7 @@ class App:
         if encoder.entails:
             _log.warning("zero-shot is by entailment and makes no vectors, so tenants can't train classifiers")
             return None
-        tokens = encoder.tokeniser.read([_PROBE], Cut.END, "inputs")
+        tokens = encoder.tokeniser.read([encoder.prompt + _PROBE], Cut.END, "inputs")
         [probe] = await batcher.submit([Item(encoder, tokens[0])], [tokens[0].length])
         owned = Owned(Store(custom.directory, classifiers=custom.classifiers, versions=custom.versions), probe)
         return Custom(owned, Trainer(owned, encoder, batcher, custom, models.names, preparing=self._preparing))

@@ -10,7 +10,7 @@ import torch
 from services.classification import loading
 from services.classification.config import ClassifierConfig, EngineConfig, ZeroShotConfig
 from services.classification.model import Classifier, ZeroShot
-from services.classification.ready import Card, Facts, Input, Scores
+from services.classification.ready import Facts, Input, Scores
 from services.crew import THREADS
 from services.encoder import first_batches
 from services.host.host import Loaded
@@ -24,22 +24,22 @@ def load_classifier(config: ClassifierConfig, engine: EngineConfig, key: str) ->
     """Loads the classifier of the section `key` and warms it up. Raises ConfigError."""
     torch.set_num_threads(engine.threads or THREADS)
     classifier = loading.load_classifier(config, engine, key)
-    return _ready(classifier, classifier.card, config, key)
+    return _ready(classifier, config, key)
 
 
 def load_zero_shot(config: ZeroShotConfig, engine: EngineConfig) -> Loaded:
     """Loads what is used for zero-shot and warms it up. Raises ConfigError."""
     torch.set_num_threads(engine.threads or THREADS)
     model = loading.load_zero_shot(config, engine)
-    return _ready(model, model.card if isinstance(model, Classifier) else Card(), config, "zero_shot")
+    return _ready(model, config, "zero_shot")
 
 
-def _ready(model: Classifier | ZeroShot, card: Card, config: SourceConfig, key: str) -> Loaded:
+def _ready(model: Classifier | ZeroShot, config: SourceConfig, key: str) -> Loaded:
     _warm_up(model, config, key)
     facts = Facts(
         tokeniser=model.tokeniser.backend,
         max_tokens=model.tokeniser.max_tokens,
-        card=card,
+        card=model.card,
         dtype=model.dtype,
         device=model.device,
         threads=model.threads,

@@ -22,13 +22,14 @@ from services.classification.locating import LocatingTokeniser
 from services.classification.model import Classifier, ZeroShot
 from services.classification.ready import Card
 from services.classification.tagging import Tagger
-from services.encoder import load_encoder, sample
+from services.encoder import sample
 from services.inputs import Form
 from services.models import source
 from services.models.config import SourceConfig
 from services.models.starting import starting
 from services.parity import Parity
 from services.positions import longest
+from services.sentence_transformers import model as sentences
 from services.tokens import Tokeniser, Tokens
 from services.weights import opening, quality
 from services.weights.completeness import complete
@@ -131,10 +132,7 @@ def load_zero_shot(config: ZeroShotConfig, engine: EngineConfig, key: str = "zer
         facts = AutoConfig.from_pretrained(directory)
         if any(name.endswith(_CLASSIFIES) for name in facts.architectures or ()):
             return _entailing(config, key, directory, where)
-        tokeniser, backend = tokenising.load(directory, key)
-        bound = longest(facts, tokeniser.model_max_length)
-        reader = Tokeniser(backend, min(config.max_input_tokens, bound))
-        return ZeroShot(load_encoder(config, key, directory, where, tokeniser, reader), reader)
+        return ZeroShot(sentences.load(config, key, directory, where, config.max_input_tokens))
 
 
 def _entailing(config: ZeroShotConfig, key: str, directory: Path, where: Where) -> Classifier:

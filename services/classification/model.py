@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from services.classification.ready import Card, Scores
-from services.encoder import Encoder
 from services.inputs import Form, Inputs
-from services.pooling import Pooling
+from services.sentence_transformers.model import EmbeddingModel
 from services.sharing import Sharing, threads_of
 from services.tokens import Tokeniser, Tokens
 from services.weights.opening import Weights
@@ -49,17 +48,18 @@ class Classifier:
 
 
 class ZeroShot:
-    """An encoder, whose vectors are compared."""
+    """An embedding model, whose vectors are compared."""
 
-    def __init__(self, encoder: Encoder, tokeniser: Tokeniser) -> None:
-        self.tokeniser = tokeniser
-        self.dtype = encoder.dtype
-        self.device = encoder.device
-        self.threads = encoder.threads
-        self.weights = encoder.weights
-        self._encoder = encoder
+    def __init__(self, model: EmbeddingModel) -> None:
+        self.card = Card(prompt=model.card.prompts.get(model.card.default_prompt, ""))
+        self.tokeniser = model.tokeniser
+        self.dtype = model.encoder.dtype
+        self.device = model.encoder.device
+        self.threads = model.encoder.threads
+        self.weights = model.encoder.weights
+        self._model = model
 
     def rows(self, batch: Sequence[Tokens]) -> list[Scores]:
         """Vectors, float32 [dimensions] of norm 1, for each input."""
-        vectors = self._encoder.pooled(batch, [Pooling.MEAN] * len(batch))
-        return list(torch.nn.functional.normalize(vectors).numpy())
+        vectors = self._model.run(batch, [self._model.card.pooling] * len(batch))[:, : self._model.card.dimensions]
+        return list(torch.nn.functional.normalize(torch.from_numpy(vectors)).numpy())

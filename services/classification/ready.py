@@ -31,6 +31,8 @@ class Card:
     """Of a classifier of entailment that is used for zero-shot: its labels for entailment and for contradiction."""
     tags: bool = False
     """Whether it scores each token, and not the text."""
+    prompt: str = ""
+    """Of an encoder: what stands before each text."""
 
 
 class Facts(NamedTuple):
@@ -40,7 +42,6 @@ class Facts(NamedTuple):
     """A tokenizers.Tokenizer."""
     max_tokens: int
     card: Card
-    """Of an encoder, nothing."""
     dtype: str
     device: str
     threads: int
@@ -71,6 +72,11 @@ class Ready:
         kind = LocatingTokeniser if self.facts.card.tags else Tokeniser
         self.tokeniser = kind(self.facts.tokeniser, self.facts.max_tokens)
         self._hosted = hosted
+
+    @property
+    def prompt(self) -> str:
+        """What stands before each text."""
+        return self.facts.card.prompt
 
     def rows(self, batch: Sequence[Tokens]) -> list[Scores]:
         """See Runnable."""
@@ -105,7 +111,7 @@ class ReadyZeroShot(Ready):
 
     def statement(self, name: str, description: str) -> str:
         """What a text is held against: a label's description, or its name, for a classifier in a sentence."""
-        return description or (self._hypothesis.replace("{}", name) if self.entails else name)
+        return self.prompt + (description or (self._hypothesis.replace("{}", name) if self.entails else name))
 
 
 @dataclass(frozen=True, slots=True)

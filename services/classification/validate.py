@@ -55,6 +55,7 @@ class Plan:
     head: Head | None
     """Of a classifier of the tenant's own; `model` is then its encoder."""
     texts: list[str]
+    """With the model's prompt before each."""
     pairs: list[str]
     """Empty where no input has a second text."""
     labels: tuple[str, ...]
@@ -84,7 +85,7 @@ def plan(request: pb.ClassifyRequest, models: Models, own: Head | None = None, *
         name=chosen.name,
         model=chosen.model,
         head=chosen.head,
-        texts=[item.text for item in request.inputs],
+        texts=[chosen.model.prompt + item.text for item in request.inputs],
         pairs=_pairs(request),
         labels=labels,
         descriptions=descriptions,

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from services.crew import THREADS
 from services.embedding import model
 from services.embedding.config import ModelConfig
-from services.embedding.model import EmbeddingModel
 from services.embedding.ready import Facts, Input
 from services.host.host import Loaded
 from services.models.starting import starting
 from services.pooling import Pooling
+from services.sentence_transformers.model import EmbeddingModel
 from services.tokens import Tokens
 from services.weights import compiling
 

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from services.embedding.card import Card
 from services.host import Hosted
 from services.pooling import Pooling
+from services.sentence_transformers.card import Card
 from services.tokens import Tokeniser, Tokens
 
 Vector = NDArray[np.float32]

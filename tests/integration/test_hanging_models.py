@@ -30,10 +30,10 @@ from services.classification.config import ClassificationConfig
 from services.classification.model import Classifier
 from services.embedding.app import App as Embedding
 from services.embedding.config import EmbeddingConfig
-from services.embedding.model import EmbeddingModel
 from services.generation.app import App as Generation
 from services.generation.config import GenerationConfig
 from services.generation.model import CausalModel
+from services.sentence_transformers.model import EmbeddingModel
 from tests.integration import mesh as meshes
 from tests.tinymodels.bert import build_tiny_bert, build_tiny_classifier
 from tests.tinymodels.llama import build_tiny_llama

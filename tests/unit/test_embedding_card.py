@@ -11,9 +11,9 @@ import pytest
 
 from meshgate.runtime.config import ConfigError
 from services.embedding import model
-from services.embedding.card import read_card
 from services.embedding.config import ModelConfig
 from services.pooling import Pooling
+from services.sentence_transformers.card import read_card
 from tests.tinymodels.bert import build_tiny_bert
 
 OLD = "sentence_transformers.models."

@@ -21,6 +21,7 @@ from meshgate.runtime.config import ConfigError
 from services.embedding import hosted, model
 from services.embedding.config import ModelConfig
 from services.pooling import Pooling as Ours
+from services.sentence_transformers.model import EmbeddingModel
 from services.tokens import Cut
 from tests.tinymodels.bert import build_tiny_bert
 
@@ -53,7 +54,7 @@ def saved(tiny: Path, folder: Path, layers: Callable[[int], list[Any]]) -> tuple
     return folder, theirs
 
 
-def load(folder: Path, **settings: Any) -> model.EmbeddingModel:
+def load(folder: Path, **settings: Any) -> EmbeddingModel:
     config = {"source": str(folder), "name": "m", "dtype": "float32", "device": "cpu", **settings}
     return model.load(ModelConfig.model_validate(config), "models.1")
 

@@ -20,10 +20,10 @@ from meshgate.v1 import embedding_pb2 as pb
 from meshgate.v1 import models_pb2
 from services.embedding.app import App
 from services.embedding.config import EmbeddingConfig
-from services.embedding.model import EmbeddingModel
 from services.embedding.servicer import EmbeddingServicer
 from services.models.listing import ModelServicer
 from services.models.watch import Watch
+from services.sentence_transformers.model import EmbeddingModel
 from tests.tinymodels.bert import build_tiny_bert
 from tests.unit.context import FakeContext
 

@@ -18,8 +18,8 @@ from bench.services import embedders, worker
 from services import heap
 from services.embedding import model
 from services.embedding.config import ModelConfig
-from services.embedding.model import EmbeddingModel
 from services.encoder import Encoder
+from services.sentence_transformers.model import EmbeddingModel
 from services.tokens import Cut
 
 

@@ -148,7 +148,8 @@ class Trainer:
         """The encoder's vectors, float32 [texts, dimensions]."""
         async with self._batcher.permit(*caller.who, wait=True) as permit:
             reading = Reading(self._preparing, caller.who, wait=True)
-            tokens = await self._encoder.tokeniser.encode(texts, Cut.END, "inputs", reading)
+            prompted = [self._encoder.prompt + text for text in texts]
+            tokens = await self._encoder.tokeniser.encode(prompted, Cut.END, "inputs", reading)
             lengths = [each.length for each in tokens]
             purse.take(sum(lengths))
             rows = await permit.run([Item(self._encoder, each) for each in tokens], lengths, yields=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from meshgate.runtime.config import ConfigError
-from services.embedding import transformer_config
-from services.embedding.transformer_config import read
 from services.pooling import Pooling
+from services.sentence_transformers import transformer_config
+from services.sentence_transformers.transformer_config import read
 
 _OURS: Final = "sentence_transformers."
 """Where the types of modules are from; those of others are code that comes beside a model."""

@@ -1,0 +1,1 @@
+"""Models as sentence-transformers saves them: an encoder, a pooling, layers after it, prompts and a tokeniser."""
