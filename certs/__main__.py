@@ -7,13 +7,26 @@ import os
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import NoReturn
 
 from certs.authority import LOCAL, NAMES, ensure
 
 
+class _Parser(argparse.ArgumentParser):
+    """Whose errors repeat nothing that a terminal would obey."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(_shown(message))
+
+
+def _shown(text: str) -> str:
+    """What is typed or named ; every character is escaped that is not of ASCII or does not show."""
+    return "".join(letter if letter == "\n" or " " <= letter <= "~" else ascii(letter)[1:-1] for letter in text)
+
+
 def main() -> int:
     """0 when everything is there."""
-    parser = argparse.ArgumentParser(prog="python -m certs", description="Makes the development certificates.")
+    parser = _Parser(prog="python -m certs", description="Makes the development certificates.")
     parser.add_argument("--home", type=Path, default=Path(os.environ.get("MESHGATE_HOME") or ".meshgate"))
     parser.add_argument("--renew", action="store_true", help="also replace those that are still good")
     parser.add_argument(
@@ -28,9 +41,10 @@ def main() -> int:
     try:
         made = ensure(flags.home, local=flags.local, life=timedelta(days=flags.days), renew=flags.renew)
     except OSError as error:
-        sys.stderr.write(f"certs: {error.filename}: {error.strerror}\n")
+        sys.stderr.write(_shown(f"certs: {error.filename}: {error.strerror}") + "\n")
         return 1
-    sys.stdout.write(f"{flags.home / 'certs'}: made {', '.join(made) or 'nothing, all still good'}\n")
+    said = f"{flags.home / 'certs'}: made {', '.join(made) or 'nothing, all still good'}"
+    sys.stdout.write(f"{_shown(said)}\n")
     return 0
 
 

@@ -57,7 +57,7 @@ def main(channel: grpc.Channel) -> None:
     for index, vector in enumerate(made):
         likeness = [(sum(map(float.__mul__, vector, other)), at) for at, other in enumerate(made) if at != index]
         best, at = max(likeness)
-        sys.stdout.write(f"{best:.3f}  {texts[index]}  ~  {texts[at]}\n")
+        connection.say(f"{best:.3f}  {texts[index]}  ~  {texts[at]}\n")
 
 
 if __name__ == "__main__":

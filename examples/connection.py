@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import grpc
 
-from meshgate import client, errors
+from meshgate import client, errors, terminal
 from meshgate.runtime.config import ConfigError
 
 
@@ -32,6 +32,12 @@ def run(main: Callable[[grpc.Channel], None], *, sealed: bool = False) -> None:
         fail(f"{error.filename}: {error.strerror}" if error.filename else "input or output failed")
 
 
+def say(text: str, *, piece: bool = False) -> None:
+    """Prints what a model or a file says. A terminal gets none of the characters that it would obey."""
+    sys.stdout.write(terminal.escaped(text, piece=piece) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
+
+
 def fail(what: str) -> NoReturn:
     """Ends the example with a sentence for its user."""
-    sys.exit(f"meshgate: {what}")
+    sys.exit(terminal.line(f"meshgate: {what}"))

@@ -54,16 +54,15 @@ def answer(channel: grpc.Channel, said: str, fact: str) -> None:
     request = gen.GenerateRequest(conversation=gen.Conversation(messages=turns), max_output_tokens=60)
     request.sampling.temperature = 0
     for reply in GenerationServiceStub(channel).GenerateStream(gen.GenerateStreamRequest(request=request), timeout=120):
-        sys.stdout.write("".join(delta.text for delta in reply.deltas))
-        sys.stdout.flush()
+        connection.say("".join(delta.text for delta in reply.deltas), piece=True)
 
 
 def main(channel: grpc.Channel) -> None:
     said = " ".join(sys.argv[1:]) or "There are two charges for the same order on my card!"
     question = entry(channel, said)
-    sys.stdout.write(f"intent: {intent(channel, said)}\nfaq: {question}\nanswer: ")
+    connection.say(f"intent: {intent(channel, said)}\nfaq: {question}\nanswer: ")
     answer(channel, said, FAQ[question])
-    sys.stdout.write("\n")
+    connection.say("\n")
 
 
 if __name__ == "__main__":

@@ -45,15 +45,14 @@ def answer(channel: grpc.Channel, question: str, names: list[str]) -> None:
     request = gen.GenerateRequest(conversation=turns, max_output_tokens=60)
     request.sampling.temperature = 0
     for reply in GenerationServiceStub(channel).GenerateStream(gen.GenerateStreamRequest(request=request), timeout=120):
-        sys.stdout.write("".join(delta.text for delta in reply.deltas))
-        sys.stdout.flush()
+        connection.say("".join(delta.text for delta in reply.deltas), piece=True)
 
 
 def main(channel: grpc.Channel) -> None:
     question = " ".join(sys.argv[1:]) or "How long was the crew of Apollo 11 on the Moon?"
     names = passages(channel, question)
     answer(channel, question, names)
-    sys.stdout.write(f"\nfrom: {', '.join(names)}\n")
+    connection.say(f"\nfrom: {', '.join(names)}\n")
 
 
 if __name__ == "__main__":

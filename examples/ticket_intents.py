@@ -41,7 +41,7 @@ def train(stub: classification_pb2_grpc.ClassificationServiceStub) -> None:
     for reply in stub.TrainClassifier(requests(), timeout=300):
         if reply.HasField("report"):
             report = reply.report
-            sys.stdout.write(f"version {report.version}: {report.accuracy:.0%} of held-out sentences are right\n")
+            connection.say(f"version {report.version}: {report.accuracy:.0%} of held-out sentences are right\n")
 
 
 def classify(stub: classification_pb2_grpc.ClassificationServiceStub, texts: list[str]) -> None:
@@ -49,7 +49,7 @@ def classify(stub: classification_pb2_grpc.ClassificationServiceStub, texts: lis
     inputs = [pb.ClassificationInput(text=text) for text in texts]
     request = pb.ClassifyRequest(model=NAME, inputs=inputs, options=pb.ClassifyOptions(top_k=1))
     for text, result in zip(texts, stub.Classify(request, timeout=60).results, strict=True):
-        sys.stdout.write(f"{result.labels[0].label:12} {result.labels[0].score:.2f}  {text}\n")
+        connection.say(f"{result.labels[0].label:12} {result.labels[0].score:.2f}  {text}\n")
 
 
 def main(channel: grpc.Channel) -> None:

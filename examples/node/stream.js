@@ -15,8 +15,14 @@ const protos = join(here, "..", "..", "protos");
 const { MESHGATE_TARGET = "127.0.0.1:8443", MESHGATE_TOKEN, MESHGATE_TOKEN_FILE, MESHGATE_HOME } = process.env;
 const ca = process.env.MESHGATE_CA ?? join(MESHGATE_HOME ?? join(here, "..", "..", ".meshgate"), "certs", "ca.pem");
 
+// What a model or a server says, with what a terminal would obey escaped.
+function shown(text) {
+  const unsafe = /[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+  return text.replace(unsafe, (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
 function fail(what) {
-  console.error(`meshgate: ${what}`);
+  console.error(shown(`meshgate: ${what}`));
   process.exit(1);
 }
 
@@ -57,11 +63,11 @@ const stream = client.GenerateStream(
   { deadline: Date.now() + 60_000 },
 );
 stream.on("data", (reply) => {
-  for (const delta of reply.deltas) process.stdout.write(delta.text);
+  for (const delta of reply.deltas) process.stdout.write(process.stdout.isTTY ? shown(delta.text) : delta.text);
   if (reply.usage) process.stdout.write(`\n${JSON.stringify(reply.usage)}\n`);
 });
 stream.on("error", (error) => {
-  console.error(`${grpc.status[error.code]}: ${error.details}`);
+  console.error(shown(`${grpc.status[error.code]}: ${error.details}`));
   process.exitCode = 1;
   client.close();
 });

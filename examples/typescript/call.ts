@@ -2,7 +2,7 @@
 //
 //   npm ci && npm run build
 //   MESHGATE_TOKEN=$(meshgate token) node build/call.js "Gravity is" [gateway|service]
-import { run, sealed, types, unary } from "./connection.js";
+import { run, sealed, shown, types, unary } from "./connection.js";
 import type { Segment } from "./sealing.js";
 
 interface CallResponse {
@@ -19,7 +19,7 @@ async function main(prompt: string, to: string): Promise<void> {
   call.replies.close();
   if (message === undefined) throw new Error("the reply has no message");
   const answer: any = types.lookupType("meshgate.v1.GenerateResponse").decode(message);
-  console.log(answer.candidates[0].text);
+  console.log(process.stdout.isTTY ? shown(answer.candidates[0].text) : answer.candidates[0].text);
   console.log(JSON.stringify({ suite: call.suite, usage: reply.usage }));
 }
 

@@ -86,10 +86,16 @@ export async function* streamed<Reply>(envelope: object): AsyncGenerator<Reply> 
   }
 }
 
+/** What a model or a server says, with what a terminal would obey escaped. */
+export function shown(text: string): string {
+  const unsafe = /[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
+  return text.replace(unsafe, (letter) => `\\u${letter.charCodeAt(0).toString(16).padStart(4, "0")}`);
+}
+
 /** Prints why `main` failed, in a line. */
 export function run(main: Promise<void>): void {
   main.catch((error: Error) => {
-    console.error(error.message);
+    console.error(shown(error.message));
     process.exitCode = 1;
   });
 }
@@ -126,6 +132,6 @@ function read(file: string): Buffer {
 }
 
 function fail(what: string): never {
-  console.error(`meshgate: ${what}`);
+  console.error(shown(`meshgate: ${what}`));
   process.exit(1);
 }

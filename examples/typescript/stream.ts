@@ -1,7 +1,7 @@
 // A sealed stream from TypeScript: each reply a segment, and a last one that says it was all.
 //
 //   MESHGATE_TOKEN=$(meshgate token) node build/stream.js "Gravity is" [gateway|service]
-import { run, sealed, streamed, types } from "./connection.js";
+import { run, sealed, shown, streamed, types } from "./connection.js";
 import type { Segment } from "./sealing.js";
 
 interface CallStreamResponse {
@@ -25,7 +25,7 @@ async function main(prompt: string, to: string): Promise<void> {
 
 function print(message: Uint8Array): void {
   const reply: any = types.lookupType("meshgate.v1.GenerateStreamResponse").decode(message);
-  for (const delta of reply.deltas) console.log(delta.text);
+  for (const delta of reply.deltas) console.log(process.stdout.isTTY ? shown(delta.text) : delta.text);
 }
 
 run(main(process.argv[2] ?? "Gravity is", process.argv[3] ?? "gateway"));

@@ -11,7 +11,6 @@ import meshgate.runtime.tls13
 import meshgate.runtime.verbosity  # noqa: F401 - both before grpc
 
 # isort: split
-import argparse
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +22,7 @@ from pydantic import ConfigDict
 
 from meshgate import terminal
 from meshgate.runtime import addresses, channel, config, hardening, tls
+from meshgate.runtime.flags import Parser
 
 _SECONDS: Final = 5.0
 
@@ -47,7 +47,7 @@ class _Config(config.Strict):
 def main() -> int:
     """0 when it serves, 1 when it does not or can't be asked, 2 for a configuration that can't be used."""
     hardening.harden()
-    parser = argparse.ArgumentParser(prog="python -m meshgate.runtime.probe", description=__doc__)
+    parser = Parser(prog="python -m meshgate.runtime.probe", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="TOML file of the server")
     parser.add_argument("--listen", metavar="HOST:PORT", help="overrides the configuration's listen address")
     parser.add_argument("--service", default="", help="the full name of one of its gRPC services; default: all of it")

@@ -13,6 +13,7 @@ from typing import Final
 import uvloop
 
 from meshgate.runtime import config, listening, startup, wake
+from meshgate.runtime.flags import Parser
 from meshgate.runtime.watchdog import Watchdog
 
 _log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ _COLLECT: Final = (10_000, 20, 20)
 
 def arguments(name: str) -> argparse.ArgumentParser:
     """The flags that every process has."""
-    parser = argparse.ArgumentParser(prog=f"python -m {name}")
+    parser = Parser(prog=f"python -m {name}")
     parser.add_argument("--config", type=Path, required=True, help="TOML file")
     parser.add_argument(
         "--listen", type=listening.flag, metavar="HOST:PORT", help="overrides the configuration's listen address"

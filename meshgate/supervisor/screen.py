@@ -105,9 +105,11 @@ class Screen:
         """All serve: what to do next. The mesh's state is in `home`, by default where commands look by themselves."""
         place = home or Path(".meshgate").absolute()
         program = shlex.quote(_program() or str(_installed()))
-        told = _NEXT.format(here=Path.cwd(), command=_command(place), program=program, home=shlex.quote(str(place)))
+        told = _NEXT.format(
+            here=terminal.line(str(Path.cwd())), command=_command(place), program=program, home=shlex.quote(str(place))
+        )
         self.say(f"[bold green]ready[/] on {escape(terminal.line(target))}")
-        self.say(escape(told))
+        self.say(escape(terminal.escaped(told)))
 
     def starting(self, logs: Path, places: Mapping[str, str] | None = None) -> None:
         """Where to look when it takes long, and where the parts are of which nobody else says it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 
 import meshgate.runtime.tls13
@@ -14,6 +13,7 @@ import services.openmp  # noqa: F401 - before torch
 from multiprocessing.connection import Connection
 
 from meshgate.runtime import startup
+from meshgate.runtime.flags import Parser
 from services import heap
 from services.host import ending
 from services.host.desk import Desk
@@ -21,7 +21,7 @@ from services.host.desk import Desk
 
 def main() -> None:
     """Loads on one thread and runs on others, so that what is loaded serves while another loads."""
-    parser = argparse.ArgumentParser(prog="python -m services.host")
+    parser = Parser(prog="python -m services.host")
     parser.add_argument("name")
     parser.add_argument("loads", type=int)
     parser.add_argument("runs", type=int, nargs="+")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import subprocess
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -307,6 +308,41 @@ def test_what_a_part_of_the_mesh_said_last(capsys: pytest.CaptureFixture[str]) -
     screen.starting(Path(EVIL))
     screen.ready(EVIL)
     assert harmless(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    "module", ["certs", "gateway", "meshgate.runtime.probe", "services.embedding", "services.host"]
+)
+def test_flags_of_processes(module: str) -> None:
+    """argparse repeats what it does not know as it was typed."""
+    evil = EVIL.replace("\x00", "").encode("utf-8", "ignore").decode()
+    asked = ["--config", "x"] if module in {"gateway", "services.embedding"} else []
+    ran = subprocess.run([sys.executable, "-m", module, *asked, f"--{evil}"], capture_output=True, text=True, cwd=ROOT)
+    assert ran.returncode
+    assert harmless(ran.stderr)
+
+
+def test_where_certificates_are(tmp_path: Path) -> None:
+    home = tmp_path / "a\x1bc\u202e"
+    for place in (home, home / "certs" / "ca.pem"):
+        asked = [sys.executable, "-m", "certs", "--home", str(place)]
+        ran = subprocess.run(asked, capture_output=True, text=True, cwd=ROOT)
+        assert harmless(ran.stdout + ran.stderr)
+
+
+def test_the_directory_that_a_mesh_runs_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a\x1bc\u202e").mkdir()
+    monkeypatch.chdir(tmp_path / "a\x1bc\u202e")
+    Screen(output.console(), Board(["generation"], lambda: 0.0)).ready("127.0.0.1:1", Path.cwd() / "home")
+    assert harmless(capsys.readouterr().out)
+
+
+def test_examples_print_by_one_border_too() -> None:
+    """What a model says in an example is what it says in a command."""
+    for path in ROOT.glob("examples/*.py"):
+        assert path.name == "connection.py" or set(_writes(ast.parse(path.read_text()))) <= {"sys.stdin"}, path
 
 
 def test_a_bar_shows_numbers_alone() -> None:
