@@ -42,10 +42,6 @@ _RECEIVED: Final = 2
 """gRPC itself receives messages of twice the size, so that one that is somewhat too large is refused by us: with a
 reason, a request id and a record."""
 
-_BACKLOG: Final = 10_000
-"""Calls of one method that gRPC keeps until we take them, or twice `max_calls` where that is more. Beyond its own 1,000
-to 3,000 it would cancel calls, whoever made them: without a reason or a record, and on no caller's limit."""
-
 _MEET_SECONDS: Final = 2.0
 _TELL_SECONDS: Final = 5.0
 """More than it takes to end calls that go on when the gateway stops."""
@@ -212,11 +208,10 @@ def _options(edge: EdgeConfig, *, shared: bool) -> channel.Options:
         ("grpc.so_reuseport", int(shared)),  # these before the server's own: gRPC takes the first of two
         ("grpc.server_handshake_timeout_ms", int(edge.handshake_seconds * 1000)),
         ("grpc.http2.min_ping_interval_without_data_ms", int(edge.min_ping_seconds * 1000)),
+        *server.backlog(max(server.BACKLOG, 2 * edge.max_calls)),
         *server.server_options(_RECEIVED * edge.max_message_bytes, edge.max_metadata_bytes),
         ("grpc.max_allowed_incoming_connections", edge.max_connections),
         ("grpc.max_concurrent_streams", edge.max_streams_per_connection),
-        ("grpc.server.max_pending_requests", max(_BACKLOG, 2 * edge.max_calls)),
-        ("grpc.server.max_pending_requests_hard_limit", max(_BACKLOG, 2 * edge.max_calls)),
         ("grpc.max_connection_idle_ms", edge.max_connection_idle_seconds * 1000),
         ("grpc.max_connection_age_ms", edge.max_connection_age_seconds * 1000),
         ("grpc.max_connection_age_grace_ms", int(edge.drain_seconds * 1000)),

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 import grpc
 from pydantic import Field, field_validator
@@ -24,6 +24,16 @@ from meshgate.runtime.renewal import Renewal
 from meshgate.runtime.sealed import Registrar, SealingConfig
 
 _log = logging.getLogger(__name__)
+
+
+BACKLOG: Final = 10_000
+"""Calls of one method that gRPC keeps until we take them. Beyond its own 1,000 to 3,000 it would cancel calls, whoever
+made them: without a reason or a record, and on no caller's limit."""
+
+
+def backlog(calls: int) -> channel.Options:
+    """gRPC's options for a server that keeps so many calls of one method until it takes them."""
+    return (("grpc.server.max_pending_requests", calls), ("grpc.server.max_pending_requests_hard_limit", calls))
 
 
 class ServerConfig(Strict):
@@ -87,6 +97,7 @@ def server_options(max_message_bytes: int, max_metadata_bytes: int = channel.MAX
     return (
         *channel.UNUSED,
         *compression.OFF,
+        *backlog(BACKLOG),
         ("grpc.http2.bdp_probe", 0),  # or windows grow to megabytes, which a call can fill before anyone reads it
         ("grpc.max_send_message_length", max_message_bytes),
         ("grpc.max_receive_message_length", max_message_bytes),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from pathlib import Path
 from typing import Final
 
 from meshgate.runtime.health import PATHS
 from tests.attack.bystander import GENERATE, attacked, metric, served, until
 from tests.attack.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, Peer, block, call, connected, frame
+from tests.integration import mesh as meshes
+from tests.integration.doubles import ScriptedApplication
 from tests.integration.mesh import Mesh
 
 CONNECTIONS: Final = 5
@@ -20,17 +23,21 @@ async def flood(mesh: Mesh, path: str) -> int:
     """So many calls without a token in one piece from each of some connections. Returns how many gRPC cancelled."""
 
     async def one() -> int:
-        headers = block(call(path))
-        pieces = [
-            frame(HEADERS, END_HEADERS, stream, headers) + frame(DATA, END_STREAM, stream, bytes(5))
-            for stream in range(1, 2 * EACH, 2)
-        ]
         async with connected(mesh) as peer:
-            await peer.begin()
-            await peer.send(*pieces)
-            return await cancelled(peer)
+            return await burst(peer, path)
 
     return sum(await asyncio.gather(*(one() for _ in range(CONNECTIONS))))
+
+
+async def burst(peer: Peer, path: str) -> int:
+    """The calls of one connection. Returns how many gRPC cancelled."""
+    headers = block(call(path))
+    streams = range(1, 2 * EACH, 2)
+    await peer.begin()
+    await peer.send(
+        *(frame(HEADERS, END_HEADERS, each, headers) + frame(DATA, END_STREAM, each, bytes(5)) for each in streams)
+    )
+    return await cancelled(peer)
 
 
 async def cancelled(peer: Peer) -> int:
@@ -65,3 +72,23 @@ async def all_served(mesh: Mesh) -> None:
 async def test_a_burst_for_health_is_answered(tmp_path: Path) -> None:
     async with attacked(tmp_path) as mesh:
         assert await flood(mesh, PATHS[0]) == 0
+
+
+async def test_a_burst_for_a_service_is_answered(tmp_path: Path) -> None:
+    meshes.prepare(tmp_path)
+    mine = meshes.identity(tmp_path, "gateway")
+    context = ssl.create_default_context(cafile=str(mine.ca))
+    context.load_cert_chain(mine.certificate, mine.key)
+    context.set_alpn_protocols(["h2"])
+    async with meshes.serving(tmp_path, "generation", ScriptedApplication()) as service:
+
+        async def one() -> int:
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", service.port, ssl=context, server_hostname="generation.meshgate"
+            )
+            try:
+                return await burst(Peer(reader, writer), PATHS[0])
+            finally:
+                writer.transport.abort()
+
+        assert sum(await asyncio.gather(*(one() for _ in range(CONNECTIONS)))) == 0
