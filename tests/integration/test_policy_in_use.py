@@ -206,7 +206,10 @@ def test_where_a_service_is_can_be_said_as_to_the_gateway(home: Path) -> None:
     result = CliRunner().invoke(
         app, ["policy", "explain", "--token", "x", "--method", METHOD, "--backend", "x=y", "--config", str(given)]
     )
-    assert (result.exit_code, result.output) == (2, "not explained: --backend: unknown: x\n")
+    assert (result.exit_code, result.output) == (
+        2,
+        "not explained: --backend: unknown: x; known: generation, embedding, classification\n",
+    )
 
 
 def test_what_up_was_started_with_and_is_gone_is_named(home: Path) -> None:
