@@ -156,6 +156,7 @@ class Edge(grpc.GenericRpcHandler):
         except receiving.Left:
             raise asyncio.CancelledError from None
         except errors.MeshError as error:
+            guard.let_go(error)
             await _end(context, error, call.request_id)
         except TimeoutError:
             await _end(context, errors.DeadlineExceeded("the deadline passed"), call.request_id)
