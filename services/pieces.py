@@ -57,6 +57,14 @@ _SPLITS: Final = frozenset(
 )
 """Of GPT-2; Qwen 2 and 3; Llama 3 and cl100k; o200k. None of their matches goes on after a word with a space, or after
 a Chinese character with its comma, and none looks back."""
+_SPACES: Final = 64
+"""Spaces in a row that are let be."""
+_DRAWN: Final = "\U0001f300-\U0001faff"
+"""Emoji, which no normaliser changes and no splitter takes for a sign."""
+_BY_LETTER: Final = frozenset(("NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "BertNormalizer"))
+"""Normalisers that leave ASCII letters, digits and emoji as many as they were."""
+_AT_SPACES: Final = frozenset(("BertPreTokenizer", "Whitespace", "WhitespaceSplit"))
+"""Splitters to which any number of spaces is the same as one."""
 _LOCAL: Final = frozenset(
     ("NFC", "NFD", "NFKC", "NFKD", "Nmt", "Lowercase", "StripAccents", "BertNormalizer", "Precompiled", "Strip")
 )
@@ -77,6 +85,19 @@ class Division:
     """Tokens that are found by their names, of which none may stand beside a place."""
     marks: tuple[str, ...] = ()
     """Of those, the ones before which a text may be divided as well, where it can't be soon elsewhere."""
+
+    runs: re.Pattern[str] | None = None
+    """Matches runs of which only the beginning matters: spaces between words, and the letters of a word that is longer
+    than any that the vocabulary is looked through for.
+    """
+    kept: int = 0
+    """So many letters of such a word."""
+
+    def shortened(self, text: str) -> str:
+        """A text of the same tokens, without what they do not depend on. Their places in it are others."""
+        if self.runs is None:
+            return text
+        return self.runs.sub(lambda run: run[0][: 1 if run[0].isspace() else self.kept], text)
 
     def least(self, text: str) -> int:
         """So many tokens a text has, at the least."""
@@ -141,7 +162,16 @@ def division(backend: Any) -> Division:
     except Exception:  # parts written in Python can't say what they are
         return Division()
     between, gap = known.between()
-    return Division(re.compile(between) if between else None, gap, known.longest(), known.names(), known.marks())
+    runs, kept = known.runs() if between else ("", 0)
+    return Division(
+        re.compile(between) if between else None,
+        gap,
+        known.longest(),
+        known.names(),
+        known.marks(),
+        re.compile(runs) if runs else None,
+        kept,
+    )
 
 
 def has_bytes(tokenizer: Any) -> bool:
@@ -162,6 +192,7 @@ class _Known:
     def __init__(self, backend: Any) -> None:
         self.model = type(backend.model).__name__
         self._dropout = getattr(backend.model, "dropout", None)
+        self._word = int(getattr(backend.model, "max_input_chars_per_word", 0))
         self._falls_back = bool(getattr(backend.model, "byte_fallback", False))
         self._vocabulary: Mapping[str, int] = backend.get_vocab(with_added_tokens=False)
         self._literal = bool(getattr(backend, "encode_special_tokens", False))
@@ -185,6 +216,19 @@ class _Known:
         plain = tuple(t.content for t in special if not (t.lstrip or t.single_word or t.normalized))
         alone = len(plain) == len(self._added) <= _MARKS  # what they could stand inside is looked for among them
         return plain if alone and self._dropout is None and not self._literal else ()
+
+    def runs(self) -> tuple[str, int]:
+        """The expression for runs of which the beginning is enough, and how long that is: WordPiece makes one unknown
+        token of a word of more than so many characters, whatever they are. Empty for other kinds.
+        """
+        plain = re.compile(rf"[A-Za-z0-9{_DRAWN}]+")
+        named = any(plain.fullmatch(token.content) for token in self._added)
+        normalised = all(each["type"] in _BY_LETTER for each in self._normalisers)
+        split = all(each["type"] in _AT_SPACES for each in self._splitters) and self._splitters
+        if self.model != "WordPiece" or not self._word or named or not normalised or not split:
+            return "", 0
+        most = self._word + 1
+        return rf"[A-Za-z0-9]{{{most},}}|[{_DRAWN}]{{{most},}}|[ \t\r\n]{{{_SPACES},}}", most
 
     def longest(self) -> int | None:
         """The most bytes that a token stands for: where every byte, or every character, comes back in some token."""

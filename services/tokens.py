@@ -130,7 +130,7 @@ class Tokeniser:
         """A long text, or a pair of which one is long. The longer one of a pair loses most, so both are read to their
         ends where they are to be cut.
         """
-        [text], pair = group.texts, "".join(group.pairs)
+        text, pair = self.division.shortened("".join(group.texts)), self.division.shortened("".join(group.pairs))
         room = self._room(bool(pair))
         if cut is Cut.REFUSE:
             self._check(self.division.least(text) + self.division.least(pair), room, field, least=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -56,6 +57,40 @@ def test_pieces_have_the_tokens_of_the_whole(name: str) -> None:
         assert len(ids(tokenizer, text)) >= divided.least(text)
 
     check()
+
+
+_RUNS = st.sampled_from(["a" * 99, "a" * 100, "Z9" * 60, "\U0001f469" * 130, " " * 70, "\n \t" * 40, "[UNK]", "\u0301"])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_is_left_out_of_runs_changes_no_token(name: str) -> None:
+    tokenizer = family(name)
+    divided = division(tokenizer)
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.lists(_LETTERS | _WORDS | _RUNS, max_size=12).map("".join))
+    def check(text: str) -> None:
+        assert ids(tokenizer, divided.shortened(text)) == ids(tokenizer, text)
+
+    check()
+
+
+@pytest.mark.parametrize("run", ["a", "Zq7", " ", " \n", "\U0001f469"])
+@pytest.mark.parametrize("cut", Cut)
+def test_a_word_without_an_end_is_hardly_read(run: str, cut: Cut, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Tokeniser(family("WordPiece"), 12)
+    read: list[int] = []
+    encode = ours.backend.encode_batch
+    counting = SimpleNamespace(
+        encode_batch=lambda texts, **more: (read.append(sum(map(len, texts))), encode(texts, **more))[1],
+        post_process=ours.backend.post_process,
+        num_special_tokens_to_add=ours.backend.num_special_tokens_to_add,
+    )
+    monkeypatch.setattr(ours, "backend", counting)
+    text = "before " + run * (400_000 // len(run)) + " after"
+    [made] = whole(ours.steps([text], None, cut, "inputs"))
+    assert sum(read) < 400
+    assert made.ids == family("WordPiece").encode(text).ids
 
 
 @pytest.mark.parametrize("name", FAMILIES)
