@@ -96,6 +96,11 @@ class Tokeniser:
             return await asyncio.to_thread(whole, self.steps(texts, pairs, cut, field))
         return await reading.run(self.steps(texts, pairs, cut, field), *_sizes([*texts, *pairs]))
 
+    def count(self, text: str) -> int:
+        """The tokens of a text, those around it included; for one that is short, such as a prompt."""
+        [made] = self.backend.encode_batch([text], add_special_tokens=False)
+        return len(made) + self.backend.num_special_tokens_to_add(False)
+
     def read(self, texts: Sequence[str], cut: Cut, field: str) -> list[Tokens]:
         """As `encode`, for a thread that may wait."""
         return whole(self.steps(texts, None, cut, field))

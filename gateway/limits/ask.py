@@ -32,6 +32,8 @@ _DEFAULT_OUTPUT: Final = 256
 """GenerateRequest.max_output_tokens, where it is left out."""
 _WIRE: Final = 2
 """Tokens a byte of an encoder's sealed request, at most: the shortest text takes 3 bytes and 1 + _SPECIAL tokens."""
+_LEAST_TEXT: Final = 3
+"""The fewest bytes of a text on the wire."""
 _KNOWN_NS: Final = 1_000_000_000
 """How long what services declared is believed before it is looked up again."""
 
@@ -92,6 +94,8 @@ class Declared(NamedTuple):
     output: int = UNLIMITED
     batch: int = UNLIMITED
     source: int = UNLIMITED
+    prompt: int = 0
+    """What the model's own prompt adds to each input that names none."""
 
 
 class Asking:
@@ -137,7 +141,7 @@ class Asking:
         declared = self._encoder(rule, model)
         if first.header is not None:
             labels = len(first.first) if rule is Rule.TEXTS and first.route.backend == "classification" else 0
-            return min(_WIRE * (len(message) + labels) + self._template, declared.batch * declared.tokens)
+            return min(self._wire(len(message) + labels, declared), declared.batch * declared.tokens)
         request = _encoder_request(intent.parse(first.route.request_type, message))
         return self._texts(request, len(message), _encoder_request(first.message), declared)
 
@@ -184,8 +188,12 @@ class Asking:
         if wanted.header is None:
             request = _encoder_request(wanted.message)
             return self._texts(request, len(wanted.first), request, declared)
-        size = min(_WIRE * len(wanted.first) + self._template, declared.batch * declared.tokens)
+        size = min(self._wire(len(wanted.first), declared), declared.batch * declared.tokens)
         return min(_cap(wanted) or size, size)
+
+    def _wire(self, size: int, declared: Declared) -> int:
+        """Texts that can't be seen, in so many bytes. Each takes a few of them, and may have the model's own prompt."""
+        return _WIRE * size + self._template + declared.prompt * (size // _LEAST_TEXT)
 
     def _texts(self, request: Any, size: int, first: Any, declared: Declared) -> int:
         """Texts of an encoder, and the labels that they are held against: each is cut or refused at a model's limit."""
@@ -196,6 +204,8 @@ class Asking:
             most += first.candidate_labels.ByteSize()
         if isinstance(first, embedding_pb2.EmbedRequest) and first.options.prompt_name:
             most += inputs * self._template
+        else:
+            most += texts * declared.prompt
         return max(1, min(most, texts * declared.tokens))
 
     def _encoder(self, rule: Rule, model: str) -> Declared:
@@ -209,7 +219,11 @@ class Asking:
             self._until = now + _KNOWN_NS
             listed = tuple(self._models())
             self._declared = {each.name: _declared(each) for each in listed}
-            self._trained = Declared(tokens=max(map(_zero_shot_tokens, listed), default=0) or UNLIMITED)
+            readers = [each for each in listed if models_pb2.CAPABILITY_ZERO_SHOT in each.capabilities]
+            self._trained = Declared(
+                tokens=max((each.max_input_tokens for each in readers), default=0) or UNLIMITED,
+                prompt=max((each.default_prompt_tokens for each in readers), default=0),
+            )
         return self._declared.get(model, _UNKNOWN)
 
 
@@ -240,17 +254,13 @@ def _encoder_request(message: Any) -> Any:
 _HOLDERS: Final = (embedding_pb2.EmbedStreamRequest, classification_pb2.ClassifyStreamRequest)
 
 
-def _zero_shot_tokens(model: models_pb2.Model) -> int:
-    """The most tokens of a text, of a model for labels by name; 0 of any other."""
-    return model.max_input_tokens if models_pb2.CAPABILITY_ZERO_SHOT in model.capabilities else 0
-
-
 def _declared(model: models_pb2.Model) -> Declared:
     return Declared(
         model.max_input_tokens or UNLIMITED,
         model.max_output_tokens or UNLIMITED,
         model.max_batch or UNLIMITED,
         model.max_source_tokens or UNLIMITED,
+        model.default_prompt_tokens,
     )
 
 

@@ -25,21 +25,21 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18meshgate/v1/models.proto\x12\x0bmeshgate.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"@\n\x11ListModelsRequest\x12+\n\ncapability\x18\x01 \x01(\x0e\x32\x17.meshgate.v1.Capability\"\xbf\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61liases\x18\x02 \x03(\t\x12-\n\x0c\x63\x61pabilities\x18\x03 \x03(\x0e\x32\x17.meshgate.v1.Capability\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x04 \x01(\x08\x12\x18\n\x10max_input_tokens\x18\x05 \x01(\r\x12\x1e\n\x11max_output_tokens\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x16\n\tmax_batch\x18\x07 \x01(\rH\x01\x88\x01\x01\x12\x17\n\ndimensions\x18\x08 \x01(\rH\x02\x88\x01\x01\x12\x0e\n\x06labels\x18\t \x03(\t\x12\x14\n\x0cprompt_names\x18\n \x03(\t\x12\r\n\x05\x64type\x18\x0b \x01(\t\x12\x1b\n\x0emax_candidates\x18\x0c \x01(\rH\x03\x88\x01\x01\x12\x0e\n\x06\x64\x65vice\x18\r \x01(\t\x12\x14\n\x0cquantisation\x18\x0e \x01(\t\x12\x14\n\x07quality\x18\x0f \x01(\x01H\x04\x88\x01\x01\x12-\n\tloaded_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x11max_source_tokens\x18\x11 \x01(\rH\x05\x88\x01\x01\x12\x10\n\x08\x61\x64\x61pters\x18\x12 \x03(\t\x12\x15\n\rmore_adapters\x18\x13 \x01(\x08\x42\x14\n\x12_max_output_tokensB\x0c\n\n_max_batchB\r\n\x0b_dimensionsB\x11\n\x0f_max_candidatesB\n\n\x08_qualityB\x14\n\x12_max_source_tokens\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.meshgate.v1.Model*\x9f\x01\n\nCapability\x12\x1a\n\x16\x43\x41PABILITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41PABILITY_GENERATE\x10\x01\x12\x13\n\x0f\x43\x41PABILITY_CHAT\x10\x02\x12\x14\n\x10\x43\x41PABILITY_EMBED\x10\x03\x12\x17\n\x13\x43\x41PABILITY_CLASSIFY\x10\x04\x12\x18\n\x14\x43\x41PABILITY_ZERO_SHOT\x10\x05\x32]\n\x0cModelService\x12M\n\nListModels\x12\x1e.meshgate.v1.ListModelsRequest\x1a\x1f.meshgate.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18meshgate/v1/models.proto\x12\x0bmeshgate.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"@\n\x11ListModelsRequest\x12+\n\ncapability\x18\x01 \x01(\x0e\x32\x17.meshgate.v1.Capability\"\xfd\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61liases\x18\x02 \x03(\t\x12-\n\x0c\x63\x61pabilities\x18\x03 \x03(\x0e\x32\x17.meshgate.v1.Capability\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x04 \x01(\x08\x12\x18\n\x10max_input_tokens\x18\x05 \x01(\r\x12\x1e\n\x11max_output_tokens\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x16\n\tmax_batch\x18\x07 \x01(\rH\x01\x88\x01\x01\x12\x17\n\ndimensions\x18\x08 \x01(\rH\x02\x88\x01\x01\x12\x0e\n\x06labels\x18\t \x03(\t\x12\x14\n\x0cprompt_names\x18\n \x03(\t\x12\r\n\x05\x64type\x18\x0b \x01(\t\x12\x1b\n\x0emax_candidates\x18\x0c \x01(\rH\x03\x88\x01\x01\x12\x0e\n\x06\x64\x65vice\x18\r \x01(\t\x12\x14\n\x0cquantisation\x18\x0e \x01(\t\x12\x14\n\x07quality\x18\x0f \x01(\x01H\x04\x88\x01\x01\x12-\n\tloaded_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x11max_source_tokens\x18\x11 \x01(\rH\x05\x88\x01\x01\x12\x10\n\x08\x61\x64\x61pters\x18\x12 \x03(\t\x12\x15\n\rmore_adapters\x18\x13 \x01(\x08\x12\"\n\x15\x64\x65\x66\x61ult_prompt_tokens\x18\x14 \x01(\rH\x06\x88\x01\x01\x42\x14\n\x12_max_output_tokensB\x0c\n\n_max_batchB\r\n\x0b_dimensionsB\x11\n\x0f_max_candidatesB\n\n\x08_qualityB\x14\n\x12_max_source_tokensB\x18\n\x16_default_prompt_tokens\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.meshgate.v1.Model*\x9f\x01\n\nCapability\x12\x1a\n\x16\x43\x41PABILITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43\x41PABILITY_GENERATE\x10\x01\x12\x13\n\x0f\x43\x41PABILITY_CHAT\x10\x02\x12\x14\n\x10\x43\x41PABILITY_EMBED\x10\x03\x12\x17\n\x13\x43\x41PABILITY_CLASSIFY\x10\x04\x12\x18\n\x14\x43\x41PABILITY_ZERO_SHOT\x10\x05\x32]\n\x0cModelService\x12M\n\nListModels\x12\x1e.meshgate.v1.ListModelsRequest\x1a\x1f.meshgate.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'meshgate.v1.models_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CAPABILITY']._serialized_start=777
-  _globals['_CAPABILITY']._serialized_end=936
+  _globals['_CAPABILITY']._serialized_start=839
+  _globals['_CAPABILITY']._serialized_end=998
   _globals['_LISTMODELSREQUEST']._serialized_start=74
   _globals['_LISTMODELSREQUEST']._serialized_end=138
   _globals['_MODEL']._serialized_start=141
-  _globals['_MODEL']._serialized_end=716
-  _globals['_LISTMODELSRESPONSE']._serialized_start=718
-  _globals['_LISTMODELSRESPONSE']._serialized_end=774
-  _globals['_MODELSERVICE']._serialized_start=938
-  _globals['_MODELSERVICE']._serialized_end=1031
+  _globals['_MODEL']._serialized_end=778
+  _globals['_LISTMODELSRESPONSE']._serialized_start=780
+  _globals['_LISTMODELSRESPONSE']._serialized_end=836
+  _globals['_MODELSERVICE']._serialized_start=1000
+  _globals['_MODELSERVICE']._serialized_end=1093
 # @@protoc_insertion_point(module_scope)

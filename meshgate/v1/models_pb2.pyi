@@ -103,6 +103,7 @@ class Model(_message.Message):
     MAX_SOURCE_TOKENS_FIELD_NUMBER: _builtins.int
     ADAPTERS_FIELD_NUMBER: _builtins.int
     MORE_ADAPTERS_FIELD_NUMBER: _builtins.int
+    DEFAULT_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     default: _builtins.bool
@@ -134,6 +135,10 @@ class Model(_message.Message):
     more_adapters: _builtins.bool
     """Whether there are, or may be, others that it may name: they are too many to list, or could not be looked at just
     now.
+    """
+    default_prompt_tokens: _builtins.int
+    """The most tokens that the model's own prompt adds to each input of a call that names no prompt; charged like the
+    input's own. Unset where it has none.
     """
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -183,11 +188,14 @@ class Model(_message.Message):
         max_source_tokens: _builtins.int | None = ...,
         adapters: _abc.Iterable[_builtins.str] | None = ...,
         more_adapters: _builtins.bool = ...,
+        default_prompt_tokens: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_batch", b"_max_batch", "_max_candidates", b"_max_candidates", "_max_output_tokens", b"_max_output_tokens", "_max_source_tokens", b"_max_source_tokens", "_quality", b"_quality", "dimensions", b"dimensions", "loaded_at", b"loaded_at", "max_batch", b"max_batch", "max_candidates", b"max_candidates", "max_output_tokens", b"max_output_tokens", "max_source_tokens", b"max_source_tokens", "quality", b"quality"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_default_prompt_tokens", b"_default_prompt_tokens", "_dimensions", b"_dimensions", "_max_batch", b"_max_batch", "_max_candidates", b"_max_candidates", "_max_output_tokens", b"_max_output_tokens", "_max_source_tokens", b"_max_source_tokens", "_quality", b"_quality", "default_prompt_tokens", b"default_prompt_tokens", "dimensions", b"dimensions", "loaded_at", b"loaded_at", "max_batch", b"max_batch", "max_candidates", b"max_candidates", "max_output_tokens", b"max_output_tokens", "max_source_tokens", b"max_source_tokens", "quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_batch", b"_max_batch", "_max_candidates", b"_max_candidates", "_max_output_tokens", b"_max_output_tokens", "_max_source_tokens", b"_max_source_tokens", "_quality", b"_quality", "adapters", b"adapters", "aliases", b"aliases", "capabilities", b"capabilities", "default", b"default", "device", b"device", "dimensions", b"dimensions", "dtype", b"dtype", "labels", b"labels", "loaded_at", b"loaded_at", "max_batch", b"max_batch", "max_candidates", b"max_candidates", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "max_source_tokens", b"max_source_tokens", "more_adapters", b"more_adapters", "name", b"name", "prompt_names", b"prompt_names", "quality", b"quality", "quantisation", b"quantisation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_default_prompt_tokens", b"_default_prompt_tokens", "_dimensions", b"_dimensions", "_max_batch", b"_max_batch", "_max_candidates", b"_max_candidates", "_max_output_tokens", b"_max_output_tokens", "_max_source_tokens", b"_max_source_tokens", "_quality", b"_quality", "adapters", b"adapters", "aliases", b"aliases", "capabilities", b"capabilities", "default", b"default", "default_prompt_tokens", b"default_prompt_tokens", "device", b"device", "dimensions", b"dimensions", "dtype", b"dtype", "labels", b"labels", "loaded_at", b"loaded_at", "max_batch", b"max_batch", "max_candidates", b"max_candidates", "max_input_tokens", b"max_input_tokens", "max_output_tokens", b"max_output_tokens", "max_source_tokens", b"max_source_tokens", "more_adapters", b"more_adapters", "name", b"name", "prompt_names", b"prompt_names", "quality", b"quality", "quantisation", b"quantisation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__default_prompt_tokens: _TypeAlias = _typing.Literal["default_prompt_tokens"]  # noqa: Y015
+    _WhichOneofArgType__default_prompt_tokens: _TypeAlias = _typing.Literal["_default_prompt_tokens", b"_default_prompt_tokens"]  # noqa: Y015
     _WhichOneofReturnType__dimensions: _TypeAlias = _typing.Literal["dimensions"]  # noqa: Y015
     _WhichOneofArgType__dimensions: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions"]  # noqa: Y015
     _WhichOneofReturnType__max_batch: _TypeAlias = _typing.Literal["max_batch"]  # noqa: Y015
@@ -200,6 +208,8 @@ class Model(_message.Message):
     _WhichOneofArgType__max_source_tokens: _TypeAlias = _typing.Literal["_max_source_tokens", b"_max_source_tokens"]  # noqa: Y015
     _WhichOneofReturnType__quality: _TypeAlias = _typing.Literal["quality"]  # noqa: Y015
     _WhichOneofArgType__quality: _TypeAlias = _typing.Literal["_quality", b"_quality"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__default_prompt_tokens) -> _WhichOneofReturnType__default_prompt_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dimensions) -> _WhichOneofReturnType__dimensions | None: ...
     @_typing.overload

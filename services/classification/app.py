@@ -193,6 +193,8 @@ class App:
         if zero is not None and loaded.zero_shot is not None:
             kinds = [models_pb2.CAPABILITY_ZERO_SHOT]
             cards.append(models_pb2.Model(name=zero.name, aliases=zero.aliases, capabilities=kinds))
+            if prompt := loaded.zero_shot.prompt:
+                cards[-1].default_prompt_tokens = loaded.zero_shot.tokeniser.count(prompt)
             models.append(loaded.zero_shot)
         for card, model in zip(cards, models, strict=True):
             _describe(card, model.facts, most)

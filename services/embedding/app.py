@@ -150,5 +150,7 @@ def _card(config: ModelConfig, loaded: Ready, bounds: Bounds, *, default: bool) 
         quantisation=loaded.facts.quantisation,
         quality=loaded.facts.quality,
     )
+    if bounds.default_prompt:
+        card.default_prompt_tokens = loaded.tokeniser.count(bounds.prompts[bounds.default_prompt])
     card.loaded_at.FromSeconds(int(time.time()))
     return card

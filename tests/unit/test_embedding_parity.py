@@ -23,6 +23,7 @@ from services.embedding import model, vectors
 from services.embedding.app import App
 from services.embedding.config import EmbeddingConfig, EngineConfig, ModelConfig
 from services.embedding.servicer import EmbeddingServicer
+from services.tokens import Cut
 from tests.kinds import tokenisers
 from tests.tinymodels.bert import build_tiny_bert
 from tests.unit.context import FakeContext
@@ -231,3 +232,19 @@ def test_large_numbers_are_scaled_and_too_large_ones_are_refused() -> None:
     np.testing.assert_allclose(vectors.shaped(huge, None, normalise=True), 0.5)
     with pytest.raises(InvalidArgument, match="float16"):
         vectors.encoded(vectors.shaped(huge, None, normalise=False), pb.EMBEDDING_ENCODING_FLOAT16)
+
+
+async def test_what_a_default_prompt_adds_is_listed(folder: Path) -> None:
+    nowhere = tls.TlsConfig(certificate=folder, key=folder, ca=folder)
+    section = ModelConfig(source=str(folder), name="m", dtype="float32", device="cpu")
+    listed = []
+    files: list[dict[str, Any]] = [{"prompts": {}}, {"prompts": {"query": "find: "}, "default_prompt_name": "query"}]
+    for said in files:
+        write(folder, "config_sentence_transformers.json", **said)
+        app = App(EmbeddingConfig(server=ServerConfig(tls=nowhere), model=section, engine=EngineConfig()))
+        await app.start()
+        listed.append(app._place.get().cards[0])
+        tokens = app._place.get().default.model.tokeniser.read(["find: x", "x"], Cut.END, "inputs")
+        await app.stop(1)
+    assert [card.HasField("default_prompt_tokens") for card in listed] == [False, True]
+    assert listed[1].default_prompt_tokens >= tokens[0].length - tokens[1].length > 0

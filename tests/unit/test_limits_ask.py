@@ -228,3 +228,29 @@ def test_a_later_message_that_is_none_is_refused() -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
         asking().later(b"\xff\xff\xff", first, "")
     assert caught.value.reason == "MALFORMED"
+
+
+PROMPT = "represent this sentence for searching relevant passages: "
+
+
+@given(inputs=st.lists(texts, min_size=1, max_size=20))
+def test_a_models_own_prompt_before_each_text_is_reserved(inputs: list[str]) -> None:
+    own = len(MINILM.encode(PROMPT).ids)
+    model = models_pb2.Model(name="m", default_prompt_tokens=own, capabilities=[models_pb2.CAPABILITY_ZERO_SHOT])
+    made = Asking(lambda: [model], Clock(), template_tokens=0, useful_output_tokens=1)
+    tokens = sum(len(MINILM.encode(PROMPT + text).ids) for text in inputs)
+    seen, first = embed(*inputs), embed("x")
+    assert made.of(seen, "m").cost >= tokens
+    assert made.of(sealed(EMBED, len(seen.first)), "m").cost >= tokens
+    streamed = embedding_pb2.EmbedStreamRequest(request=embedding_pb2.EmbedRequest(inputs=["x"]))
+    message = embedding_pb2.EmbedStreamRequest(request=embedding_pb2.EmbedRequest(inputs=inputs)).SerializeToString()
+    assert made.later(message, wanted(streamed, EMBED_STREAM), "m") >= tokens
+    assert made.of(training(*inputs), "mine").cost >= tokens
+    assert made.of(first, "m").cost == len(first.first) + 4 + own
+
+
+def test_a_prompt_that_is_named_is_reserved_as_before() -> None:
+    model = models_pb2.Model(name="m", default_prompt_tokens=50)
+    made = Asking(lambda: [model], Clock(), template_tokens=7, useful_output_tokens=1)
+    named = embed("x", prompt_name="query")
+    assert made.of(named, "m").cost == len(named.first) + 4 + 7
