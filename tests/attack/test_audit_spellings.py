@@ -27,6 +27,7 @@ from gateway.audit.checkpoint import FILE
 from gateway.audit.search import UNREADABLE, Query, search
 from gateway.audit.witness import kept
 from meshgate.cli.main import app
+from meshgate.runtime.config import ConfigError
 from tests import audit_log
 from tests.audit_log import Clock, FastDisk
 
@@ -359,7 +360,7 @@ ENDORSEMENTS: Final[dict[str, Change]] = {
 def test_an_endorsement_that_is_spelled_otherwise(succeeded: Path, tmp_path: Path, change: Change) -> None:
     path = tmp_path / "keys" / "audit-key-2.json"
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(ValueError, match="key"):
+    with pytest.raises(ConfigError, match=r"^audit\.keys: .*key"):
         audit_log.ledger(tmp_path, signing_key_seconds=1000)
 
 
