@@ -168,5 +168,5 @@ def test_two_entries_that_say_the_same_of_different_keys_stop_the_start(tmp_path
     path = tmp_path / "jwks.json"
     tokens.publish_all(path)
     entry = IssuerConfig(issuer="i", audience="a", jwks=path)
-    with pytest.raises(Exception, match="same issuer and audience"):
+    with pytest.raises(Exception, match="has the issuer and audience of"):
         Authenticator([entry, entry.model_copy(update={"algorithms": ("EdDSA",)})])
