@@ -9,13 +9,16 @@ PEERS := infinity llama_cpp mlserver transformers
 PROTOS := $(wildcard protos/meshgate/v1/*.proto)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: up test test-attack test-kinds check proto reference lock bench bench-gateway bench-services clean install serving developing benching train-sentiment
+.PHONY: up test test-e2e test-attack test-kinds check proto reference lock bench bench-gateway bench-services clean install serving developing benching train-sentiment
 
 up: serving ## set everything up and serve until Ctrl-C
 	@$(BIN)/meshgate up $(ARGS)
 
-test: developing ## set everything up and run the tests but those of the next two targets
+test: developing ## set everything up and run the unit and integration tests
 	$(BIN)/pytest $(ARGS)
+
+test-e2e: developing ## run the tests with the real default models
+	$(BIN)/pytest tests/e2e $(ARGS)
 
 test-attack: developing ## run the tests of hostile input
 	$(BIN)/pytest tests/attack $(ARGS)
