@@ -17,6 +17,8 @@ from meshgate.runtime import tls
 from meshgate.runtime.config import ConfigError
 from meshgate.runtime.server import ServerConfig
 from meshgate.v1 import classification_pb2 as pb
+from meshgate.v1 import models_pb2 as pb_models
+from services.classification.app import App
 from services.classification.config import (
     ClassificationConfig,
     ClassifierConfig,
@@ -137,3 +139,14 @@ async def test_a_module_that_is_not_served_stops_the_start(folder: Path) -> None
     with pytest.raises(ConfigError, match=r"^zero_shot\.source: .*WordWeights"):
         async with running(configured(folder)):
             pass
+
+
+async def test_what_a_default_prompt_adds_to_each_text_is_listed(folder: Path) -> None:
+    prompted(folder)
+    app = App(configured(folder))
+    await app.start()
+    try:
+        [card] = [each for each in app._place.get().cards if pb_models.CAPABILITY_ZERO_SHOT in each.capabilities]
+    finally:
+        await app.stop(1)
+    assert card.default_prompt_tokens > 2
