@@ -6,10 +6,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 PEERS := infinity llama_cpp mlserver transformers
+PROSE := $(wildcard *.md) docs protos meshgate gateway services certs bench deploy tests examples tools
 PROTOS := $(wildcard protos/meshgate/v1/*.proto)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: up test test-e2e test-attack test-kinds check proto reference lock bench bench-gateway bench-services clean install serving developing benching train-sentiment
+.PHONY: up test test-e2e test-attack test-kinds check prose proto reference lock bench bench-gateway bench-services clean install serving developing benching train-sentiment
 
 up: serving ## set everything up and serve until Ctrl-C
 	@$(BIN)/meshgate up $(ARGS)
@@ -35,12 +36,18 @@ check: developing ## types, lint, imports, contract, fresh stubs
 	cd protos && ../$(BIN)/buf breaking --against baseline.binpb
 	$(RUN) -m tests.fresh_stubs
 	$(RUN) -m tests.fresh_reference
+	$(RUN) -m tools.links
+	$(RUN) -m tools.prose
+	$(RUN) -m codespell_lib $(PROSE)
 
 install: developing
 
 # What serves, and no more; what develops, too; what measures, too. They look by themselves whether anything is to be done.
 serving developing benching:
 	@PYTHON='$(PYTHON)' PYTHON_CHOSEN='$(PYTHON_CHOSEN)' VENV='$(VENV)' bash deploy/install.sh $@
+
+prose: developing ## what the rules of prose say of every file, or of ARGS
+	@$(RUN) -m tools.prose --all $(ARGS)
 
 proto: developing ## write the generated stubs
 	$(RUN) -m grpc_tools.protoc -I protos --python_out=. --grpc_python_out=. --mypy_out=quiet:. \

@@ -9,6 +9,7 @@ pin() { sed -E -i 's/^torch==([0-9.]+)\+[a-z0-9.]+/torch==\1/' "$1"; }
 pin requirements.lock
 "$compile" "${shared[@]}" --extra gateway --extra services --extra dev --constraint requirements.lock --output-file requirements-dev.lock pyproject.toml
 pin requirements-dev.lock
+"$compile" "${shared[@]}" --extra docs --constraint requirements-dev.lock --output-file requirements-docs.lock pyproject.toml
 "$compile" "${shared[@]}" --extra gateway --extra bench --constraint requirements-dev.lock --output-file requirements-bench.lock pyproject.toml
 
 # Each peer of the benchmarks is installed in an environment of its own.

@@ -1,4 +1,4 @@
-"""Tokens of odd shape: too large, unparseable, ambiguous, extended, or with claims that are missing or nonsense."""
+"""Tokens of odd shape: too large, unparsable, ambiguous, extended, or with claims that are missing or nonsense."""
 
 from __future__ import annotations
 
