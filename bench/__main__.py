@@ -23,7 +23,7 @@ from bench import contender, table
 from bench.backend import CHUNKS
 from bench.rounds import Measurement, Plan
 from bench.table import Table
-from gateway import issuer
+from gateway.commands import dev_issuer
 
 _CALLERS: Final = (1, 64)
 _STREAMS: Final = 8
@@ -39,7 +39,7 @@ def main() -> int:
         os.environ["MESHGATE_HOME"] = made
         home = Path(made)
         certs.ensure(home)
-        issuer.ensure_key(home)
+        dev_issuer.ensure_key(home)
         room = contender.open_room(home, stack)
         chosen = contender.start(room, flags.only or contender.ALL)
         for item in chosen:

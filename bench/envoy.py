@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from gateway import issuer
+from gateway.commands import dev_issuer
 
 _TYPES: Final = "type.googleapis.com/envoy.extensions"
 _FOR_EVER: Final = "0s"
@@ -82,8 +82,8 @@ def _access_log(home: Path) -> dict[str, Any]:
 
 def _tokens(home: Path) -> dict[str, Any]:
     provider = {
-        "issuer": issuer.ISSUER,
-        "audiences": [issuer.AUDIENCE],
+        "issuer": dev_issuer.ISSUER,
+        "audiences": [dev_issuer.AUDIENCE],
         "local_jwks": {"inline_string": (home / "keys" / "jwks.json").read_text()},
         "jwt_cache_config": {"jwt_cache_size": 1000},
     }

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 import grpc
 
 from bench.contender import Contender, Room
-from gateway import issuer
+from gateway.commands import dev_issuer
 from meshgate import sealing
 from meshgate.client import keys
 from meshgate.runtime import channel
@@ -128,7 +128,7 @@ class Callers:
 
     def __init__(self, room: Room, contender: Contender) -> None:
         self._contender = contender
-        token = issuer.mint(
+        token = dev_issuer.mint(
             room.home, tenant=_TENANT, subject=_TENANT, scopes=("generate", "embed", "models"), ttl=3600
         )
         self._metadata = (("authorization", f"Bearer {token}"),)

@@ -14,8 +14,8 @@ import time
 
 from gateway.app import Gateway
 from gateway.config import GatewayConfig
-from gateway.port import Port
-from gateway.workers import Workers
+from gateway.workers.shared_port import Port
+from gateway.workers.worker_supervisor import Workers
 from meshgate.runtime import config, process, trimming
 from meshgate.runtime.keyring import Keyring
 

@@ -11,27 +11,29 @@ from typing import Final
 import grpc
 from grpc_reflection.v1alpha import reflection
 
-from gateway import limits, readings, references, store
-from gateway.adapters import Adapters
+from gateway import limits, redis_client
 from gateway.audit import AuditLog
+from gateway.audit.journal import Journal
+from gateway.audit.refusal_aggregator import Flood, network
 from gateway.authentication import Authenticator, revocations_of
-from gateway.authorisation import Policy
-from gateway.backend import Backend
-from gateway.catalogue import Catalogue
+from gateway.authorisation import references
+from gateway.authorisation.policy import Policy
+from gateway.authorisation.reference_watch import ReferenceWatch
 from gateway.config import EdgeConfig, GatewayConfig
-from gateway.door import Entrance
-from gateway.envelope import Opener
-from gateway.flood import Flood, network
-from gateway.journal import Journal
+from gateway.edge.concurrency import Entrance
+from gateway.edge.handler import Edge
+from gateway.edge.open_methods import OpenMethods
+from gateway.forwarding.adapter_names import Adapters
+from gateway.forwarding.backend import Backend
+from gateway.forwarding.builtin_services import Local
+from gateway.forwarding.model_catalogue import Catalogue
 from gateway.limits import Limits
-from gateway.local import Local
-from gateway.open_methods import OpenMethods
+from gateway.metrics import gauges
+from gateway.metrics.call_metrics import Telemetry
 from gateway.pipeline import Forwarder, Pipeline
-from gateway.reference_watch import ReferenceWatch
-from gateway.replays import Replays, SharedReplays
 from gateway.routes import GATEWAY, PUBLIC_ROUTES, SERVICES
-from gateway.server import Edge
-from gateway.telemetry import Telemetry
+from gateway.sealing.replay_cache import Replays, SharedReplays
+from gateway.sealing.stage import Opener
 from meshgate.runtime import channel, health, server, shield
 from meshgate.runtime.health import NOT_SERVING, SERVING, Health
 from meshgate.runtime.telemetry import Exposition, Readings
@@ -66,7 +68,7 @@ class Gateway:
         self._names = ReferenceWatch(config.policy, config.limits)
         self._catalogue = Catalogue(self._backends, self._announce, self._listed)
         self._audit = AuditLog(config.audit, writer="" if worker is None else f"worker-{worker}")
-        self._store = None if config.store is None else store.connect(config.store)
+        self._store = None if config.store is None else redis_client.connect(config.store)
         prefix = "" if config.store is None else config.store.prefix
         revoked = revocations_of(config.revocation, self._store, prefix)
         self._authenticator = Authenticator(config.issuers, revocations=revoked)
@@ -116,15 +118,15 @@ class Gateway:
 
     def _readings(self) -> Readings:
         made = Readings()
-        readings.of_audit(made, self._audit)
-        readings.of_sources(made, self._authenticator)
-        readings.of_limits(made, self._limits)
+        gauges.of_audit(made, self._audit)
+        gauges.of_sources(made, self._authenticator)
+        gauges.of_limits(made, self._limits)
         doors = {"calls": self._entrance.calls, "strangers": self._entrance.strangers}
-        readings.of_doors(made, {**doors, "watchers": self._open_methods.watchers})
-        readings.of_names(made, self._names.counts)
-        readings.of_floods(made, lambda: self._flood.summed)
-        readings.of_patience(made, lambda: self._edge.lost_patience)
-        readings.of_backends(made, lambda: {name: name not in self._unreached for name in self._backends})
+        gauges.of_doors(made, {**doors, "watchers": self._open_methods.watchers})
+        gauges.of_names(made, self._names.counts)
+        gauges.of_floods(made, lambda: self._flood.summed)
+        gauges.of_patience(made, lambda: self._edge.lost_patience)
+        gauges.of_backends(made, lambda: {name: name not in self._unreached for name in self._backends})
         return made
 
     def _listed(self) -> None:

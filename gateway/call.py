@@ -60,14 +60,14 @@ class Call:
     request_id: str = field(default_factory=_request_ids().__next__)
     """128 random bits in hexadecimal."""
     inside: bool = False
-    """Whether it has a place: see gateway.door."""
+    """Whether it has a place: see gateway.edge.concurrency."""
     principal: Principal | None = None
     drained: bool = False
     """Whether it was ended because the gateway stops."""
     slots: tuple[Places, ...] = ()
     """What it holds in this process of its caller's concurrency limits: see gateway.limits.pending."""
     held: Grant | None = None
-    """The same in the store, where it took them before it began: see gateway.limits.waiting."""
+    """The same in the store, where it took them before it began: see gateway.limits.shared_pending."""
     admitted: bool = False
     """Whether policy let it through."""
     target: str = ""

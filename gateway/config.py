@@ -7,16 +7,16 @@ from typing import Final, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from gateway import references
 from gateway.audit import AuditConfig
+from gateway.audit.refusal_aggregator import FloodConfig
 from gateway.authentication import IssuerConfig, RevocationConfig
-from gateway.authorisation import PolicyConfig
-from gateway.backend import BackendConfig
-from gateway.flood import FloodConfig
+from gateway.authorisation import references
+from gateway.authorisation.policy import PolicyConfig
+from gateway.forwarding.backend import BackendConfig
 from gateway.limits import LimitsConfig
+from gateway.metrics.call_metrics import GatewayMetricsConfig
+from gateway.redis_client import StoreConfig
 from gateway.routes import SERVICES
-from gateway.store import StoreConfig
-from gateway.telemetry import GatewayMetricsConfig
 from meshgate.runtime import addresses, channel, tls
 from meshgate.runtime.config import ConfigError, Strict
 from meshgate.runtime.config_errors import problems

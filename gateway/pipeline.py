@@ -14,19 +14,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway import intent
+from gateway import request_info
+from gateway.audit.journal import Journal
 from gateway.authentication import REVOKED, Authenticator
-from gateway.authorisation import Policy
+from gateway.authorisation.policy import Policy
 from gateway.call import Call, Replies, Requests
-from gateway.catalogue import Catalogue
-from gateway.door import Entrance
-from gateway.envelope import Exchange, Opener
-from gateway.intent import Intent
-from gateway.journal import Journal
+from gateway.edge.concurrency import Entrance
+from gateway.forwarding.message_relay import Passage
+from gateway.forwarding.model_catalogue import Catalogue
 from gateway.limits import Limits, Reservation
-from gateway.passage import Passage
 from gateway.principal import Principal
+from gateway.request_info import Intent
 from gateway.routes import LOCAL_ROUTES, MODEL_ROUTES, PUBLIC_ROUTES, Route
+from gateway.sealing.stage import Exchange, Opener
 from meshgate import errors
 from meshgate.runtime.status import TOO_LARGE
 
@@ -113,7 +113,7 @@ class Pipeline:
             )
         if first is None:
             raise errors.InvalidArgument("the stream ended before its first message", reason="MALFORMED")
-        wanted = intent.read(route, first)
+        wanted = request_info.read(route, first)
         call.target = wanted.route.path
         if not wanted.route.client_streams and await requests.read() is not None:
             raise errors.InvalidArgument("a call of this method has one request message", reason="MALFORMED")

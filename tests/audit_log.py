@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from gateway.audit import AuditConfig, AuditRecord
 from gateway.audit import record as records
-from gateway.audit.checkpoint import FILE, parse
-from gateway.audit.disk import Disk
-from gateway.audit.ledger import Ledger
-from gateway.audit.signing import PUBLIC_KEY, SigningKeys, load_public_key
-from gateway.audit.verify import Report, verify
+from gateway.audit.chain.checkpoint import FILE, parse
+from gateway.audit.chain.fsync import Disk
+from gateway.audit.chain.ledger import Ledger
+from gateway.audit.keys.signing import PUBLIC_KEY, SigningKeys, load_public_key
+from gateway.audit.tools.verify import Report, verify
 
 CHECKPOINT_EVERY: Final = 10
 LONG: Final = 366 * 86_400.0

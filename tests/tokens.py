@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from gateway.authentication import Authenticator, IssuerConfig
-from gateway.authentication.revocations import Revocations
+from gateway.authentication.revocation.revocation_source import Revocations
 
 ISSUER: Final = "https://issuer.test"
 AUDIENCE: Final = "meshgate"

@@ -24,7 +24,7 @@ from bench.rounds import Plan
 from bench.services import measured
 from bench.services.place import Place
 from bench.table import Table
-from gateway import issuer
+from gateway.commands import dev_issuer
 from services import device
 
 _WHOLE: Final = Plan(rounds=5, seconds=6.0)
@@ -46,7 +46,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-") as made:
         os.environ["MESHGATE_HOME"] = made
         certs.ensure(Path(made))
-        issuer.ensure_key(Path(made))
+        dev_issuer.ensure_key(Path(made))
         try:
             asyncio.run(_run(Path(made), flags))
         except BaseException:

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import grpc
 
 from bench.services import http, v2
-from gateway import issuer
+from gateway.commands import dev_issuer
 from meshgate.runtime import channel
 from meshgate.runtime.unary import Unary
 from meshgate.v1 import embedding_pb2, generation_pb2
@@ -66,7 +66,7 @@ class Door:
     def metadata(self, caller: int) -> tuple[tuple[str, str], ...]:
         """Who a caller is."""
         tenant = f"tenant-{caller}"
-        token = issuer.mint(
+        token = dev_issuer.mint(
             self.home, tenant=tenant, subject=tenant, scopes=("generate", "embed", "models"), ttl=_TOKEN_SECONDS
         )
         return (("authorization", f"Bearer {token}"),)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from gateway.store import StoreUrl
+from gateway.redis_client import StoreUrl
 from meshgate.runtime.addresses import Target
 from meshgate.runtime.config import ConfigPath, Strict
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from gateway.audit import record as records
+from gateway.audit.chain.fsync import Disk
 from gateway.audit.config import (
     AuditConfig,
     FileSinkConfig,
@@ -23,16 +24,15 @@ from gateway.audit.config import (
     SinkConfig,
     StdoutSinkConfig,
 )
-from gateway.audit.crowd import Crowd
-from gateway.audit.digest import ContentMacs, DigestKeys
-from gateway.audit.disk import Disk
-from gateway.audit.file import FileSink
-from gateway.audit.lane import Lane, Terms
-from gateway.audit.otlp import OtlpSink
+from gateway.audit.group_commit import Crowd
+from gateway.audit.keys.content_hmac import ContentMacs, DigestKeys
 from gateway.audit.record import AuditRecord
-from gateway.audit.redis_stream import RedisSink
-from gateway.audit.sink import Sink
-from gateway.audit.stdout import StdoutSink
+from gateway.audit.sinks.file_sink import FileSink
+from gateway.audit.sinks.otlp_sink import OtlpSink
+from gateway.audit.sinks.redis_sink import RedisSink
+from gateway.audit.sinks.sink import Sink
+from gateway.audit.sinks.sink_queue import Lane, Terms
+from gateway.audit.sinks.stdout_sink import StdoutSink
 from meshgate import errors
 from meshgate.runtime.config import ConfigError, reason
 

@@ -14,10 +14,10 @@ from __future__ import annotations
 from gateway.authentication.authenticator import STEPS, Authenticator, Findings
 from gateway.authentication.certificate import thumbprint
 from gateway.authentication.config import IssuerConfig, RevocationConfig
-from gateway.authentication.refusal import REVOKED
-from gateway.authentication.revocation import Revoked
-from gateway.authentication.revocations import revocations_of
+from gateway.authentication.revocation.revocation_list import Revoked
+from gateway.authentication.revocation.revocation_source import revocations_of
 from gateway.authentication.source import SourceState
+from gateway.authentication.token_errors import REVOKED
 
 __all__ = [
     "REVOKED",

@@ -15,10 +15,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from gateway.authentication import claims, header, refusal
+from gateway.authentication import claims, header, token_errors
 from gateway.authentication.config import IssuerConfig, JwksConfig, RevocationConfig
-from gateway.authentication.keysource import KeySource, source
-from gateway.authentication.revocations import Revocations
+from gateway.authentication.keys.key_source import KeySource, source
+from gateway.authentication.revocation.revocation_source import Revocations
 from gateway.authentication.source import Source, SourceState
 from gateway.authentication.verification import CHECKS, Passed, Trust, Verified, Verifier, bearer
 from gateway.principal import Principal
@@ -116,7 +116,7 @@ class Authenticator:
         """
         now = self._monotonic()
         if now >= self._revocations.good_until:
-            raise refusal.revocations_unavailable()
+            raise token_errors.revocations_unavailable()
         token = bearer(authorization)
         digest = hashlib.sha256(token).digest()
         known = self._cache.get(digest)
@@ -126,7 +126,7 @@ class Authenticator:
             known = self._renew(digest, token)
         principal = known.verified.principal
         if principal.confirmation is not None and principal.confirmation != certificate_thumbprint:
-            raise refusal.binding()
+            raise token_errors.binding()
         return principal
 
     def examine(self, authorization: str | None, certificate_thumbprint: str | None = None) -> Findings:
@@ -141,12 +141,12 @@ class Authenticator:
 
     def _examine(self, authorization: str | None, thumbprint: str | None, passed: Passed) -> Verified:
         if self._monotonic() >= self._revocations.good_until:
-            raise refusal.revocations_unavailable()
+            raise token_errors.revocations_unavailable()
         passed("revocations")
         verified = self._verify(bearer(authorization), passed)
         passed("revoked")
         if verified.principal.confirmation not in (None, thumbprint):
-            raise refusal.binding()
+            raise token_errors.binding()
         passed("certificate")
         return verified
 
@@ -156,7 +156,7 @@ class Authenticator:
         keys = verified.keys
         if known.revision != self._listed.revision:
             if self._listed.covers(verified.revocable):
-                raise refusal.revoked()  # and it stays known, so that refusing it again is cheap
+                raise token_errors.revoked()  # and it stays known, so that refusing it again is cheap
             known.revision = self._listed.revision
         return self._clock() < verified.until and verified.generation == keys.generation and now < keys.good_until
 
@@ -171,7 +171,7 @@ class Authenticator:
     def _verify(self, token: bytes, passed: Passed) -> Verified:
         verified = self._verifier.verify(token, self._clock(), passed)
         if self._listed.covers(verified.revocable):
-            raise refusal.revoked()
+            raise token_errors.revoked()
         return verified
 
 

@@ -6,10 +6,9 @@ import hashlib
 import math
 from typing import Any, Final
 
-from gateway import names
-from gateway.authentication import claimpath, refusal
+from gateway.authentication import claim_path, names, token_errors
 from gateway.authentication.config import IssuerConfig
-from gateway.authentication.revocation import Revocable
+from gateway.authentication.revocation.revocation_list import Revocable
 from gateway.principal import Principal
 
 _MAX_DATE: Final = 253_402_300_799
@@ -37,13 +36,13 @@ def expiry(claims: dict[str, Any], leeway: float, now: float) -> int:
     """
     expires_at = _date(claims, "exp")
     if expires_at is None:
-        raise refusal.claim("exp", "present")
+        raise token_errors.claim("exp", "present")
     if now >= expires_at + leeway:
-        raise refusal.expired()
+        raise token_errors.expired()
     for name in ("nbf", "iat"):
         begins = _date(claims, name)
         if begins is not None and begins > now + leeway:
-            raise refusal.not_yet_valid()
+            raise token_errors.not_yet_valid()
     return math.floor(expires_at)
 
 
@@ -59,7 +58,7 @@ def audiences(claims: dict[str, Any]) -> list[str]:
         return [found]
     if isinstance(found, list) and all(isinstance(item, str) for item in found):
         return found
-    raise refusal.audience()
+    raise token_errors.audience()
 
 
 def _date(claims: dict[str, Any], name: str) -> float | None:
@@ -68,24 +67,26 @@ def _date(claims: dict[str, Any], name: str) -> float | None:
         return None
     value = claims[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MAX_DATE:
-        raise refusal.claim(name, f"a number from 0 to {_MAX_DATE}")
+        raise token_errors.claim(name, f"a number from 0 to {_MAX_DATE}")
     return value
 
 
 def _tenant(claims: dict[str, Any], issuer: IssuerConfig) -> str:
     if issuer.tenant is not None:
         return issuer.tenant
-    value = claimpath.at(claims, issuer.tenant_claim)
+    value = claim_path.at(claims, issuer.tenant_claim)
     if not names.is_tenant(value):
-        where = claimpath.shown(issuer.tenant_claim)
-        raise refusal.claim(where, "a tenant: 1 to 128 printable ASCII characters that begin with a letter or digit")
+        where = claim_path.shown(issuer.tenant_claim)
+        raise token_errors.claim(
+            where, "a tenant: 1 to 128 printable ASCII characters that begin with a letter or digit"
+        )
     return value
 
 
 def _subject(claims: dict[str, Any]) -> str:
     value = claims.get("sub")
     if not names.is_visible(value, names.MAX_SUBJECT):
-        raise refusal.claim("sub", names.visible_rule(names.MAX_SUBJECT))
+        raise token_errors.claim("sub", names.visible_rule(names.MAX_SUBJECT))
     return value
 
 
@@ -94,7 +95,7 @@ def _scopes(claims: dict[str, Any], issuer: IssuerConfig) -> frozenset[str]:
     if issuer.scope_map is not None:
         return frozenset(scope for value in values for scope in issuer.scope_map.get(value, ()))
     if not all(map(names.is_scope, values)):
-        raise refusal.claim(_granting(claims, issuer), _SCOPE_RULE)
+        raise token_errors.claim(_granting(claims, issuer), _SCOPE_RULE)
     return frozenset(values)
 
 
@@ -105,19 +106,19 @@ def grants(claims: dict[str, Any], issuer: IssuerConfig) -> list[str]:
     Without a scope_claim they are in `scope`, which is a text (RFC 8693), or else in `scp`. Raises Unauthenticated.
     """
     listed = issuer.scope_claim is not None or "scope" not in claims
-    value = claimpath.at(claims, issuer.scope_claim or (("scp",) if listed else ("scope",)))
-    if value is claimpath.ABSENT:
+    value = claim_path.at(claims, issuer.scope_claim or (("scp",) if listed else ("scope",)))
+    if value is claim_path.ABSENT:
         return []
     if isinstance(value, str):
         return [word for word in value.split(" ") if word]
     if listed and isinstance(value, list) and all(isinstance(word, str) for word in value):
         return value
-    raise refusal.claim(_granting(claims, issuer), _SCOPE_RULE)
+    raise token_errors.claim(_granting(claims, issuer), _SCOPE_RULE)
 
 
 def _granting(claims: dict[str, Any], issuer: IssuerConfig) -> str:
     if issuer.scope_claim is not None:
-        return claimpath.shown(issuer.scope_claim)
+        return claim_path.shown(issuer.scope_claim)
     return "scope" if "scope" in claims else "scp"
 
 
@@ -129,7 +130,7 @@ def origin(claims: dict[str, Any], issuer: IssuerConfig) -> dict[str, str]:
     if issuer.tenant is not None:
         said["tenant"] = "all of this issuer's"
     elif issuer.tenant_claim != ("tenant",):
-        said["tenant"] = claimpath.shown(issuer.tenant_claim)
+        said["tenant"] = claim_path.shown(issuer.tenant_claim)
     return said
 
 
@@ -138,7 +139,7 @@ def _token_id(claims: dict[str, Any], token: bytes) -> bytes:
         return token
     value = claims["jti"]
     if not names.is_visible(value, names.MAX_TEXT):
-        raise refusal.claim("jti", names.visible_rule(names.MAX_TEXT))
+        raise token_errors.claim("jti", names.visible_rule(names.MAX_TEXT))
     return value.encode()
 
 
@@ -148,5 +149,5 @@ def _confirmation(claims: dict[str, Any]) -> str | None:
         return None
     bond = claims["cnf"]
     if not isinstance(bond, dict) or set(bond) != {"x5t#S256"} or not isinstance(bond["x5t#S256"], str):
-        raise refusal.claim("cnf", "a certificate's x5t#S256 alone")
+        raise token_errors.claim("cnf", "a certificate's x5t#S256 alone")
     return bond["x5t#S256"]

@@ -7,10 +7,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from gateway.authentication import discovery
-from gateway.authentication.claimpath import ClaimPath
-from gateway.authentication.weburl import https
-from gateway.names import ScopeName, TenantName, VisibleText
+from gateway.authentication.claim_path import ClaimPath
+from gateway.authentication.keys import discovery
+from gateway.authentication.keys.https_url import https
+from gateway.authentication.names import ScopeName, TenantName, VisibleText
 from meshgate.runtime.config import ConfigPath, Strict
 
 Algorithm = Literal["ES256", "EdDSA", "RS256", "PS256"]
@@ -94,7 +94,7 @@ class RevocationConfig(Strict):
     """Where revoked tokens and subjects are listed, and what holds while the list can't be read."""
 
     file: ConfigPath | None = None
-    """A JSON file; see gateway/authentication/revocation.py."""
+    """A JSON file; see gateway/authentication/revocation/revocation_list.py."""
     store: bool = False
     """Whether the list is in the [store], where all workers and replicas find it."""
     on_outage: Literal["keep", "deny"] = "keep"

@@ -14,8 +14,8 @@ from base64 import urlsafe_b64decode
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from gateway.authentication import refusal
-from gateway.authentication.keyset import MAX_KID
+from gateway.authentication import token_errors
+from gateway.authentication.keys.keyset import MAX_KID
 
 MAX_TOKEN_BYTES: Final = 8 * 1024
 """A longer token is refused unread."""
@@ -41,11 +41,11 @@ def read(token: str) -> Unverified:
     """Splits and parses a token. Raises Unauthenticated (TOKEN_MALFORMED, TOKEN_ALGORITHM)."""
     parts = _COMPACT.fullmatch(token)
     if parts is None or not all(map(_canonical, parts.groups())):
-        raise refusal.malformed("not three base64url parts")
+        raise token_errors.malformed("not three base64url parts")
     header = _object(parts[1], "header")
     claims = _object(parts[2], "payload")
     if not _FORBIDDEN.isdisjoint(header):
-        raise refusal.malformed("its header has a parameter that is not allowed")
+        raise token_errors.malformed("its header has a parameter that is not allowed")
     return Unverified(_algorithm(header), _kid(header), _typed(header, claims))
 
 
@@ -58,7 +58,7 @@ def _canonical(segment: str) -> bool:
 def _algorithm(header: dict[str, Any]) -> str:
     algorithm = header.get("alg")
     if not isinstance(algorithm, str):
-        raise refusal.algorithm()
+        raise token_errors.algorithm()
     return algorithm
 
 
@@ -67,7 +67,7 @@ def _kid(header: dict[str, Any]) -> str | None:
         return None
     kid = header["kid"]
     if not isinstance(kid, str) or not 1 <= len(kid) <= MAX_KID:
-        raise refusal.malformed(f"kid must be a string of 1 to {MAX_KID} characters")
+        raise token_errors.malformed(f"kid must be a string of 1 to {MAX_KID} characters")
     return kid
 
 
@@ -75,7 +75,7 @@ def _typed(header: dict[str, Any], claims: dict[str, Any]) -> dict[str, Any]:
     """The claims, where `typ` says that they are a JWT's (RFC 8725, section 3.11) or says nothing."""
     typ = header.get("typ", "JWT")
     if not isinstance(typ, str) or typ.lower() not in _TYPES:
-        raise refusal.malformed("typ must be JWT or at+jwt")
+        raise token_errors.malformed("typ must be JWT or at+jwt")
     return claims
 
 
@@ -84,9 +84,9 @@ def _object(segment: str, name: str) -> dict[str, Any]:
         decoded = urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
         value = json.loads(decoded.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_not_json)
     except (ValueError, RecursionError, binascii.Error):
-        raise refusal.malformed(f"its {name} is not base64url of a JSON object") from None
+        raise token_errors.malformed(f"its {name} is not base64url of a JSON object") from None
     if not isinstance(value, dict):
-        raise refusal.malformed(f"its {name} is not base64url of a JSON object")
+        raise token_errors.malformed(f"its {name} is not base64url of a JSON object")
     return value
 
 

@@ -8,11 +8,11 @@ from typing import Final
 
 from jwt import PyJWS, exceptions
 
-from gateway.authentication import claims, header, refusal
+from gateway.authentication import claims, header, token_errors
 from gateway.authentication.config import IssuerConfig
-from gateway.authentication.keyset import Key
-from gateway.authentication.keysource import KeySource
-from gateway.authentication.revocation import Revocable
+from gateway.authentication.keys.key_source import KeySource
+from gateway.authentication.keys.keyset import Key
+from gateway.authentication.revocation.revocation_list import Revocable
 from gateway.principal import Principal
 
 CHECKS: Final = ("token", "issuer", "audience", "algorithm", "key", "signature", "time", "claims", "tenant")
@@ -67,28 +67,28 @@ class Verifier:
         issuer = unverified.claims.get("iss")
         entries = [trust for trust in self._trusted if trust.config.issuer == issuer]
         if not entries:
-            raise refusal.issuer()
+            raise token_errors.issuer()
         passed("issuer")
         named = claims.audiences(unverified.claims)
         for trust in entries:
             if trust.config.audience in named:
                 passed("audience")
                 return trust
-        raise refusal.audience()
+        raise token_errors.audience()
 
     def _key(self, trust: Trust, unverified: header.Unverified, passed: Passed) -> Key:
         """The key to check with. What the token calls its algorithm must fit both the issuer's list and the key."""
         if unverified.algorithm not in trust.config.algorithms:
-            raise refusal.algorithm()
+            raise token_errors.algorithm()
         passed("algorithm")
         if self._monotonic() >= trust.keys.good_until:
-            raise refusal.keys_unavailable()
+            raise token_errors.keys_unavailable()
         named = trust.keys.find(unverified.kid)
         if not named:
-            raise refusal.key_unknown()
+            raise token_errors.key_unknown()
         key = next((key for key in named if unverified.algorithm in key.algorithms), None)
         if key is None:
-            raise refusal.algorithm()
+            raise token_errors.algorithm()
         passed("key")
         return key
 
@@ -96,11 +96,11 @@ class Verifier:
 def bearer(authorization: str | None) -> bytes:
     """The token of an Authorization header, unread. Only its length and alphabet are known to be possible."""
     if not authorization or authorization[: len(_SCHEME)].lower() != _SCHEME:
-        raise refusal.missing()
+        raise token_errors.missing()
     if len(authorization) > len(_SCHEME) + header.MAX_TOKEN_BYTES:
-        raise refusal.malformed(f"longer than {header.MAX_TOKEN_BYTES} bytes")
+        raise token_errors.malformed(f"longer than {header.MAX_TOKEN_BYTES} bytes")
     if not authorization.isascii():
-        raise refusal.malformed("not three base64url parts")
+        raise token_errors.malformed("not three base64url parts")
     return authorization[len(_SCHEME) :].encode("ascii")
 
 
@@ -109,9 +109,9 @@ def check_signature(token: str, key: Key, algorithm: str) -> None:
     try:
         _JWS.decode_complete(token, key=key.public, algorithms=[algorithm])
     except exceptions.InvalidSignatureError:
-        raise refusal.signature() from None
+        raise token_errors.signature() from None
     except exceptions.PyJWTError:
-        raise refusal.malformed("not a signed JWT") from None
+        raise token_errors.malformed("not a signed JWT") from None
 
 
 def _believed(unverified: header.Unverified, trust: Trust, token: bytes, now: float, passed: Passed) -> Verified:
@@ -122,7 +122,7 @@ def _believed(unverified: header.Unverified, trust: Trust, token: bytes, now: fl
     principal = claims.principal(unverified.claims, config, token, expires_at)
     passed("claims")
     if config.tenants is not None and principal.tenant not in config.tenants:
-        raise refusal.tenant()
+        raise token_errors.tenant()
     passed("tenant")
     until = expires_at + config.leeway_seconds
     revocable = claims.revocable(unverified.claims, principal)

@@ -2,7 +2,7 @@
 
 `stage` is what the pipeline uses; `ask` reads how many tokens a call may take, `plan` says what is charged to whom, and
 a `store` decides: `memory` in this process, `shared` (with `scripts` and `settler`) in Redis or Valkey, `outage` while
-that is down. The arithmetic is in gateway/gcra.py.
+that is down. The arithmetic is in gateway/limits/gcra.py.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from gateway.limits.config import LimitsConfig
-from gateway.limits.memory import MemoryStore
-from gateway.limits.outage import Guarded
-from gateway.limits.shared import SharedStore
-from gateway.limits.stage import MOST_CALLS, Limits, Reservation
-from gateway.store import Client, StoreConfig, address
+from gateway.limits.failover import Guarded
+from gateway.limits.limiter import MOST_CALLS, Limits, Reservation
+from gateway.limits.memory_store import MemoryStore
+from gateway.limits.redis_store import SharedStore
+from gateway.redis_client import Client, StoreConfig, address
 from meshgate.v1 import models_pb2
 
 __all__ = ["Limits", "LimitsConfig", "Reservation", "connected"]

@@ -7,8 +7,8 @@ from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from gateway import gcra
-from gateway.names import ModelName, TenantName
+from gateway.authentication.names import ModelName, TenantName
+from gateway.limits import gcra
 from meshgate.runtime.config import Strict
 
 _LONGEST_FILL_SECONDS: Final = 7 * 86_400

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from gateway import gcra
+from gateway.limits import gcra
 from gateway.limits.config import DEFAULT, Allowance, Levels, LimitsConfig, TenantLimits
 
 UNLIMITED: Final = 2**53

@@ -12,16 +12,17 @@ from typing import Any
 
 import pytest
 
-from gateway.audit import chain, segments, tail
 from gateway.audit import record as records
-from gateway.audit.chain import ORIGIN, Broken, Link
-from gateway.audit.checkpoint import FILE, Checkpoint, SignedCheckpoint
-from gateway.audit.ledger import Ledger
+from gateway.audit.chain import hash_chain, segments
+from gateway.audit.chain.checkpoint import FILE, Checkpoint, SignedCheckpoint
+from gateway.audit.chain.external_checkpoints import kept
+from gateway.audit.chain.hash_chain import ORIGIN, Broken, Link
+from gateway.audit.chain.ledger import Ledger
+from gateway.audit.keys.signing import PUBLIC_KEY, SigningKeys, load_public_key
 from gateway.audit.record import canonical
-from gateway.audit.search import Query, search
-from gateway.audit.signing import PUBLIC_KEY, SigningKeys, load_public_key
-from gateway.audit.verify import Report, verify_all
-from gateway.audit.witness import kept
+from gateway.audit.tools import tail
+from gateway.audit.tools.search import Query, search
+from gateway.audit.tools.verify import Report, verify_all
 from tests import audit_log
 from tests.audit_log import LONG, Clock, FastDisk
 
@@ -61,9 +62,9 @@ def rechained(log: Path, change: Callable[[int, bytes], bytes | None]) -> Link:
     """Writes the log anew with other records and good hashes throughout; None leaves a record out."""
     last, forged = ORIGIN, []
     for seq, line in enumerate(lines(log)):
-        content = change(seq, chain.record_of(line[:-1]))
+        content = change(seq, hash_chain.record_of(line[:-1]))
         if content is not None:
-            made, last = chain.link(content, last)
+            made, last = hash_chain.link(content, last)
             forged.append(made)
     audit_log.segment(log).write_bytes(b"".join(forged))
     return last
@@ -348,7 +349,7 @@ def test_hostile_checkpoints_are_named_and_nothing_worse(tmp_path: Path, said: b
 def test_a_retired_key_that_is_endorsed_again_is_none(log: Path, tmp_path: Path) -> None:
     """The endorsement of the second key, once more: its own key did not make it."""
     at = endorsed_at(log)
-    said = chain.record_of(lines(log)[at][:-1])
+    said = hash_chain.record_of(lines(log)[at][:-1])
     rechained(log, lambda seq, content: said if seq == at + 2 else content)
     (log / FILE).write_bytes(b"")
     assert verdict(log).seq == at + 2

@@ -20,12 +20,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from gateway.audit import AuditRecord, canonical, chain, match, tail
+from gateway.audit import AuditRecord
 from gateway.audit import record as records
-from gateway.audit.chain import ORIGIN, Broken, Link
-from gateway.audit.checkpoint import FILE
-from gateway.audit.search import UNREADABLE, Query, search
-from gateway.audit.witness import kept
+from gateway.audit.chain import canonical, hash_chain
+from gateway.audit.chain.checkpoint import FILE
+from gateway.audit.chain.external_checkpoints import kept
+from gateway.audit.chain.hash_chain import ORIGIN, Broken, Link
+from gateway.audit.tools import match, tail
+from gateway.audit.tools.search import UNREADABLE, Query, search
 from meshgate.cli.main import app
 from meshgate.runtime.config import ConfigError
 from tests import audit_log
@@ -132,7 +134,7 @@ def forge(log: Path, change: Change) -> None:
     lines = audit_log.segment(log).read_bytes().splitlines()
     last, made = ORIGIN, []
     for seq, line in enumerate(lines):
-        content = chain.record_of(line)
+        content = hash_chain.record_of(line)
         if seq == FORGED:
             content = change(content)
         body, last = framed(b'"record":' + content + b',"seq":%d}' % seq, last)
@@ -210,7 +212,7 @@ LINES: Final[dict[str, Change]] = {
 def test_a_line_that_is_spelled_otherwise(log: Path, change: Change) -> None:
     whole = audit_log.segment(log).read_bytes().splitlines()
     last = Link(FORGED - 1, bytes.fromhex(json.loads(whole[FORGED - 1])["hash"]))
-    body = b'"record":' + chain.record_of(whole[FORGED]) + b',"seq":%d}' % FORGED
+    body = b'"record":' + hash_chain.record_of(whole[FORGED]) + b',"seq":%d}' % FORGED
     made, _ = framed(body, last, change)
     audit_log.segment(log).write_bytes(b"\n".join([*whole[:FORGED], made, b""]))
     broken = audit_log.verified(log).broken
@@ -371,12 +373,12 @@ def test_a_record_of_a_key_that_is_spelled_otherwise(succeeded: Path, change: Ch
     """Canonical as JSON, and yet another text for the same key."""
     lines = audit_log.segment(succeeded).read_bytes().splitlines()
     at = next(seq for seq, line in enumerate(lines) if b'"signing_key"' in line)
-    said = chain.record_of(lines[at])
+    said = hash_chain.record_of(lines[at])
     stated = {**json.loads(change(said))}
     last, made = ORIGIN, []
     for seq, line in enumerate(lines):
-        content = records.canonical(stated) if seq == at else chain.record_of(line)
-        forged, last = chain.link(content, last)
+        content = records.canonical(stated) if seq == at else hash_chain.record_of(line)
+        forged, last = hash_chain.link(content, last)
         made.append(forged)
     audit_log.segment(succeeded).write_bytes(b"".join(made))
     signed = [line for line in (succeeded / FILE).read_bytes().splitlines(True) if json.loads(line)["seq"] < at]
@@ -393,7 +395,7 @@ def test_the_promise_of_the_next_checkpoint_holds_without_a_key(tmp_path: Path) 
     last = Link(20, bytes.fromhex(json.loads(lines[-1])["hash"]))
     for number in range(900):
         content = audit_log.encoded(number * 3_600_000_000).replace(b'"time"', b'"\\u0074ime"')
-        line, last = chain.link(content, last)
+        line, last = hash_chain.link(content, last)
         lines.append(line)
     audit_log.segment(log).write_bytes(b"".join(lines))
     refused(log, 21)
@@ -423,7 +425,7 @@ numbers = st.integers(0, 2**49)
     )
 )
 def test_whatever_the_gateway_writes_is_written_as_the_gateway_writes_it(entry: AuditRecord) -> None:
-    line = chain.link(records.encode(entry), Link(8, bytes(32)))[0][:-1]
+    line = hash_chain.link(records.encode(entry), Link(8, bytes(32)))[0][:-1]
     if any(0xDC00 <= ord(after) < 0xE000 for text in entry[1:] if isinstance(text, str) for after in text[1:]):
         return  # halves of one letter side by side, which no text from JSON or protobuf has
     found = canonical.read(line, 9)

@@ -15,13 +15,13 @@ from typing import Any, Final
 
 import pytest
 
-from gateway.audit import chain, segments
-from gateway.audit.chain import Broken, Link
-from gateway.audit.checkpoint import FILE
+from gateway.audit.chain import hash_chain, segments
+from gateway.audit.chain.checkpoint import FILE
+from gateway.audit.chain.hash_chain import Broken, Link
+from gateway.audit.keys.signing import PUBLIC_KEY, SigningKeys, load_public_key
 from gateway.audit.record import canonical
-from gateway.audit.search import UNREADABLE, Query, search
-from gateway.audit.signing import PUBLIC_KEY, SigningKeys, load_public_key
-from gateway.audit.verify import verify_all
+from gateway.audit.tools.search import UNREADABLE, Query, search
+from gateway.audit.tools.verify import verify_all
 from tests import audit_log
 from tests.audit_log import LONG, Clock, FastDisk, FaultyDisk
 
@@ -158,7 +158,7 @@ def forged(log: Path, *contents: dict[str, Any] | bytes, segment: int = 1) -> No
     lines = path.read_bytes().splitlines(keepends=True)[: signed["seq"] + 1]
     last, made = Link(signed["seq"], bytes.fromhex(signed["hash"])), b""
     for content in contents:
-        line, last = chain.link(content if isinstance(content, bytes) else canonical(content), last)
+        line, last = hash_chain.link(content if isinstance(content, bytes) else canonical(content), last)
         made += line
     if segment == 1:
         path.write_bytes(b"".join(lines) + made)
@@ -392,7 +392,7 @@ def test_a_kill_after_a_segment_could_not_be_begun(tmp_path: Path) -> None:
     audit_log.abandon(made)
     path = audit_log.segment(log)
     last = json.loads(path.read_bytes().splitlines()[-1])
-    line, _ = chain.link(audit_log.encoded(2), Link(last["seq"], bytes.fromhex(last["hash"])))
+    line, _ = hash_chain.link(audit_log.encoded(2), Link(last["seq"], bytes.fromhex(last["hash"])))
     audit_log.segment(log, 2).write_bytes(b"")
     for half in (line[:100], line, line + line[:40]):
         path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[: last["seq"] + 1]) + half)

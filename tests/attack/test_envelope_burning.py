@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.replays import SharedReplays
+from gateway.sealing.replay_cache import SharedReplays
 from meshgate import errors, sealing
 from meshgate.runtime import status
 from meshgate.v1 import generation_pb2, sealed_pb2, sealed_pb2_grpc

@@ -17,8 +17,8 @@ from google.protobuf.message import Message
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway import intent
-from gateway.authentication import keyset
+from gateway import request_info
+from gateway.authentication.keys import keyset
 from gateway.config import GatewayConfig
 from gateway.routes import MODEL_ROUTES, PUBLIC_ROUTES, SEALED_ROUTES, Route
 from meshgate import errors
@@ -55,7 +55,7 @@ def test_first_messages(path: str, data: st.DataObject) -> None:
     route = PUBLIC_ROUTES[path]
     raw = data.draw(st.binary(max_size=200)) if data.draw(st.booleans()) else message_bytes(data, _example(route))
     try:
-        found = intent.read(route, raw)
+        found = request_info.read(route, raw)
     except errors.InvalidArgument:
         return
     except errors.Unimplemented as error:  # it begins as compressed messages do
@@ -87,7 +87,7 @@ def test_envelopes(path: str, data: st.DataObject, method: str, model: str) -> N
     envelope = sealed_pb2.Envelope(header=message_bytes(data, header), ciphertext=data.draw(st.binary(max_size=50)))
     outer: Any = PUBLIC_ROUTES[path].request_type
     try:
-        found = intent.read(PUBLIC_ROUTES[path], outer(envelope=envelope).SerializeToString())
+        found = request_info.read(PUBLIC_ROUTES[path], outer(envelope=envelope).SerializeToString())
     except errors.InvalidArgument:
         return
     assert found.route.path in MODEL_ROUTES

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.authentication import fetch, keyset
+from gateway.authentication.keys import https_get, keyset
 from gateway.authentication.source import SourceError
 from tests import tokens
 from tests.integration import jwks_server
@@ -26,7 +26,7 @@ async def server(tmp_path: Path) -> AsyncIterator[JwksServer]:
 
 
 async def get(server: JwksServer, seconds: float = 10.0, context: ssl.SSLContext | None = None) -> bytes:
-    return await fetch.get(server.url, context or fetch.trust(server.ca), seconds=seconds, max_bytes=MAX)
+    return await https_get.get(server.url, context or https_get.trust(server.ca), seconds=seconds, max_bytes=MAX)
 
 
 async def why(server: JwksServer, seconds: float = 10.0, context: ssl.SSLContext | None = None) -> str:
@@ -97,7 +97,7 @@ async def test_a_server_that_says_nothing_costs_the_timeout_and_no_more(server: 
 
 async def test_a_server_that_nobody_we_trust_vouches_for_gets_no_request(server: JwksServer) -> None:
     server.answer = ok([EC])
-    assert await why(server, context=fetch.trust(None)) == "its certificate is not acceptable"
+    assert await why(server, context=https_get.trust(None)) == "its certificate is not acceptable"
     assert server.requests == []
 
 
@@ -105,7 +105,7 @@ async def test_a_server_with_another_hosts_certificate_gets_no_request(server: J
     await server.stop()
     await server.start("127.0.0.2")
     with pytest.raises(SourceError, match="certificate is not acceptable"):
-        await fetch.get(f"https://127.0.0.2:{server.port}/", fetch.trust(server.ca), seconds=10, max_bytes=MAX)
+        await https_get.get(f"https://127.0.0.2:{server.port}/", https_get.trust(server.ca), seconds=10, max_bytes=MAX)
     assert server.requests == []
 
 

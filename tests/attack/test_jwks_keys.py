@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from gateway.authentication import keyset
-from gateway.authentication.keyset import KeySetError
+from gateway.authentication.keys import keyset
+from gateway.authentication.keys.keyset import KeySetError
 from meshgate.errors import MeshError
 from tests import tokens
 from tests.tokens import Clock

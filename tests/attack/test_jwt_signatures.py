@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from jwt.utils import base64url_decode
 
-from gateway.authentication import Authenticator, keyset
-from gateway.authentication.rsakey import _POWERS, sound
+from gateway.authentication import Authenticator
+from gateway.authentication.keys import keyset
+from gateway.authentication.keys.rsa_key import _POWERS, sound
 from meshgate.errors import Unauthenticated
 from tests import tokens
 from tests.tokens import Clock

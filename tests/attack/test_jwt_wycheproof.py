@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from gateway.authentication import header, keyset, verification
-from gateway.authentication.keyset import KeySetError
+from gateway.authentication import header, verification
+from gateway.authentication.keys import keyset
+from gateway.authentication.keys.keyset import KeySetError
 from meshgate.errors import Unauthenticated
 
 ROOT = os.environ.get("WYCHEPROOF")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.telemetry import UNKNOWN
+from gateway.metrics.call_metrics import UNKNOWN
 from meshgate import errors
 from tests.attack.bystander import GENERATE, HELLO, SECONDS, attacked, metric, until
 from tests.attack.http2 import END_HEADERS, END_STREAM, HEADERS, block, call, connected, frame

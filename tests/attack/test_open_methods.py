@@ -138,7 +138,7 @@ async def test_nothing_that_strangers_send_is_logged(
         for _ in range(5):  # those who leave at once
             opened.stream_stream(path)().cancel()
         await served(mesh)
-        assert [record for record in caplog.records if record.name != "gateway.audit.ledger"] == []
+        assert [record for record in caplog.records if record.name != "gateway.audit.chain.ledger"] == []
 
 
 async def test_list_tells_every_service(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway import issuer
+from gateway.commands import dev_issuer
 from meshgate import errors
 from meshgate.v1 import generation_pb2, generation_pb2_grpc
 from tests.integration import mesh as meshes
@@ -39,8 +39,8 @@ def kid(mesh: Mesh) -> str:
 def claims(**changes: Any) -> dict[str, Any]:
     now = int(time.time())
     usual = {
-        "iss": issuer.ISSUER,
-        "aud": issuer.AUDIENCE,
+        "iss": dev_issuer.ISSUER,
+        "aud": dev_issuer.AUDIENCE,
         "sub": "alice",
         "tenant": "acme",
         "scope": "generate",

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from gateway.audit.crowd import Crowd
-from gateway.authentication import keysource, verification
+from gateway.audit.group_commit import Crowd
+from gateway.audit.journal import Journal
+from gateway.audit.refusal_aggregator import Flood, FloodConfig
+from gateway.authentication import verification
+from gateway.authentication.keys import key_source
 from gateway.call import Call
-from gateway.door import Entrance
-from gateway.flood import Flood, FloodConfig
-from gateway.journal import Journal
+from gateway.edge.concurrency import Entrance
+from gateway.metrics.call_metrics import GatewayMetricsConfig, Telemetry
 from gateway.pipeline import Pipeline
-from gateway.telemetry import GatewayMetricsConfig, Telemetry
 from meshgate import errors
 from tests import tokens
 from tests.attack.bystander import GENERATE
@@ -65,7 +66,7 @@ class Flooded:
         self.counts: Counter[str] = Counter()
         tokens.publish_all(home / "jwks.json")
         monkeypatch.setattr(verification, "check_signature", self._counted("signatures", verification.check_signature))
-        monkeypatch.setattr(keysource._Keys, "find", self._counted("keys", keysource._Keys.find))
+        monkeypatch.setattr(key_source._Keys, "find", self._counted("keys", key_source._Keys.find))
         log: Any = self.log
         never: Any = Never()
         flood = Flood(FloodConfig(singly_per_second=SINGLY), lambda: 1)

@@ -12,8 +12,8 @@ import grpc
 import pytest
 from typer.testing import CliRunner
 
-from gateway import issuer
-from gateway.audit_commands import audit
+from gateway.commands import dev_issuer
+from gateway.commands.audit import audit
 from meshgate.v1 import generation_pb2_grpc
 from tests.attack.bystander import HELLO, attacked, lines, metric, served, until
 from tests.integration import mesh as meshes
@@ -72,7 +72,7 @@ def counted(records: list[dict[str, Any]]) -> int:
     return sum(record.get("count", 1) for record in records if record["event"] in {"refused", "refusals"})
 
 
-@pytest.mark.parametrize(("scopes", "reason"), [(("embed",), "SCOPE_MISSING"), (issuer.SCOPES, "RATE_LIMITED")])
+@pytest.mark.parametrize(("scopes", "reason"), [(("embed",), "SCOPE_MISSING"), (dev_issuer.SCOPES, "RATE_LIMITED")])
 async def test_a_flood_of_a_caller_with_a_good_token_is_in_few_records_that_are_found_under_its_name(
     tmp_path: Path, scopes: tuple[str, ...], reason: str
 ) -> None:

@@ -19,7 +19,7 @@ from cryptography import x509
 import certs
 from certs import authority
 from gateway.app import Gateway
-from gateway.backend import Backend, BackendConfig
+from gateway.forwarding.backend import Backend, BackendConfig
 from gateway.routes import SERVICES
 from meshgate.errors import MeshError, PermissionDenied
 from meshgate.runtime import status, tls
@@ -143,7 +143,7 @@ async def test_a_part_that_stands_in_is_not_served_and_is_said(
             if "another certificate" in record.getMessage():
                 said.set()
 
-    logger = logging.getLogger("gateway.catalogue")
+    logger = logging.getLogger("gateway.forwarding.model_catalogue")
     handler = Heard()
     logger.addHandler(handler)
     async with serving_as(tmp_path, holder) as server:

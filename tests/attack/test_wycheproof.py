@@ -16,8 +16,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from gateway.authentication import keyset, verification
-from gateway.authentication.keyset import Key, KeySetError
+from gateway.authentication import verification
+from gateway.authentication.keys import keyset
+from gateway.authentication.keys.keyset import Key, KeySetError
 
 OURS: Final = (
     ("ES256", "ecdsa_secp256r1_sha256_p1363"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import issuer
+from gateway.commands import dev_issuer
 from tests.e2e.conftest import Up
 
 pytestmark = pytest.mark.timeout(400)
@@ -21,7 +21,7 @@ class _Other(Up):
 
     @property
     def environment(self) -> dict[str, str]:
-        token = issuer.mint(self.home, tenant="other", subject="eve", scopes=issuer.SCOPES, ttl=600)
+        token = dev_issuer.mint(self.home, tenant="other", subject="eve", scopes=dev_issuer.SCOPES, ttl=600)
         return {**super().environment, "MESHGATE_TOKEN": token}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import issuer
+from gateway.commands import dev_issuer
 from tests.e2e.conftest import Up
 from tests.ports import free_ports
 
@@ -23,7 +23,7 @@ _CALLING = ("customer_service.py", "question_answering.py", "ticket_intents.py")
 def run(up: Up, name: str, *arguments: str, token: str | None = None, **environment: str) -> tuple[int, str, str]:
     """Exit status, output and errors of an example, run as its user would."""
     file = up.home / "example.token"
-    file.write_text(token or issuer.development_token(up.home))
+    file.write_text(token or dev_issuer.development_token(up.home))
     done = subprocess.run(
         [sys.executable, str(_EXAMPLES / name), *arguments],
         env={

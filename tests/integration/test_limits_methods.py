@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.limits.ask import RULES, Asking, Rule
+from gateway.limits.cost import RULES, Asking, Rule
 from gateway.routes import LOCAL_ROUTES, MODEL_ROUTES, PUBLIC_ROUTES, SEALED_ROUTES, Route
 from meshgate import client
 from meshgate.client import explain
@@ -235,6 +235,6 @@ def _paths(service: Any) -> list[str]:
 
 def test_a_method_without_a_rule_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     rules = {path: rule for path, rule in RULES.items() if not path.endswith("/TrainClassifier")}
-    monkeypatch.setattr("gateway.limits.ask.RULES", rules)
+    monkeypatch.setattr("gateway.limits.cost.RULES", rules)
     with pytest.raises(RuntimeError, match=r"without a cost rule: /meshgate\.v1\.Classif.*/TrainClassifier"):
         Asking(tuple, time.monotonic_ns, template_tokens=0, useful_output_tokens=1)

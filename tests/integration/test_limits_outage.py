@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.limits.shared import SharedStore
+from gateway.limits.redis_store import SharedStore
 from meshgate import errors
 from meshgate.runtime import status
 from meshgate.v1 import generation_pb2, generation_pb2_grpc

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.call import Call
-from gateway.limits import Limits, LimitsConfig, Reservation, scripts
-from gateway.limits.memory import MemoryStore
+from gateway.limits import Limits, LimitsConfig, Reservation, lua_scripts
+from gateway.limits.memory_store import MemoryStore
 from gateway.limits.plan import Plans
-from gateway.limits.shared import SharedStore
+from gateway.limits.redis_store import SharedStore
 from gateway.limits.store import Grant
-from gateway.store import Client
+from gateway.redis_client import Client
 from meshgate import errors
 from tests.integration.limits_store import PATIENT, Valkey, until
 from tests.unit.limits_doubles import Clock, call_of, caller, generate
@@ -62,16 +62,16 @@ def tell_time_by(client: Client, *stores: SharedStore) -> StoreClock:
     """Has the very scripts read a clock that the test sets, and the server keep all keys for long."""
     parts = "{math.floor(t / 1000000), math.fmod(t, 1000000)}"
     ours = {
-        scripts.CLOCK: f"(function() local t = redis.call('GET', 'clock') return {parts} end)()",
+        lua_scripts.CLOCK: f"(function() local t = redis.call('GET', 'clock') return {parts} end)()",
         "math.ceil(debt / 1000000) + 1": "3600000",
         "2 * length": "3600000",
     }
     for store in stores:
-        store._take = client.register_script(_replaced(scripts.TAKE, ours))
-        store._settle = client.register_script(_replaced(scripts.SETTLE, ours))
-        store._renew = client.register_script(_replaced(scripts.RENEW, ours))
+        store._take = client.register_script(_replaced(lua_scripts.TAKE, ours))
+        store._settle = client.register_script(_replaced(lua_scripts.SETTLE, ours))
+        store._renew = client.register_script(_replaced(lua_scripts.RENEW, ours))
     for text in ours:
-        assert text in scripts.TAKE
+        assert text in lua_scripts.TAKE
     return StoreClock(client)
 
 

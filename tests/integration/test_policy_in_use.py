@@ -15,9 +15,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from gateway import configured, explanation, policy_commands
-from gateway.explanation import Question
-from gateway.policy_commands import policy
+from gateway.authorisation import explain
+from gateway.authorisation.explain import Question
+from gateway.commands import active_config
+from gateway.commands import policy as policy_commands
+from gateway.commands.policy import policy
 from meshgate import errors, state
 from meshgate.runtime import status
 from meshgate.supervisor.layout import default_configs
@@ -72,9 +74,9 @@ def elsewhere(mesh: Mesh) -> Path:
 
 async def explained(mesh: Mesh, tenant: str, name: str = "") -> dict[str, Any]:
     """What the command says, from its own core: grpc.aio has one event loop in a process."""
-    _, loaded = configured.in_use(None)
-    question = Question(explanation.named(METHOD), name)
-    return explanation.as_json(await policy_commands._explained(question, loaded, mesh.token(tenant=tenant), None))
+    _, loaded = active_config.in_use(None)
+    question = Question(explain.named(METHOD), name)
+    return explain.as_json(await policy_commands._explained(question, loaded, mesh.token(tenant=tenant), None))
 
 
 async def test_the_command_names_what_it_read_and_knows_aliases(home: Path, mesh: Mesh) -> None:
@@ -175,7 +177,7 @@ async def test_a_model_that_is_forbidden_looks_like_one_that_is_not_there(mesh: 
 async def test_a_name_that_is_not_there_is_in_the_log_and_in_a_metric(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING, "gateway.reference_watch"):
+    with caplog.at_level(logging.WARNING, "gateway.authorisation.reference_watch"):
         services = {"generation": ScriptedApplication()}
         metrics = {"listen": "127.0.0.1:0"}
         async with meshes.mesh(tmp_path, services, policy=POLICY, limits=LIMITS, metrics=metrics) as mesh:
@@ -191,7 +193,7 @@ async def test_a_name_that_is_not_there_is_in_the_log_and_in_a_metric(
 def test_without_a_mesh_and_without_a_source_tree_it_says_what_to_do(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(configured, "default_configs", lambda: home / "deploy" / "config")
+    monkeypatch.setattr(active_config, "default_configs", lambda: home / "deploy" / "config")
     for words in (["explain", "--token", "x", "--method", METHOD], ["revoke", "--issuer", "i", "--subject", "s"]):
         result = CliRunner().invoke(app, ["policy", *words])
         assert result.exit_code == 2
@@ -201,7 +203,7 @@ def test_without_a_mesh_and_without_a_source_tree_it_says_what_to_do(
 
 def test_where_a_service_is_can_be_said_as_to_the_gateway(home: Path) -> None:
     given = default_configs() / "gateway.toml"
-    _, loaded = configured.in_use(given, ["generation=generation:8451"])
+    _, loaded = active_config.in_use(given, ["generation=generation:8451"])
     assert [each.target for each in loaded.backends.values()] == ["generation:8451", "127.0.0.1:8452", "127.0.0.1:8453"]
     result = CliRunner().invoke(
         app, ["policy", "explain", "--token", "x", "--method", METHOD, "--backend", "x=y", "--config", str(given)]

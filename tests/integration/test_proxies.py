@@ -14,9 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from gateway.audit.config import OtlpSinkConfig
-from gateway.audit.otlp import OtlpSink
-from gateway.audit.sink import SinkFailed
-from gateway.authentication import fetch
+from gateway.audit.sinks.otlp_sink import OtlpSink
+from gateway.audit.sinks.sink import SinkFailed
+from gateway.authentication.keys import https_get
 from meshgate.cli.main import app
 from meshgate.client import aio, blocking
 from meshgate.supervisor import watch
@@ -126,7 +126,7 @@ async def test_the_supervisor_and_the_probe_reach_this_machine(tmp_path: Path, n
 async def test_keys_are_fetched_without_a_proxy(tmp_path: Path, named: str, proxy: Proxy) -> None:
     async with jwks_server(tmp_path) as keys:
         keys.answer = ok([])
-        assert await fetch.get(keys.url, fetch.trust(keys.ca), seconds=20, max_bytes=100_000)
+        assert await https_get.get(keys.url, https_get.trust(keys.ca), seconds=20, max_bytes=100_000)
     assert proxy.asked == 0
 
 

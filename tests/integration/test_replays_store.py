@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from gateway.replays import SharedReplays
-from gateway.store import Client
+from gateway.redis_client import Client
+from gateway.sealing.replay_cache import SharedReplays
 from meshgate import errors
 from tests.integration.limits_store import Valkey
 

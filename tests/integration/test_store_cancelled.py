@@ -17,18 +17,19 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from gateway import store
+from gateway import redis_client
 from gateway.audit.config import RedisSinkConfig
-from gateway.audit.redis_stream import RedisSink
-from gateway.audit.sink import SinkFailed
-from gateway.authentication import RevocationConfig, revocations, revocations_of
-from gateway.limits import settler
+from gateway.audit.sinks.redis_sink import RedisSink
+from gateway.audit.sinks.sink import SinkFailed
+from gateway.authentication import RevocationConfig, revocations_of
+from gateway.authentication.revocation import revocation_source
+from gateway.limits import settlement_queue
 from gateway.limits.config import LimitsConfig
 from gateway.limits.plan import Plan, Plans
-from gateway.limits.shared import SharedStore
+from gateway.limits.redis_store import SharedStore
 from gateway.limits.store import Grant
-from gateway.replays import SharedReplays
-from gateway.store import Client, StoreConfig
+from gateway.redis_client import Client, StoreConfig
+from gateway.sealing.replay_cache import SharedReplays
 
 TURNS = 40
 TIMEOUT = 0.1
@@ -79,10 +80,10 @@ async def admitting(client: Client) -> None:
 async def test_a_task_that_is_cancelled_ends(
     silent: StoreConfig, begin: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(revocations, "_LOOK_SECONDS", 0.0)
-    monkeypatch.setattr(settler, "_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(revocation_source, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(settlement_queue, "_AGAIN_SECONDS", 0.0)
     for turns in range(TURNS):
-        client = store.connect(silent)
+        client = redis_client.connect(silent)
         task = asyncio.create_task(begin(client))
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -95,7 +96,7 @@ async def test_a_task_that_is_cancelled_ends(
 
 async def test_a_command_is_bounded_without_anybodys_help(silent: StoreConfig) -> None:
     """Where the client's own retries nested, it went on for ever, and so did the look for revocations."""
-    client = store.connect(silent)
+    client = redis_client.connect(silent)
     async with asyncio.timeout(BOUND):
         with pytest.raises(redis.RedisError):
             await client.xrevrange("a", count=1)
@@ -111,7 +112,7 @@ async def test_a_lost_cancellation_is_heeded_after_the_command() -> None:
 
     async def loop() -> None:
         while True:
-            async with store.bounded(60):
+            async with redis_client.bounded(60):
                 await command()
 
     task = asyncio.create_task(loop())
@@ -124,13 +125,13 @@ async def test_a_lost_cancellation_is_heeded_after_the_command() -> None:
 
 async def test_a_command_that_takes_too_long_is_a_timeout() -> None:
     with pytest.raises(TimeoutError):
-        async with store.bounded(0.01):
+        async with redis_client.bounded(0.01):
             await asyncio.sleep(60)
 
 
 async def test_the_limits_stop_in_time(silent: StoreConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settler, "_DRAIN_SECONDS", 0.5)
-    client = store.connect(silent)
+    monkeypatch.setattr(settlement_queue, "_DRAIN_SECONDS", 0.5)
+    client = redis_client.connect(silent)
     shared = SharedStore(client, "mesh", TIMEOUT, 1, Counter())
     for number in range(1000):
         shared._settler.hold(Grant(shared, plan(), f"{number}", 0, 0, 0))

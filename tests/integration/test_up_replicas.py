@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from gateway import issuer
+from gateway.commands import dev_issuer
 from meshgate import client, state
 from meshgate.supervisor.layout import PORTS, default_configs
 from meshgate.v1 import embedding_pb2, embedding_pb2_grpc, generation_pb2, generation_pb2_grpc
@@ -105,7 +105,7 @@ def test_a_replica_that_is_killed_is_missed_by_nobody(tmp_path: Path) -> None:
 
 
 def _called_while_replicas_die(mesh: Up, places: dict[str, str]) -> None:
-    token = issuer.mint(mesh.home, tenant="acme", subject="alice", scopes=issuer.SCOPES, ttl=600)
+    token = dev_issuer.mint(mesh.home, tenant="acme", subject="alice", scopes=dev_issuer.SCOPES, ttl=600)
     with client.connect(mesh.target, ca=mesh.home / "certs" / "ca.pem", token=token) as channel:
         embedding: Any = embedding_pb2_grpc.EmbeddingServiceStub(channel)
         generation: Any = generation_pb2_grpc.GenerationServiceStub(channel)

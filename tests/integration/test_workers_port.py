@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.port import Port
+from gateway.workers.shared_port import Port
 from meshgate.runtime.config import ConfigError
 from tests.integration import mesh as meshes
 from tests.integration.workers import logged, shipped, spawn

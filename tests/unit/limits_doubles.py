@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
-from gateway import intent
+from gateway import request_info
 from gateway.call import Call
-from gateway.gcra import SECOND
-from gateway.intent import Intent
 from gateway.limits import Limits, LimitsConfig, Reservation
-from gateway.limits.memory import MemoryStore
+from gateway.limits.gcra import SECOND
+from gateway.limits.memory_store import MemoryStore
 from gateway.limits.store import Store
 from gateway.principal import Principal
+from gateway.request_info import Intent
 from gateway.routes import PUBLIC_ROUTES
 from meshgate.errors import LimitExceeded
 from meshgate.v1 import generation_pb2, models_pb2
@@ -52,7 +52,7 @@ def caller(subject: str = "bob", tenant: str = "acme") -> Principal:
 
 def wanted(message: Message, path: str = GENERATE) -> Intent:
     """What the pipeline makes of a call."""
-    return intent.read(PUBLIC_ROUTES[path], message.SerializeToString())
+    return request_info.read(PUBLIC_ROUTES[path], message.SerializeToString())
 
 
 def generate(**fields: Any) -> Intent:

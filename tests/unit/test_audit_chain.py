@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.audit import chain
-from gateway.audit.chain import ORIGIN, Broken, Link
-from gateway.audit.checkpoint import FILE, Checkpoint
-from gateway.audit.signing import SigningKeys
-from gateway.audit.verify import verify
+from gateway.audit.chain import hash_chain
+from gateway.audit.chain.checkpoint import FILE, Checkpoint
+from gateway.audit.chain.hash_chain import ORIGIN, Broken, Link
+from gateway.audit.keys.signing import SigningKeys
+from gateway.audit.tools.verify import verify
 from tests import audit_log
 
 Lines = list[bytes]
@@ -67,9 +67,9 @@ def test_two_swapped_records(log: Path, at: int) -> None:
 
 @pytest.mark.parametrize("at", [0, 7, 26])
 def test_an_inserted_record(log: Path, at: int) -> None:
-    forged, _ = chain.link(audit_log.encoded(99), Link(at - 1, bytes(32)))
+    forged, _ = hash_chain.link(audit_log.encoded(99), Link(at - 1, bytes(32)))
     if at == 0:
-        forged, _ = chain.link(audit_log.encoded(99), Link(-1, bytes([1]) * 32))
+        forged, _ = hash_chain.link(audit_log.encoded(99), Link(-1, bytes([1]) * 32))
     tamper(log, lambda lines: [*lines[:at], forged, *lines[at:]])
     assert first_bad(log) == at
 
@@ -95,8 +95,8 @@ def rewrite(lines: Lines, at: int) -> Lines:
     """The work of someone who edits a record and computes every later hash anew."""
     last, forged = ORIGIN, []
     for seq, line in enumerate(lines):
-        content = chain.record_of(line[:-1])
-        made, last = chain.link(content.replace(b'"bob"', b'"eve"') if seq == at else content, last)
+        content = hash_chain.record_of(line[:-1])
+        made, last = hash_chain.link(content.replace(b'"bob"', b'"eve"') if seq == at else content, last)
         forged.append(made)
     return forged
 
@@ -175,10 +175,10 @@ def test_an_unfinished_last_line_is_not_yet_written(log: Path) -> None:
 def test_what_is_linked_is_followed(contents: list[dict[str, str | int]]) -> None:
     last, lines = ORIGIN, []
     for content in contents:
-        line, last = chain.link(json.dumps(content).encode(), last)
+        line, last = hash_chain.link(json.dumps(content).encode(), last)
         assert json.loads(line)["record"] == content
         lines.append(line[:-1])
-    reached = list(chain.follow(lines, ORIGIN))
+    reached = list(hash_chain.follow(lines, ORIGIN))
     assert [link.seq for link in reached] == list(range(len(lines)))
     assert not reached or reached[-1] == last
 
@@ -186,4 +186,4 @@ def test_what_is_linked_is_followed(contents: list[dict[str, str | int]]) -> Non
 @given(st.lists(st.binary(max_size=200), min_size=1))
 def test_any_bytes_are_broken_and_nothing_worse(lines: Lines) -> None:
     with pytest.raises(Broken):
-        list(chain.follow(lines, ORIGIN))
+        list(hash_chain.follow(lines, ORIGIN))

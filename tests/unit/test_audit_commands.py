@@ -14,12 +14,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from gateway import commands
 from gateway.audit import AuditRecord
 from gateway.audit import record as records
-from gateway.audit.digest import DigestKeys
-from gateway.audit_questions import EVENTS, STATUSES
-from gateway.moments import moment
+from gateway.audit.keys.content_hmac import DigestKeys
+from gateway.commands import token
+from gateway.commands.audit_query import EVENTS, STATUSES
+from gateway.commands.time_args import moment
 from meshgate.cli import main, output
 from meshgate.cli.failures import UsageError
 from meshgate.cli.options import unless_empty
@@ -28,7 +28,7 @@ from tests import audit_log
 from tests.audit_log import FastDisk
 
 app = typer.Typer()
-app.add_typer(commands.audit, name="audit")
+app.add_typer(token.audit, name="audit")
 runner = CliRunner()
 
 GENERATION = "meshgate.v1.GenerationService"

@@ -13,13 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.audit import AuditRecord, chain, record, verify
-from gateway.audit.chain import Broken, Link
-from gateway.audit.checkpoint import FILE, Checkpoint
-from gateway.audit.coverage import Promise, Stretch, time_of
-from gateway.audit.ledger import Ledger
-from gateway.audit.signing import SigningKeys
-from gateway.audit.verify import Report
+from gateway.audit import AuditRecord, record
+from gateway.audit.chain import hash_chain
+from gateway.audit.chain.checkpoint import FILE, Checkpoint
+from gateway.audit.chain.checkpoint_bound import Promise, Stretch, time_of
+from gateway.audit.chain.hash_chain import Broken, Link
+from gateway.audit.chain.ledger import Ledger
+from gateway.audit.keys.signing import SigningKeys
+from gateway.audit.tools import verify
+from gateway.audit.tools.verify import Report
 from tests import audit_log
 from tests.audit_log import LONG, Clock, FastDisk
 
@@ -67,7 +69,7 @@ def test_the_time_of_every_kind_of_record_is_found() -> None:
     ]
     for content in (record.encode(entry), record.encode(audit_log.record(time=NOW)), *map(record.canonical, events)):
         assert time_of(content) == NOW
-        assert time_of(chain.link(content, Link(8, bytes(32)))[0][:-1]) == NOW
+        assert time_of(hash_chain.link(content, Link(8, bytes(32)))[0][:-1]) == NOW
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,7 @@ def test_the_time_of_every_kind_of_record_is_found() -> None:
     ],
 )
 def test_a_time_that_might_be_another_is_none(content: bytes) -> None:
-    assert time_of(chain.link(content, Link(8, bytes(32)))[0][:-1]) == 0
+    assert time_of(hash_chain.link(content, Link(8, bytes(32)))[0][:-1]) == 0
 
 
 @given(time=st.integers(0, 10**17), reserved=st.integers(0, 10**16), name=st.text("0123456789abcdef", max_size=16))

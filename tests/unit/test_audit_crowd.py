@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.audit.crowd import SIBLINGS, Crowd
+from gateway.audit.group_commit import SIBLINGS, Crowd
 
 
 class Clock:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit.chain import Broken
-from gateway.audit.digest import ContentMac, DigestKeys, find_key, key_id
-from gateway.audit.ledger import Ledger
-from gateway.audit.signing import PRIVATE_KEY, Endorsement, SigningKeys
-from gateway.audit.succession import Succession
+from gateway.audit.chain.hash_chain import Broken
+from gateway.audit.chain.ledger import Ledger
+from gateway.audit.keys.content_hmac import ContentMac, DigestKeys, find_key, key_id
+from gateway.audit.keys.key_rotation import Succession
+from gateway.audit.keys.signing import PRIVATE_KEY, Endorsement, SigningKeys
 from tests import audit_log
 from tests.audit_log import LONG, Clock, FastDisk
 

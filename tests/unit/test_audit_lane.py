@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gateway.audit.lane import RIDE_SECONDS, Lane, Terms
-from gateway.audit.sink import SinkFailed, SinkRefused
+from gateway.audit.sinks.sink import SinkFailed, SinkRefused
+from gateway.audit.sinks.sink_queue import RIDE_SECONDS, Lane, Terms
 from meshgate.runtime.config import ConfigError
 
 

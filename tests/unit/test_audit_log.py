@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.audit import AuditLog, AuditRecord
-from gateway.audit.disk import Disk
+from gateway.audit.chain.fsync import Disk
 from meshgate.errors import Unavailable
 from meshgate.runtime.config import ConfigError
 from tests import audit_log

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.audit import AuditRecord, ContentMac
 from gateway.audit import record as records
-from gateway.audit.digest import Direction
+from gateway.audit.keys.content_hmac import Direction
 from tests.audit_log import record
 
 

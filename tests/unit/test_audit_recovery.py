@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from gateway.audit import record as records
-from gateway.audit import segments
-from gateway.audit.chain import Broken
-from gateway.audit.checkpoint import FILE
-from gateway.audit.signing import PUBLIC_KEY, load_public_key
-from gateway.audit.verify import verify_all
+from gateway.audit.chain import segments
+from gateway.audit.chain.checkpoint import FILE
+from gateway.audit.chain.hash_chain import Broken
+from gateway.audit.keys.signing import PUBLIC_KEY, load_public_key
+from gateway.audit.tools.verify import verify_all
 from meshgate.runtime.config import ConfigError
 from tests import audit_log
 from tests.audit_log import Clock, FastDisk, FaultyDisk

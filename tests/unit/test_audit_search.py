@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.audit import record as records
-from gateway.audit import segments
-from gateway.audit.search import Query, search
+from gateway.audit.chain import segments
+from gateway.audit.tools.search import Query, search
 from tests import audit_log
 from tests.audit_log import Clock, FastDisk
 

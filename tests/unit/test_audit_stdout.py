@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.audit.sink import SinkFailed
-from gateway.audit.stdout import StdoutSink
+from gateway.audit.sinks.sink import SinkFailed
+from gateway.audit.sinks.stdout_sink import StdoutSink
 
 ROOM = 4096
 

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.authentication import Authenticator, IssuerConfig, keysource
+from gateway.authentication import Authenticator, IssuerConfig
+from gateway.authentication.keys import key_source
 from gateway.principal import Principal
 from meshgate.errors import Unauthenticated
 from meshgate.runtime.config import ConfigError
@@ -268,7 +269,7 @@ async def test_a_fault_in_the_background_is_told_and_does_not_end_it(
         again.set()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(keysource.KeyFile, "run", faulty)
+    monkeypatch.setattr(key_source.KeyFile, "run", faulty)
     monkeypatch.setattr("gateway.authentication.authenticator._AGAIN_SECONDS", 0)
     before = asyncio.all_tasks()
     await authenticator.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from gateway.authorisation import DEFAULT_SCOPES, Policy, PolicyConfig, TenantPolicy
+from gateway.authorisation.policy import DEFAULT_SCOPES, Policy, PolicyConfig, TenantPolicy
 from gateway.principal import Principal
 from meshgate.errors import PermissionDenied
 

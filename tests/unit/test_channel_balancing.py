@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway import backend
-from gateway.backend import BackendConfig
+from gateway.forwarding import backend
+from gateway.forwarding.backend import BackendConfig
 from gateway.routes import MODEL_ROUTES, SERVICES
 from meshgate.runtime import balancing, channel
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway import explanation
-from gateway.authentication import Authenticator, IssuerConfig, claimpath
-from gateway.authorisation import Policy, PolicyConfig
-from gateway.explanation import Question
+from gateway.authentication import Authenticator, IssuerConfig, claim_path
+from gateway.authorisation import explain
+from gateway.authorisation.explain import Question
+from gateway.authorisation.policy import Policy, PolicyConfig
 from gateway.limits import LimitsConfig
 from gateway.principal import Principal
 from meshgate.errors import MeshError
@@ -186,7 +186,7 @@ def test_a_fixed_tenant_is_the_only_one(jwks: Path, other: dict[str, Any]) -> No
     "path", [("tenant",), ("a", "b"), ("kubernetes.io", "namespace"), ("https://x/y",), ("https://x/y", "z"), ("a.b",)]
 )
 def test_a_path_is_shown_as_it_is_written(jwks: Path, path: tuple[str, ...]) -> None:
-    shown = claimpath.shown(path)
+    shown = claim_path.shown(path)
     written = json.loads(shown) if shown.startswith("[") else shown
     fields = {"issuer": "i", "audience": "a", "jwks": jwks, "scope_claim": written}
     assert IssuerConfig.model_validate(fields).scope_claim == path
@@ -202,7 +202,7 @@ def test_explain_says_which_claim_gave_what(jwks: Path) -> None:
     token = tokens.token(realm_access={"roles": ["user", "other"]}, org={"id": "acme"})
     policy = Policy(PolicyConfig.model_validate({"tenants": {"acme": {"models": ["*"]}}}))
     question = Question("/meshgate.v1.GenerationService/Generate")
-    told = explanation.explain(question, made.examine(f"Bearer {token}"), policy, LimitsConfig())
+    told = explain.explain(question, made.examine(f"Bearer {token}"), policy, LimitsConfig())
     steps = {step.name: step.detail for step in told.steps}
     assert steps["claims"] == "subject bob, scopes generate (realm_access.roles: user, other)"
     assert steps["tenant"] == "acme (org.id)"

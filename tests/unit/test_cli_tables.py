@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway import audit_screen
+from gateway.commands import audit_output
 from meshgate.cli import encode, tables
 from meshgate.v1 import models_pb2 as pb
 
@@ -59,7 +59,7 @@ def models() -> Table:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("table", [lambda: audit_screen._table(RECORDS), models], ids=["audit", "models"])
+@pytest.mark.parametrize("table", [lambda: audit_output._table(RECORDS), models], ids=["audit", "models"])
 def test_every_word_is_whole_at_every_width(table: object, width: int) -> None:
     made = table()  # type: ignore[operator]
     words = {word for column in made.columns for cell in column.cells for word in str(cell).split()}
@@ -73,13 +73,13 @@ def test_every_word_is_whole_at_every_width(table: object, width: int) -> None:
 
 @pytest.mark.parametrize("width", [40, 80])
 def test_who_method_and_outcome_are_named_where_columns_have_no_room(width: int) -> None:
-    said = printed(audit_screen._table(RECORDS), width)
+    said = printed(audit_output._table(RECORDS), width)
     for part in ("who: acme-production/svc", "method: GenerateStream", "outcome: CONCURRENCY_LIMITED", "tokens: 1204"):
         assert re.sub(r"\s+", " ", said).count(part) >= 1
 
 
 def test_a_wide_terminal_has_columns() -> None:
-    header, *rows = printed(audit_screen._table(RECORDS), 200).splitlines()
+    header, *rows = printed(audit_output._table(RECORDS), 200).splitlines()
     assert header.split() == ["time", "event", "who", "method", "model", "outcome", "tokens"]
     assert len(rows) == len(RECORDS)
 

@@ -9,16 +9,16 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from gateway import commands, issuer
 from gateway.audit import record as records
-from gateway.audit import tail
+from gateway.audit.tools import tail
 from gateway.authentication import Authenticator, IssuerConfig
+from gateway.commands import dev_issuer, token
 from gateway.principal import Principal
 from tests import audit_log
 
 app = typer.Typer()
-app.command("token")(commands.token)
-app.add_typer(commands.audit, name="audit")
+app.command("token")(token.token)
+app.add_typer(token.audit, name="audit")
 runner = CliRunner()
 
 
@@ -34,10 +34,10 @@ def run(*arguments: str) -> tuple[int, str]:
 
 
 def minted(home: Path, *arguments: str) -> Principal:
-    issuer.ensure_key(home)
+    dev_issuer.ensure_key(home)
     code, printed = run("token", *arguments)
     assert code == 0
-    entry = IssuerConfig(issuer=issuer.ISSUER, audience=issuer.AUDIENCE, jwks=home / "keys" / "jwks.json")
+    entry = IssuerConfig(issuer=dev_issuer.ISSUER, audience=dev_issuer.AUDIENCE, jwks=home / "keys" / "jwks.json")
     return Authenticator([entry]).authenticate(f"Bearer {printed.strip()}")
 
 
@@ -58,7 +58,7 @@ def test_no_token_is_made_that_the_gateway_would_refuse(option: str, value: str)
 def test_a_token_is_all_that_is_printed(home: Path) -> None:
     principal = minted(home, "--tenant", "acme", "--subject", "bob", "--ttl", "15m")
     assert (principal.tenant, principal.subject) == ("acme", "bob")
-    assert principal.scopes == frozenset(issuer.SCOPES)
+    assert principal.scopes == frozenset(dev_issuer.SCOPES)
 
 
 @pytest.mark.parametrize("scopes", [["--scope", "a b"], ["--scope", "a", "--scope", "b"]])
@@ -68,13 +68,13 @@ def test_scopes_may_be_repeated_or_in_one(home: Path, scopes: list[str]) -> None
 
 @pytest.mark.parametrize(("text", "expected"), [("90", 90), ("90s", 90), ("15m", 900), ("1h", 3600), ("7d", 604_800)])
 def test_durations(text: str, expected: int) -> None:
-    assert commands.seconds(text) == expected
+    assert token.seconds(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1w", "1.5h", "367d", "9" * 30, "١h"])
 def test_what_is_no_duration_is_a_usage_error(text: str) -> None:
     with pytest.raises(ValueError, match="duration"):
-        commands.seconds(text)
+        token.seconds(text)
     code, printed = run("token", f"--ttl={text}")
     assert (code, printed) == (2, "")
 

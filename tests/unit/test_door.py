@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.door import Door
+from gateway.edge.concurrency import Door
 from meshgate import errors
 
 

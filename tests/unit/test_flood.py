@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.flood import OTHERS, Flood, FloodConfig, Who, network, stranger
+from gateway.audit.refusal_aggregator import OTHERS, Flood, FloodConfig, Who, network, stranger
 
 START = 1_800_000_000_000_000
 SECOND = 1_000_000

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gateway.adapters import Adapters
 from gateway.call import Call
+from gateway.forwarding.adapter_names import Adapters
 from meshgate import errors
 from meshgate.v1.models_pb2 import Model
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import gcra
-from gateway.gcra import SECOND, Limit
+from gateway.limits import gcra
+from gateway.limits.gcra import SECOND, Limit
 
 limits = st.builds(Limit, interval=st.integers(1, 10 * SECOND), burst=st.integers(1, 1000))
 moments = st.integers(0, 100 * SECOND)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from gateway.authentication import IssuerConfig, RevocationConfig, refusal
-from gateway.authentication.revocation import Revoked
-from gateway.authentication.revocations import RevokedFile
-from gateway.authorisation import DEFAULT_SCOPES
+from gateway.authentication import IssuerConfig, RevocationConfig, token_errors
+from gateway.authentication.revocation.revocation_list import Revoked
+from gateway.authentication.revocation.revocation_source import RevokedFile
+from gateway.authorisation.policy import DEFAULT_SCOPES
 from meshgate.errors import MeshError
 
 TEXT = (Path(__file__).parent.parent.parent / "docs" / "identity.md").read_text()
@@ -58,7 +58,7 @@ def _made(name: str, function: Any) -> MeshError:
 
 REFUSALS = {
     name: _made(name, function)
-    for name, function in inspect.getmembers(refusal, inspect.isfunction)
+    for name, function in inspect.getmembers(token_errors, inspect.isfunction)
     if not name.startswith("_")
 }
 

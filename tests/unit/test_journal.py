@@ -11,11 +11,11 @@ from typing import Any, cast
 import pytest
 
 from gateway.audit import AuditLog, AuditRecord, ContentMac, ContentMacs
+from gateway.audit.journal import Journal
+from gateway.audit.refusal_aggregator import Flood, FloodConfig
 from gateway.call import Call
-from gateway.flood import Flood, FloodConfig
-from gateway.journal import Journal
+from gateway.metrics.call_metrics import GatewayMetricsConfig, Telemetry
 from gateway.principal import Principal
-from gateway.telemetry import GatewayMetricsConfig, Telemetry
 from meshgate.errors import (
     DeadlineExceeded,
     LimitExceeded,

@@ -10,8 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.authentication import Authenticator, IssuerConfig
-from gateway.authentication import keysource as keysources
-from gateway.authentication.keysource import KeyUrl
+from gateway.authentication.keys import key_source as keysources
+from gateway.authentication.keys.key_source import KeyUrl
 from gateway.authentication.source import SourceError
 from meshgate.errors import MeshError, Unauthenticated, Unavailable
 from tests import tokens
@@ -42,7 +42,7 @@ NEW = tokens.jwk(tokens.OTHER_EC_KEY, kid="new")
 @pytest.fixture
 def web(monkeypatch: pytest.MonkeyPatch) -> Web:
     made = Web(EC)
-    monkeypatch.setattr("gateway.authentication.fetch.get", made.get)
+    monkeypatch.setattr("gateway.authentication.keys.https_get.get", made.get)
     return made
 
 

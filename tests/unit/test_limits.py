@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gateway.gcra import SECOND
 from gateway.limits.config import DEFAULT, Levels, LimitsConfig
-from gateway.limits.memory import MemoryStore
+from gateway.limits.gcra import SECOND
+from gateway.limits.memory_store import MemoryStore
 from meshgate.errors import LimitExceeded, Unavailable
 from meshgate.supervisor.layout import default_configs
 from tests.unit.limits_doubles import Clock, Stage, caller, generate

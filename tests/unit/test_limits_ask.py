@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from gateway import intent
-from gateway.intent import Intent
-from gateway.limits.ask import Ask, Asking
+from gateway import request_info
+from gateway.limits.cost import Ask, Asking
+from gateway.request_info import Intent
 from gateway.routes import SEALED_ROUTES
 from meshgate import errors
 from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2, models_pb2, sealed_pb2
@@ -54,7 +54,7 @@ def sealed(method: str, size: int, cap: int | None = None) -> Intent:
     header = sealed_pb2.EnvelopeHeader(**HEADER, method=method, token_cap=cap).SerializeToString()
     envelope = sealed_pb2.Envelope(header=header, ciphertext=b"x" * size)
     route = SEALED_ROUTES["/meshgate.v1.SealedService/Call"]
-    return intent.read(route, sealed_pb2.CallRequest(envelope=envelope).SerializeToString())
+    return request_info.read(route, sealed_pb2.CallRequest(envelope=envelope).SerializeToString())
 
 
 @given(text=texts)
@@ -202,7 +202,7 @@ def test_a_training_is_charged_by_its_texts(inputs: list[str]) -> None:
     route = SEALED_ROUTES["/meshgate.v1.SealedService/CallStream"]
     header = sealed_pb2.EnvelopeHeader(**HEADER, method=TRAIN, model="mine").SerializeToString()
     envelope = sealed_pb2.Envelope(header=header, ciphertext=b"x" * len(first.first))
-    outer = intent.read(route, sealed_pb2.CallStreamRequest(envelope=envelope).SerializeToString())
+    outer = request_info.read(route, sealed_pb2.CallStreamRequest(envelope=envelope).SerializeToString())
     assert asking().of(outer, "mine").cost >= tokens
     assert asking().later(first.first, outer, "mine") >= tokens
 

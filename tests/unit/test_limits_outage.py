@@ -7,10 +7,10 @@ from collections import Counter
 
 import pytest
 
-from gateway.gcra import SECOND
 from gateway.limits.config import LimitsConfig
-from gateway.limits.memory import MemoryStore
-from gateway.limits.outage import Circuit, Guarded
+from gateway.limits.failover import Circuit, Guarded
+from gateway.limits.gcra import SECOND
+from gateway.limits.memory_store import MemoryStore
 from gateway.limits.plan import Plan, Plans
 from gateway.limits.store import Grant, Refusal, StoreDown
 from meshgate.errors import Unavailable

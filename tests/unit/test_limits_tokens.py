@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import gcra
 from gateway.call import Call
-from gateway.gcra import SECOND
-from gateway.limits import Reservation
+from gateway.limits import Reservation, gcra
 from gateway.limits.config import LimitsConfig
-from gateway.limits.memory import MemoryStore
+from gateway.limits.gcra import SECOND
+from gateway.limits.memory_store import MemoryStore
 from gateway.limits.plan import Places, Plans
 from gateway.limits.store import Grant, Refusal
 from meshgate import errors

@@ -10,12 +10,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway import names
-from gateway.authentication import Authenticator, IssuerConfig, Revoked
-from gateway.authentication.revocation import RevocationList
-from gateway.authentication.revocations import EntriesFile
+from gateway.authentication import Authenticator, IssuerConfig, Revoked, names
+from gateway.authentication.revocation.revocation_list import RevocationList
+from gateway.authentication.revocation.revocation_source import EntriesFile
 from gateway.authentication.source import SourceError
-from gateway.authorisation import PolicyConfig
+from gateway.authorisation.policy import PolicyConfig
 from gateway.limits import LimitsConfig
 from meshgate.errors import MeshError
 from tests import tokens

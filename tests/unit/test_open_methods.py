@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.open_methods import Turns
+from gateway.edge.open_methods import Turns
 from meshgate import errors
 
 

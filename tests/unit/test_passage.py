@@ -9,8 +9,8 @@ import pytest
 
 from gateway.audit import ContentMac, ContentMacs
 from gateway.call import Call
-from gateway.envelope import Plain
-from gateway.passage import Passage
+from gateway.forwarding.message_relay import Passage
+from gateway.sealing.stage import Plain
 from meshgate.errors import Unavailable
 from meshgate.v1 import generation_pb2
 from tests.unit.limits_doubles import call_of, wanted

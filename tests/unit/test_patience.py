@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.patience import Patience
+from gateway.edge.idle_timeout import Patience
 
 SHORT = 0.02
 LONG = 30.0

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import certs
-from gateway import issuer
 from gateway.authentication import STEPS, Authenticator, thumbprint
-from gateway.policy_commands import policy
+from gateway.commands import dev_issuer
+from gateway.commands.policy import policy
 from meshgate.errors import MeshError
 from meshgate.supervisor.layout import default_configs
 from tests import tokens
@@ -33,12 +33,12 @@ MIN_SECRET = 100
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MESHGATE_HOME", str(tmp_path))
-    issuer.ensure_key(tmp_path)
+    dev_issuer.ensure_key(tmp_path)
     return tmp_path
 
 
-def mint(home: Path, scopes: tuple[str, ...] = issuer.SCOPES, **changes: Any) -> str:
-    return issuer.mint(home, **{"tenant": "acme", "subject": "bob", "scopes": scopes, "ttl": 600, **changes})
+def mint(home: Path, scopes: tuple[str, ...] = dev_issuer.SCOPES, **changes: Any) -> str:
+    return dev_issuer.mint(home, **{"tenant": "acme", "subject": "bob", "scopes": scopes, "ttl": 600, **changes})
 
 
 def config(home: Path, *changes: tuple[str, str], more: str = "") -> Path:
@@ -115,15 +115,17 @@ def test_what_is_no_token_fails_at_once(token: str) -> None:
 
 def test_a_stranger_fails_at_the_signature(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     kid = json.loads((home / "keys" / "jwks.json").read_text())["keys"][0]["kid"]
-    token = tokens.token(header={"kid": kid}, iss=issuer.ISSUER, aud=issuer.AUDIENCE, exp=tokens.NOW + 10**9, iat=None)
+    token = tokens.token(
+        header={"kid": kid}, iss=dev_issuer.ISSUER, aud=dev_issuer.AUDIENCE, exp=tokens.NOW + 10**9, iat=None
+    )
     assert explained(token)[1]["reason"] == "TOKEN_SIGNATURE"
     other = tmp_path_factory.mktemp("other")
-    issuer.ensure_key(other)
+    dev_issuer.ensure_key(other)
     assert explained(mint(other))[1]["reason"] == "TOKEN_KEY_UNKNOWN"
 
 
 def test_a_revoked_token(home: Path) -> None:
-    (home / "revoked.json").write_text(json.dumps({"revoked": [{"issuer": issuer.ISSUER, "subject": "bob"}]}))
+    (home / "revoked.json").write_text(json.dumps({"revoked": [{"issuer": dev_issuer.ISSUER, "subject": "bob"}]}))
     path = config(home, more=f'[revocation]\nfile = "{home}/revoked.json"')
     code, told = explained(mint(home), "--config", str(path))
     assert (code, step(told, "revoked")["reason"]) == (1, "TOKEN_REVOKED")
@@ -187,7 +189,7 @@ def test_a_bound_token_needs_its_certificate(home: Path) -> None:
     pem = home / "certs" / "gateway.pem"
     tokens.publish(home / "keys" / "jwks.json", [tokens.jwk(tokens.EC_KEY, kid="ec")])
     bond = {"x5t#S256": thumbprint(pem.read_bytes())}
-    token = tokens.token(iss=issuer.ISSUER, exp=tokens.NOW + 10**9, iat=None, cnf=bond)
+    token = tokens.token(iss=dev_issuer.ISSUER, exp=tokens.NOW + 10**9, iat=None, cnf=bond)
     assert explained(token)[1]["reason"] == "TOKEN_BINDING"
     assert explained(token, "--certificate", str(pem))[0] == 0
 

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway import references
 from gateway.app import Gateway
-from gateway.authorisation import PolicyConfig
+from gateway.authorisation import references
+from gateway.authorisation.policy import PolicyConfig
+from gateway.authorisation.reference_watch import ReferenceWatch
 from gateway.config import GatewayConfig
 from gateway.limits import LimitsConfig
 from gateway.limits.plan import Plans
-from gateway.reference_watch import ReferenceWatch
 from gateway.routes import PUBLIC_ROUTES, SEALED_ROUTES
 from meshgate.runtime.config import ConfigError
 from meshgate.runtime.contract import METHODS, check_pattern

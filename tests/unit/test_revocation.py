@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.authentication import Authenticator, RevocationConfig, revocations_of
-from gateway.authentication import revocation as lists
-from gateway.authentication.revocation import Reading, Revocable, RevocationList, Revoked
-from gateway.authentication.revocations import Revocations
+from gateway.authentication.revocation import revocation_list as lists
+from gateway.authentication.revocation.revocation_list import Reading, Revocable, RevocationList, Revoked
+from gateway.authentication.revocation.revocation_source import Revocations
 from gateway.authentication.source import SourceError
 from meshgate.errors import MeshError, Unavailable
 from meshgate.runtime.config import ConfigError

@@ -12,10 +12,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from gateway import issuer
-from gateway.authentication import RevocationConfig, Revoked, revocations_of, revoking
-from gateway.authentication.revocation import Revocable
-from gateway.policy_commands import policy
+from gateway.authentication import RevocationConfig, Revoked, revocations_of
+from gateway.authentication.revocation import revocation_writer
+from gateway.authentication.revocation.revocation_list import Revocable
+from gateway.commands import dev_issuer
+from gateway.commands.policy import policy
 from tests.unit.test_policy_commands import config, mint
 
 app = typer.Typer()
@@ -34,7 +35,7 @@ BOB = ("--issuer", "https://id.example", "--subject", "bob")
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MESHGATE_HOME", str(tmp_path))
-    issuer.ensure_key(tmp_path)
+    dev_issuer.ensure_key(tmp_path)
     return tmp_path
 
 
@@ -144,7 +145,7 @@ def test_two_who_revoke_at_once_lose_nothing(tmp_path: Path) -> None:
 
     def revoke_some(start: int) -> None:
         for number in range(start, start + 10):
-            revoking.in_file(listed, Revoked(issuer="https://id.example", jti=f"t{number}"))
+            revocation_writer.in_file(listed, Revoked(issuer="https://id.example", jti=f"t{number}"))
 
     threads = [threading.Thread(target=revoke_some, args=(start,)) for start in (0, 10, 20)]
     for thread in threads:

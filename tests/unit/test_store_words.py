@@ -7,7 +7,7 @@ import socket
 import pytest
 import redis
 
-from gateway.store import address, cause
+from gateway.redis_client import address, cause
 
 SECRET = "hunter2"
 

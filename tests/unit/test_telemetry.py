@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway import outcome
 from gateway.call import Call
-from gateway.outcome import Outcome
+from gateway.metrics import outcome
+from gateway.metrics.call_metrics import OTHER, UNKNOWN, GatewayMetricsConfig, Telemetry
+from gateway.metrics.outcome import Outcome
 from gateway.principal import Principal
 from gateway.routes import PUBLIC_ROUTES
-from gateway.telemetry import OTHER, UNKNOWN, GatewayMetricsConfig, Telemetry
 from meshgate import errors
 
 GENERATE = "/meshgate.v1.GenerationService/Generate"

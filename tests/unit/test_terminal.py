@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from gateway import audit_screen, policy_commands
-from gateway.audit.chain import Broken
+from gateway.audit.chain.hash_chain import Broken
 from gateway.audit.record import canonical
-from gateway.audit.verify import Report
-from gateway.explanation import Applied, Explanation, Step
+from gateway.audit.tools.verify import Report
+from gateway.authorisation.explain import Applied, Explanation, Step
+from gateway.commands import audit_output, policy
 from meshgate import terminal
 from meshgate.cli import bulk, classifier, classify, encode, generate, output
 from meshgate.cli.chat import Chat
@@ -210,11 +210,11 @@ def records() -> Iterator[tuple[str, Callable[[], object]]]:
     steps = [Step("issuer", True, EVIL, EVIL), Step("model", False, EVIL, EVIL)]
     made = Explanation(steps, None, [Applied(EVIL, EVIL, 1, None)])
 
-    yield "audit tail", lambda: audit_screen.records([record], as_json=False)
-    yield "audit tail --json", lambda: audit_screen.records([record], as_json=True)
-    yield "audit verify", lambda: audit_screen.show([broken])
-    yield "audit verify --json", lambda: output.data(audit_screen.summary([broken]))
-    yield "policy explain", lambda: policy_commands._show(made)
+    yield "audit tail", lambda: audit_output.records([record], as_json=False)
+    yield "audit tail --json", lambda: audit_output.records([record], as_json=True)
+    yield "audit verify", lambda: audit_output.show([broken])
+    yield "audit verify --json", lambda: output.data(audit_output.summary([broken]))
+    yield "policy explain", lambda: policy._show(made)
 
 
 @pytest.mark.parametrize(("command", "show"), [pytest.param(*each, id=each[0]) for each in records()])

@@ -1,0 +1,133 @@
+"""Whether a line of the log is written exactly as the gateway writes it, and what it says.
+
+The hash of a line says that nobody changed it since; it does not say that all readers see the same record in it. JSON
+has many spellings of one thing: escapes, white space, members that are there twice, numbers with a fraction. Each could
+hide a member from one reader and show it to another, and so each of them is Broken.
+
+Nearly all lines are records of calls. One expression matches those, their members in order and each at most once, and
+finds their time; other lines, and texts with an escape in them, are parsed and encoded again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Final, NamedTuple
+
+from gateway.audit.chain.hash_chain import Broken
+from gateway.audit.chain.segments import MAX_LINE
+from gateway.audit.record import canonical
+
+_TEXT: Final = rb'"[^"\\\x00-\x1f]++"'
+_NUMBER: Final = rb"[1-9][0-9]{0,14}"
+_STAGES: Final = rb'\{(?:"[a-z_]++":(?:0|[1-9][0-9]{0,14})(?:,(?=")|(?=\})))++\}'
+_BEFORE_EVENT: Final = (("bytes_in", _NUMBER), ("bytes_out", _NUMBER), ("decision", _TEXT))
+_BEFORE_TIME: Final = (
+    *((name, _TEXT) for name in ("hmac_key_id",)),
+    ("input_tokens", _NUMBER),
+    *((name, _TEXT) for name in ("issuer", "limits", "method", "model")),
+    ("output_tokens", _NUMBER),
+    *((name, _TEXT) for name in ("peer", "reason", "reply_hmac", "request_hmac", "request_id", "sealing_key_id")),
+    ("stages_us", _STAGES),
+    *((name, _TEXT) for name in ("status", "subject", "target", "tenant")),
+)
+
+
+def _members(named: tuple[tuple[str, bytes], ...]) -> bytes:
+    return b"".join(rb'(?:"' + name.encode() + rb'":' + value + rb",)?+" for name, value in named)
+
+
+_CALL: Final = re.compile(
+    rb'\{"hash":"[0-9a-f]{64}","record":\{'
+    + _members(_BEFORE_EVENT)
+    + rb'"event":"(?:admitted|ended|refused)",'
+    + _members(_BEFORE_TIME)
+    + rb'"time":([1-9][0-9]{0,15})(?:,"token_id":'
+    + _TEXT
+    + rb')?+(?:,"tokens_reserved":'
+    + _NUMBER
+    + rb')?+\},"seq":[1-9][0-9]{0,17}\}'
+).fullmatch
+_CALLS: Final = frozenset(("admitted", "ended", "refused"))
+_LINE: Final = frozenset(("hash", "record", "seq"))
+_SAFE: Final = 2**53
+"""Integers from here on are not the same to every reader of JSON."""
+
+_BEGINS: Final = re.compile(rb'\{"hash":"[0-9a-f]{64}(?:","record":\{|","key":")[^\x00-\x1f]*+')
+_LONGEST_BEGINNING: Final = len(b'{"hash":"') + 64 + len(b'","record":{')
+
+
+class Entry(NamedTuple):
+    """What a line says, as far as those who follow a log need it."""
+
+    time: int
+    """Microseconds since the Unix epoch; 0: the record does not say."""
+    content: dict[str, Any] | None
+    """The record; None for that of a call, of which only the time matters."""
+
+
+def read(line: bytes, seq: int) -> Entry:
+    """Reads record `seq` from its line, without the newline. Raises Broken for a line that is written otherwise."""
+    found = _CALL(line)
+    if found is not None and (line.isascii() or _is_utf8(line)) and (time := int(found[1])) < _SAFE:
+        return Entry(time, None)
+    content = record(line)
+    if content is None:
+        raise Broken(seq, "not written as the gateway writes it")
+    return Entry(_time(content), content)
+
+
+def record(line: bytes) -> dict[str, Any] | None:
+    """The record within a line, without the newline; None where the line is not exactly as the gateway writes it."""
+    try:
+        stated = json.loads(line.decode())
+        if not isinstance(stated, dict) or stated.keys() != _LINE or canonical(stated) != line:
+            return None
+    except (ValueError, TypeError, RecursionError):
+        return None
+    content = stated["record"]
+    return content if isinstance(content, dict) and _is_record(content) and _is_number(stated["seq"]) else None
+
+
+def unfinished(rest: bytes) -> bool:
+    """Whether a crash can leave `rest` at the end of a file: a line's beginning, and blocks that were never filled."""
+    written = rest.rstrip(b"\x00")
+    if len(written) >= _LONGEST_BEGINNING:
+        return len(written) < MAX_LINE and _BEGINS.fullmatch(written) is not None
+    return any(shape.startswith(written) and _BEGINS.match(shape) for shape in _shapes(written))
+
+
+def _shapes(written: bytes) -> tuple[bytes, ...]:
+    """Beginnings of lines that agree with `written` in the digits of its hash."""
+    digits = written[len(b'{"hash":"') :][:64].ljust(64, b"0")
+    return tuple(b'{"hash":"' + digits + rest for rest in (b'","record":{', b'","key":"'))
+
+
+def _is_record(content: dict[str, Any]) -> bool:
+    """Strings, integers and objects of integers, with names of ASCII. What says nothing is left out of a call's."""
+    if content.get("event") in _CALLS and not all(content.values()):
+        return False
+    return all(name.isascii() and _is_value(value) for name, value in content.items())
+
+
+def _is_value(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(name.isascii() and _is_number(each) for name, each in value.items())
+    return isinstance(value, str) or _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -_SAFE < value < _SAFE
+
+
+def _time(content: dict[str, Any]) -> int:
+    time = content.get("time")
+    return time if isinstance(time, int) and time > 0 else 0
+
+
+def _is_utf8(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

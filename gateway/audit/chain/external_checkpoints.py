@@ -1,0 +1,219 @@
+"""The checkpoints of a log, read side by side with it: those in its directory and those that were kept elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from gateway.audit.chain import canonical
+from gateway.audit.chain.checkpoint import SignedCheckpoint, in_order, parse, unreadable
+from gateway.audit.chain.checkpoint_bound import Coverage, dated
+from gateway.audit.chain.hash_chain import Broken, Link
+from gateway.audit.chain.segments import MAX_LINE, regular
+from gateway.audit.keys.signing import SIGNING_KEY, Endorsement, key_id
+
+_BEGINNINGS: Final = frozenset(("genesis", "segment"))
+
+
+class Witness:
+    """Follows a log record by record, with the key in force there. Raises Broken at the first that is bad.
+
+    The log may grow meanwhile. A checkpoint is on disk before the next record is, so it is looked for when that has
+    been read; only those that were there at the beginning are missed when the log ends before them.
+    """
+
+    def __init__(self, path: Path, key: Ed25519PublicKey, kept: Sequence[SignedCheckpoint] = ()) -> None:
+        """Raises OSError. `kept` are checkpoints that the log must contain; those of other writers are left aside."""
+        self.key = key
+        self.writer = ""
+        """The random name in the genesis."""
+        self.good = 0
+        """Checkpoints of the log that fit."""
+        self.matched = 0
+        """Those kept elsewhere that fit."""
+        self.coverage = Coverage()
+        self._name: object = None
+        self._candidates = kept
+        self._kept: deque[SignedCheckpoint] = deque()
+        self._lines = _Lines(path)
+        self._next: SignedCheckpoint | None = None
+        self._before: SignedCheckpoint | None = None
+        self._unreadable: Broken | None = None
+
+    def add(self, line: bytes, link: Link, *, continues: Link | None = None) -> None:
+        """The log has come to `link` with `line`, which is without its newline. `continues`: a later segment begins
+        with it, and the log stood there.
+        """
+        time, content = canonical.read(line, link.seq)
+        event = str(content.get("event")) if content is not None else ""
+        if link.seq == 0:
+            self._begin(content or {})
+        elif continues is not None or event in _BEGINNINGS:
+            self._go_on(content or {}, link.seq, continues)
+        if content is not None and event == SIGNING_KEY:
+            dated(link.seq, time)
+            self.key = successor(content, link.seq, self.key)
+        else:
+            self.coverage.add(link.seq, time, event)
+
+    def settle(self, last: Link) -> None:
+        """The log goes on after `last`, or ends there: what was signed up to it is compared."""
+        if self._next is None:
+            self._next = self._read()
+        while self._next is not None and self._next.seq <= last.seq:
+            signed = self._next
+            self._compare(signed, last)
+            self.good += 1
+            self.coverage.signed(last.seq, signed.checkpoint.promise)
+            self._next = self._read()
+        while self._kept and self._kept[0].seq <= last.seq:
+            self._compare(self._kept.popleft(), last)
+            self.matched += 1
+
+    def rest(self, records: int, *, whole: bool) -> Broken | None:
+        """What is wrong with those that a log of `records` did not come to. `whole`: it was good to its end."""
+        if self._unreadable is not None or not whole:
+            return self._unreadable
+        due = ([self._next] if self._next is not None and self._lines.old else []) + list(self._kept)
+        try:
+            for signed in due:
+                signed.check([self.key])
+        except Broken as error:
+            return error
+        if due:
+            return Broken(records, f"missing: a checkpoint covers the log as far as record {due[-1].seq}")
+        return self.coverage.missing("when the log began") if records > 1 and not self.good else None
+
+    def close(self) -> None:
+        self._lines.close()
+
+    def _begin(self, genesis: Mapping[str, Any]) -> None:
+        """Raises Broken unless the log begins, and with the key that the auditor has."""
+        if genesis.get("event") != "genesis":
+            raise Broken(0, "not the beginning of a log")
+        if genesis.get("key") != key_id(self.key):
+            raise Broken(0, f"the log begins with another key, {str(genesis.get('key'))[:16]}")
+        self.writer = str(genesis.get("writer"))
+        self._name = genesis.get("name")
+        mine = (signed for signed in self._candidates if signed.checkpoint.writer == self.writer)
+        self._kept.extend(sorted(mine, key=lambda signed: signed.seq))
+
+    def _go_on(self, said: Mapping[str, Any], seq: int, continues: Link | None) -> None:
+        """Raises Broken unless `said` begins a segment of this log, and stands where one begins."""
+        if continues is None or said.get("event") != "segment":
+            raise Broken(seq, "segments begin with a record of where they go on, and no others are such a record")
+        expected = {"previous": continues.hash.hex(), "writer": self.writer, "key": key_id(self.key)}
+        if said.get("name") != self._name or {name: said.get(name) for name in expected} != expected:
+            raise Broken(seq, "begins a segment of another log, or of another place in this one")
+
+    def _compare(self, signed: SignedCheckpoint, link: Link) -> None:
+        signed.check([self.key])
+        found = signed.checkpoint.link
+        if found.seq != link.seq:
+            raise Broken(found.seq, "its checkpoint does not stand where it was written")
+        if found.hash != link.hash:
+            why = "not what its checkpoint was signed for: it or one since the last checkpoint was altered"
+            raise Broken(link.seq, why)
+
+    def _read(self) -> SignedCheckpoint | None:
+        try:
+            line = self._lines.next() if self._unreadable is None else None
+            if line is None:
+                return None
+            self._before = in_order(parse(line), self._before)
+            return self._before
+        except Broken as error:
+            self._unreadable = error
+            return None
+
+
+class _Lines:
+    """The whole lines of a file to which others may be added meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = regular(path).open("rb") if path.exists() else None
+        self._size = path.stat().st_size if self._file else 0
+        self._read = 0
+
+    @property
+    def old(self) -> bool:
+        """Whether the last line was there at the beginning."""
+        return self._read <= self._size
+
+    def next(self) -> bytes | None:
+        """None where there is none yet. Raises Broken for bytes at the end that are no beginning of one."""
+        line = self._file.readline(MAX_LINE) if self._file else b""
+        if line.endswith(b"\n"):
+            self._read += len(line)
+            return line
+        if self._file and line:
+            if not canonical.unfinished(line) or any(piece.strip(b"\x00") for piece in self._pieces(self._file)):
+                raise unreadable()
+            self._file.seek(self._read)
+        return None
+
+    def _pieces(self, file: BinaryIO) -> Iterator[bytes]:
+        """What comes after MAX_LINE bytes without a line's end."""
+        return iter(lambda: file.readline(MAX_LINE), b"")
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+
+
+def kept(lines: Iterable[str]) -> list[SignedCheckpoint]:
+    """The checkpoints among `lines`: as they are in checkpoints.jsonl, or within those of a process log.
+
+    Raises ValueError where there is none or one is not written exactly as the gateway writes it.
+    """
+    found = [said for line in lines if (said := _said(line)) is not None]
+    try:
+        made = [parse(said.encode("utf-8", "surrogatepass")) for said in found]
+    except Broken as error:
+        raise ValueError(error.why) from None
+    if not made:
+        raise ValueError("there is no checkpoint in what was given")
+    return made
+
+
+def _said(line: str) -> str | None:
+    """What of a line should be a checkpoint: all of it, unless it is a process log's. Other lines of such a log, JSON
+    or not, are nothing to us; but one that mentions a signature and is not JSON was a checkpoint once.
+
+    Raises ValueError for what is no text at all.
+    """
+    if not line.removesuffix("\n").replace("\t", "").isprintable():
+        raise ValueError("a line of what was given is no text of a log's")
+    try:
+        stated = json.loads(line, object_pairs_hook=_once)
+    except (ValueError, RecursionError):
+        return line if '"signature' in line and line.endswith("\n") else None
+    if not isinstance(stated, dict):
+        return None
+    if "checkpoint" in stated:
+        return str(stated["checkpoint"])
+    return line if "signature" in stated else None
+
+
+def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError for a member that is there twice: readers differ in which of them counts."""
+    made = dict(members)
+    if len(made) < len(members):
+        raise ValueError
+    return made
+
+
+def successor(stated: Mapping[str, Any], seq: int, by: Ed25519PublicKey) -> Ed25519PublicKey:
+    """The key that record `seq` names, as the one before it, `by`, signed. Raises Broken."""
+    try:
+        made = Endorsement.read(stated, by)
+    except ValueError as error:
+        raise Broken(seq, f"names {error}") from None
+    if stated.keys() != {"event", "time", *made.fields()}:
+        raise Broken(seq, "names a signing key and something else")
+    return made.public

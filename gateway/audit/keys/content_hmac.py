@@ -1,0 +1,99 @@
+"""Keyed digests of content: they prove later that a text was the one sent, and tell nothing to who lacks the key.
+
+A key serves for a time and is kept for ever after, so that old records can be matched; to make that impossible, delete
+the key's file: nothing else depends on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from gateway.audit.keys.key_rotation import Succession
+
+KEY_BYTES: Final = 32
+_STEM: Final = "audit-hmac"
+_SUFFIX: Final = ".key"
+
+Direction = Literal["request", "reply"]
+
+
+class ContentMac:
+    """HMAC-SHA256 over the messages of one direction of a call.
+
+    Each message is preceded by its length in eight bytes, so that the same bytes cut differently differ, and all by
+    the direction's name, so that an echo is no proof of a question.
+    """
+
+    __slots__ = ("_mac",)
+
+    def __init__(self, key: bytes, direction: Direction) -> None:
+        self._mac = hmac.new(key, direction.encode() + b"\x00", hashlib.sha256)
+
+    def fresh(self) -> ContentMac:
+        """A copy. Of one that has no message yet it is a new one, several times cheaper than made from the key."""
+        made = ContentMac.__new__(ContentMac)
+        made._mac = self._mac.copy()
+        return made
+
+    def update(self, message: bytes) -> None:
+        """Adds the next message."""
+        self._mac.update(len(message).to_bytes(8, "big"))
+        self._mac.update(message)
+
+    def hexdigest(self) -> str:
+        """64 hexadecimal digits of all messages so far."""
+        return self._mac.hexdigest()
+
+
+class ContentMacs(NamedTuple):
+    """What one call's content is digested with."""
+
+    request: ContentMac
+    reply: ContentMac
+    key_id: str
+
+
+class DigestKeys:
+    """The keys in a directory. Makes the first, and the next when the newest has come of age."""
+
+    def __init__(self, directory: Path, age_seconds: float, clock: Callable[[], float] = time.time) -> None:
+        """Raises OSError, or ValueError for a file that is no key."""
+        self._files = Succession(directory, _STEM, _SUFFIX)
+        self._age = age_seconds
+        self._clock = clock
+        self.renew()
+
+    def renew(self) -> None:
+        """Goes over to the newest key, which it makes where it is time. Raises as the constructor does."""
+        number = self._files.newest(lambda: secrets.token_bytes(KEY_BYTES), before=self._clock() - self._age)
+        key = _load(self._files.path(number))
+        self._blank = ContentMacs(ContentMac(key, "request"), ContentMac(key, "reply"), key_id(key))
+
+    def macs(self) -> ContentMacs:
+        """New digests for one call."""
+        blank = self._blank
+        return ContentMacs(blank.request.fresh(), blank.reply.fresh(), blank.key_id)
+
+
+def find_key(directory: Path, wanted: str) -> bytes | None:
+    """The key of an id, however old. Raises OSError, or ValueError for a file that is no key."""
+    keys = (_load(path) for _, path in Succession(directory, _STEM, _SUFFIX).listed())
+    return next((key for key in keys if key_id(key) == wanted), None)
+
+
+def key_id(key: bytes) -> str:
+    """16 hexadecimal digits that name a key and tell nothing of it."""
+    return hashlib.sha256(b"meshgate audit hmac key v1\n" + key).hexdigest()[:16]
+
+
+def _load(path: Path) -> bytes:
+    key = path.read_bytes()
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"{path.name} is not {KEY_BYTES} bytes")
+    return key

@@ -1,0 +1,1 @@
+"""Where records go: the log on disk, a Redis stream, an OTLP collector, standard output; a queue and a thread each."""

@@ -1,0 +1,53 @@
+"""Whether a text is the one that was sent or answered: its keyed digest is made anew and compared with the record's."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.audit.keys.content_hmac import ContentMac, Direction, find_key
+from gateway.audit.tools.search import UNREADABLE, Query, search
+
+
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """What a call's last record says of its content."""
+
+    method: str
+    """The one that did the work."""
+    key_id: str
+    request: str
+    reply: str
+
+
+class KeyGone(ValueError):
+    """The key of a call's digests is not there; the text is its id."""
+
+
+def digests_of(root: Path, request_id: str) -> Digests | None:
+    """Of the call of that id, or None where no record has them. Raises OSError, and ValueError for a log with lines
+    that are not written as the gateway writes them.
+    """
+    query = Query(fields={"request_id": request_id})
+    for record in search(root, query, newest_first=True):
+        if record is UNREADABLE:
+            raise ValueError(
+                "the log has lines that the gateway did not write so; `meshgate audit verify` names the first"
+            )
+        if key_id := str(record.get("hmac_key_id", "")):
+            method = str(record.get("target") or record.get("method", ""))
+            return Digests(method, key_id, str(record.get("request_hmac", "")), str(record.get("reply_hmac", "")))
+    return None
+
+
+def matches(keys: Path, found: Digests, direction: Direction, messages: Sequence[bytes]) -> bool:
+    """Whether exactly `messages` went that way. Raises OSError, KeyGone, ValueError for a file that is no key."""
+    key = find_key(keys, found.key_id)
+    if key is None:
+        raise KeyGone(found.key_id)
+    mac = ContentMac(key, direction)
+    for message in messages:
+        mac.update(message)
+    return hmac.compare_digest(mac.hexdigest(), found.request if direction == "request" else found.reply)

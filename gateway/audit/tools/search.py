@@ -1,0 +1,103 @@
+"""Searching the logs of all writers at once, in constant memory. It verifies nothing: that is what `verify` is for. But
+what is not even written as the gateway writes it is no record, and is shown as such whatever is looked for.
+
+Most lines are told apart by their bytes alone: within canonical JSON `"tenant":"acme"` stands nowhere but where the
+tenant is acme, because quotes within a string are escaped.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.audit.chain import segments
+from gateway.audit.chain.canonical import read, record
+from gateway.audit.chain.hash_chain import Broken
+from gateway.audit.record import canonical
+
+_METHOD_AT: Final = re.compile(rb'"(?:method|target)":"([^"]*)"')
+
+Line = tuple[int, bytes]
+"""A record's time and its line, without the newline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to look for. All of it must hold."""
+
+    since: int = 0
+    """Microseconds since the Unix epoch; the first that counts."""
+    until: int = 10**18
+    """The first that no longer counts."""
+    method: str = ""
+    """The full name, or its last part: `Generate`. That within an envelope counts as well."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Of an AuditRecord: exactly these values."""
+
+
+def search(root: Path, query: Query, *, newest_first: bool) -> Iterator[dict[str, Any]]:
+    """The records that `query` describes, of all writers by time, and UNREADABLE for each line that is none. Raises
+    OSError.
+    """
+    wanted = _Filter(query)
+    logs = [wanted.of(_lines(path, newest_first)) for _, path in segments.writers(root)]
+    for _, line in heapq.merge(*logs, key=lambda found: found[0], reverse=newest_first):
+        yield content(line)
+
+
+UNREADABLE: Final[dict[str, Any]] = {"event": "unreadable"}
+"""In the place of a line that is not written as the gateway writes it: what it says is not to be believed."""
+
+
+def content(line: bytes) -> dict[str, Any]:
+    """The record of a line without its newline, or UNREADABLE itself."""
+    return record(line) or UNREADABLE
+
+
+class _Filter:
+    """A query as bytes."""
+
+    def __init__(self, query: Query) -> None:
+        self._query = query
+        self._needles = [canonical({name: value})[1:-1] for name, value in query.fields.items()]
+        if query.method:
+            self._needles.append(canonical({"": query.method})[len(b'{"":"') : -1])
+        self._method = canonical({"": query.method})[len(b'{"":"') : -2]
+
+    def of(self, lines: Iterator[bytes]) -> Iterator[Line]:
+        """Those that match, with their times, and those that can't be read."""
+        needles, since, until = self._needles, self._query.since, self._query.until
+        time = 0
+        for ended in lines:
+            line = ended[:-1]
+            try:
+                time = read(line, 0).time
+            except Broken:
+                yield time, line  # beside its neighbour
+                continue
+            for needle in needles:
+                if needle not in line:
+                    break
+            else:
+                if since <= time < until and self._of_method(line):
+                    yield time, line
+
+    def _of_method(self, line: bytes) -> bool:
+        wanted = self._method
+        return not wanted or any(
+            name == wanted or name.rpartition(b"/")[2] == wanted for name in _METHOD_AT.findall(line)
+        )
+
+
+def _lines(directory: Path, newest_first: bool) -> Iterator[bytes]:
+    listed = segments.listed(directory)
+    if newest_first:
+        for _, path in reversed(listed):
+            yield from segments.lines_reversed(path)
+    else:
+        for _, path in listed:
+            yield from (line for line in segments.lines(path) if line.endswith(b"\n") or len(line) > segments.MAX_LINE)

@@ -1,0 +1,197 @@
+"""The list of what is revoked as a stream in the store, `PREFIX:revoked`, one entry a field list: one command adds one.
+
+    XADD meshgate:revoked * issuer https://id.example jti 6f1c until 1767225600
+
+A stream says in one cheap command what is new since the last look, and one that was emptied or lost restores nobody:
+only an entry with `restored 1` does. News come first in every look, however long the stream is.
+
+What can't be seen among the news is what a store that took over says of earlier times. So the stream is read again from
+its beginning, a slice a look: every minute, and at once and in larger slices where the store was away or its last entry
+is older than one that we know. Entries whose tokens have expired are deleted then, by the store's own clock.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+import redis
+
+from gateway.authentication.revocation.revocation_list import MAX_ENTRIES, Reading, RevocationList, Revoked
+from gateway.authentication.source import SourceError
+from gateway.redis_client import Client, cause, heed_cancellation
+
+_log = logging.getLogger(__name__)
+
+_REREAD_SECONDS: Final = 60.0
+"""From the end of one rereading to the beginning of the next."""
+_PAGE: Final = 200
+"""Entries of one command: some 8 ms of the event loop, for their parsing alone."""
+_SLICE: Final = 5
+"""Pages that are read again in one look."""
+_URGENT_SLICE: Final = 25
+"""The same where there is reason to: a look must still leave time for the next within the second."""
+_TOLD: Final = 10_000
+"""Names that are compared in one look with what is known."""
+_SPENT_SECONDS: Final = 3600 + 300
+"""How long after its `until` an entry is deleted: an issuer's leeway, and an hour for clocks that disagree."""
+_START: Final = "0-0"
+Page = list[tuple[bytes, dict[bytes, bytes]]]
+
+
+class EntriesStream:
+    """A stream in the store, as `Entries`."""
+
+    def __init__(self, client: Client, prefix: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._key = stream_key(prefix)
+        self._clock = clock
+        self._after = _START
+        self._found: list[Revoked] = []
+        """News that are not told yet: a page that fails costs none of those before it."""
+        self._again: _Again | None = None
+        self._again_at = math.inf
+        self._urgent = False
+
+    async def look(self, known: RevocationList) -> None:
+        """See Entries."""
+        try:
+            await self._news(known)
+            await self._reread(known)
+        except (redis.RedisError, OSError, TimeoutError) as error:
+            self._restart()
+            raise SourceError(f"the store can't be asked: {cause(error)}") from None
+        except SourceError:
+            self._again = None
+            raise
+
+    async def _news(self, known: RevocationList) -> None:
+        last = await self._last()
+        if _order(last) < _order(self._after):
+            self._after = last
+            self._restart()
+        await self._find()
+        known.add(self._found)  # all at once, so that nobody is caught between an entry and its `restored`
+        if self._again is not None:
+            self._again.reading.note(self._found)
+        self._found = []
+        self._again_at = min(self._again_at, self._clock() + _REREAD_SECONDS)
+
+    def _restart(self) -> None:
+        """What the store says of earlier times may be another story from here on."""
+        self._again = None
+        self._again_at = -math.inf
+        self._urgent = True
+
+    async def _reread(self, known: RevocationList) -> None:
+        """A slice of the stream from its beginning."""
+        if self._again is None:
+            if self._clock() < self._again_at:
+                return
+            self._again = _Again(self._client, self._key)
+        if await self._again.slice(known, _URGENT_SLICE if self._urgent else _SLICE):
+            self._again = None
+            self._again_at = self._clock() + _REREAD_SECONDS
+            self._urgent = False
+
+    async def _last(self) -> str:
+        newest: Any = await self._client.xrevrange(self._key, count=1)
+        return _name(newest[0][0]) if newest else _START
+
+    async def _find(self) -> None:
+        """Reads what is new, page by page. Each is one bounded command."""
+        more = True
+        while more:
+            page = await _page(self._client, self._key, self._after)
+            self._found += [entry for identity, fields in page if (entry := _entry(identity, fields)) is not None]
+            self._after = _name(page[-1][0]) if page else self._after
+            more = len(page) == _PAGE
+            if len(self._found) > MAX_ENTRIES:
+                raise SourceError(f"more than {MAX_ENTRIES} entries")
+
+
+class _Again:
+    """One reading of the whole stream, a slice at a time."""
+
+    def __init__(self, client: Client, key: str) -> None:
+        self.reading = Reading()
+        self._client = client
+        self._key = key
+        self._after = _START
+        self._ended = False
+        self._spent: float | None = None
+
+    async def slice(self, known: RevocationList, pages: int) -> bool:
+        """Reads on, and at the end tells `known`. Whether that was all."""
+        for _ in range(pages):
+            if self._ended:
+                return self.reading.tell(known, _TOLD)
+            await self._read()
+        return False
+
+    async def _read(self) -> None:
+        page = await _page(self._client, self._key, self._after)
+        self._ended = len(page) < _PAGE
+        if not page:
+            return
+        self._after = _name(page[-1][0])
+        spent = await self._note(page)
+        if self._ended:
+            spent.discard(page[-1][0])  # by the last it shows whether a stream went back
+        if spent:
+            await self._delete(spent)
+
+    async def _note(self, page: Page) -> set[bytes]:
+        """Notes what the entries of a page say. Returns the names of those that are spent."""
+        if self._spent is None:
+            seconds, _ = await self._client.time()
+            self._spent = seconds - _SPENT_SECONDS
+        spent: set[bytes] = set()
+        for identity, fields in page:
+            entry = _entry(identity, fields)
+            if entry is None:
+                continue
+            if entry.until is not None and entry.until <= self._spent and not entry.restored:
+                spent.add(identity)
+            else:
+                self.reading.note((entry,))
+        return spent
+
+    async def _delete(self, names: set[bytes]) -> None:
+        try:
+            await self._client.xdel(self._key, *names)
+        except redis.ResponseError:  # a store may let us read alone
+            _log.debug("spent revocations stay in the store")
+
+
+def stream_key(prefix: str) -> str:
+    """Where in the store the list is."""
+    return f"{prefix}:revoked"
+
+
+async def _page(client: Client, key: str, after: str) -> Page:
+    page: Any = await client.xrange(key, min=f"({after}", count=_PAGE)
+    heed_cancellation()
+    return cast(Page, page)
+
+
+def _name(identity: bytes) -> str:
+    return identity.decode("ascii")
+
+
+def _order(name: str) -> tuple[int, int]:
+    milliseconds, _, serial = name.partition("-")
+    return int(milliseconds), int(serial)
+
+
+def _entry(identity: bytes, fields: dict[bytes, bytes]) -> Revoked | None:
+    """An entry of the stream. One that makes no sense is told in the log, and must not keep out those after it."""
+    try:
+        text: Any = {name.decode(): value.decode() for name, value in fields.items()}
+        return Revoked.model_validate(text)
+    except ValueError:  # UnicodeDecodeError and ValidationError are
+        _log.error("a revocation in the store can't be read: it revokes nothing", extra={"entry": identity.decode()})
+        return None

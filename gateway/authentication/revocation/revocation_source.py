@@ -1,0 +1,176 @@
+"""Where the list of what is revoked comes from, and what holds while it can't be had.
+
+It is looked at every half second: a file by its time and size, the store by asking for what is new in a stream
+(stream.py). So an entry counts within a second of being written, for tokens that were verified before too, and a call
+pays a comparison.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from pydantic import ValidationError
+
+from gateway.authentication.config import RevocationConfig
+from gateway.authentication.revocation.redis_stream import EntriesStream
+from gateway.authentication.revocation.revocation_list import Revocable, RevocationList, Revoked
+from gateway.authentication.source import SourceError, SourceFile, Watch
+from gateway.redis_client import Client, heed_cancellation
+from meshgate.runtime.config import ConfigError, Strict
+from meshgate.runtime.config_errors import problems
+
+_log = logging.getLogger(__name__)
+
+_LOOK_SECONDS: Final = 0.5
+_FORGET_SECONDS: Final = 60.0
+_MAX_BYTES: Final = 16 * 1024 * 1024
+_NOBODY: Final = '{"revoked": []}'
+_LISTS: Final = re.compile(rb'"revoked"\s*:')
+"""In a RevokedFile nothing else looks so: no entry has such a key, and a quote in a text has a backslash."""
+_SAID: Final = 4
+"""Issuers whom a log line names."""
+
+Clock = Callable[[], float]
+
+
+class RevokedFile(Strict):
+    """What a file says: `{"revoked": [...]}`, all of it each time."""
+
+    revoked: Sequence[Revoked]
+
+
+class Entries(Protocol):
+    """Where entries come from."""
+
+    async def look(self, known: RevocationList) -> None:
+        """Brings `known` up to date. Raises SourceError with what is known left in force."""
+
+
+class EntriesFile:
+    """A file; what it no longer says is no longer revoked. One that is no list changes nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = SourceFile(path, _MAX_BYTES)
+
+    async def look(self, known: RevocationList) -> None:
+        self.look_now(known)
+
+    def look_now(self, known: RevocationList) -> None:
+        """The same: a file is read where it stands."""
+        content = self._file.changed()
+        if content is None:
+            return
+        try:
+            known.replace(_listed(content))
+        except SourceError:
+            self._file.forget()
+            raise
+
+
+def _listed(content: bytes) -> Sequence[Revoked]:
+    if not content.strip():
+        raise SourceError(f"empty: {_NOBODY} says that nobody is revoked")
+    try:
+        listed = RevokedFile.model_validate_json(content).revoked
+        if len(_LISTS.findall(content)) > 1:
+            raise SourceError("`revoked` is there twice: parsers differ on which one counts")
+    except ValidationError as error:
+        raise SourceError(f"not a list of revocations: {problems(error, RevokedFile)[0]}") from None
+    if any(entry.restored for entry in listed):
+        raise SourceError("restored is for the store: leave the entry out")
+    return listed
+
+
+class Revocations:
+    """The list, kept fresh in the background."""
+
+    def __init__(self, source: Entries | None, config: RevocationConfig, clock: Clock, now: Clock = time.time) -> None:
+        """`clock` is monotonic and `now` the time of day, both in seconds. Without a source nothing is revoked."""
+        self.known = RevocationList()
+        self.watch = Watch("revocations")
+        self.good_until = math.inf if source is None else -math.inf
+        """On the clock: from then on nobody is let in. It is never infinite before a list was read."""
+        self._source = source
+        self._keep = config.on_outage == "keep"
+        self._outage_seconds = config.outage_seconds
+        self._clock = clock
+        self._now = now
+        self._forget_at = clock() + _FORGET_SECONDS
+        self._trusted: frozenset[str] | None = None
+        self._strange: frozenset[str] = frozenset()
+
+    def trust(self, issuers: Iterable[str]) -> None:
+        """Tells whose tokens are believed at all. An entry of anybody else revokes nothing, which is said."""
+        self._trusted = frozenset(issuers)
+        self._look_for_strangers()
+
+    def covers(self, token: Revocable) -> bool:
+        """Whether the token is revoked."""
+        return self.known.covers(token)
+
+    async def refresh(self) -> None:
+        """Looks once. Never raises: bad news leave what is known."""
+        if self._source is None:
+            return
+        try:
+            await self._source.look(self.known)
+        except SourceError as error:
+            self.watch.failed(error)
+            return
+        self.seen()
+
+    def seen(self) -> None:
+        """Notes that the list is up to date."""
+        now = self._clock()
+        self.watch.good(now)
+        self._look_for_strangers()
+        self.good_until = math.inf if self._keep else now + self._outage_seconds
+        if now >= self._forget_at:
+            self._forget_at = now + _FORGET_SECONDS
+            self.known.forget(self._now())
+
+    def _look_for_strangers(self) -> None:
+        if self._trusted is None or self.known.issuers <= self._trusted | self._strange:
+            return
+        fresh = sorted(self.known.issuers - self._trusted - self._strange)
+        self._strange |= frozenset(fresh)
+        said = {"count": len(fresh), "issuers": fresh[:_SAID]}
+        _log.warning("revocations name issuers that no [[issuers]] entry has: they revoke nothing", extra=said)
+
+    async def run(self) -> None:
+        """Keeps the list fresh until cancelled."""
+        while self._source is not None:
+            await asyncio.sleep(_LOOK_SECONDS)
+            await self.refresh()
+            heed_cancellation()
+
+
+def revocations_of(
+    config: RevocationConfig | None, client: Client | None, prefix: str = "", clock: Clock = time.monotonic
+) -> Revocations:
+    """The list that `config` tells of. `client` is of the [store]. Raises ConfigError where a file is no list."""
+    if config is None:
+        return Revocations(None, RevocationConfig.model_construct(), clock)
+    if config.file is not None:
+        return _of_file(config.file, config, clock)
+    if client is None:
+        raise ConfigError("revocation.store: there is no [store]")
+    return Revocations(EntriesStream(client, prefix, clock), config, clock)
+
+
+def _of_file(path: Path, config: RevocationConfig, clock: Clock) -> Revocations:
+    source = EntriesFile(path)
+    made = Revocations(source, config, clock)
+    try:
+        source.look_now(made.known)
+    except SourceError as error:
+        raise ConfigError(f"revocation.file: {path}: {error}") from None
+    made.seen()
+    return made

@@ -1,0 +1,98 @@
+"""Writes to the list of what is revoked, where the gateways look for it. Their word for an entry is `Revoked`.
+
+A file is read, changed and put in place whole, by one writer at a time; the store takes one command. Gateways look
+twice a second.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, cast
+
+import jwt
+from pydantic import ValidationError
+
+from gateway.authentication.revocation.redis_stream import stream_key
+from gateway.authentication.revocation.revocation_list import Revoked
+from gateway.authentication.revocation.revocation_source import RevokedFile
+from gateway.redis_client import Client
+
+_MODE: Final = 0o644
+"""For all to read, since gateways run as others than who revokes. It holds names and no secret."""
+
+
+def of_token(token: str) -> Revoked:
+    """The entry that revokes a token by its own word: nothing is verified, for a forged one is good for nothing anyway.
+
+    Raises ValueError for what is no token, or one that says too little to be told from others.
+    """
+    try:
+        said: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+        return Revoked(issuer=said["iss"], jti=said["jti"], until=int(said["exp"]))
+    except jwt.PyJWTError:
+        raise ValueError("not a token") from None
+    except KeyError as error:
+        raise ValueError(f"the token has no {error.args[0]}: revoke its subject") from None
+    except (TypeError, ValueError):
+        raise ValueError("the token's iss, jti or exp makes no sense: revoke its subject") from None
+
+
+def in_file(path: Path, entry: Revoked) -> None:
+    """Adds `entry` to the list in a file, which may not be there yet; one with `restored` takes its like away.
+
+    Raises OSError, or ValueError for a file that is no such list, which stays as it is.
+    """
+    with _alone(path.parent):
+        listed = [each for each in _listed(path) if _name(each) != _name(entry)]
+        _put(path, listed if entry.restored else [*listed, entry])
+
+
+async def in_store(client: Client, prefix: str, entry: Revoked) -> None:
+    """Adds `entry` to the stream in the store. Raises redis.RedisError, OSError or TimeoutError."""
+    said = entry.model_dump(exclude_defaults=True)
+    fields = {name: int(value) if value is True else value for name, value in said.items()}
+    await client.xadd(stream_key(prefix), cast(Any, fields))
+
+
+def _name(entry: Revoked) -> tuple[str, str | None, str | None]:
+    return entry.issuer, entry.jti, entry.subject
+
+
+def _listed(path: Path) -> list[Revoked]:
+    try:
+        return list(RevokedFile.model_validate_json(path.read_bytes()).revoked)
+    except FileNotFoundError:
+        return []
+    except ValidationError:
+        raise ValueError("the file is not a list of revocations") from None
+
+
+def _put(path: Path, listed: list[Revoked]) -> None:
+    content = RevokedFile(revoked=listed).model_dump_json(exclude_defaults=True, indent=1)
+    descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), _MODE)
+            file.write(content + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        Path(part).replace(path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Two who revoke at once must not lose one's entry."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # let go when it is closed
+        yield
+    finally:
+        os.close(descriptor)

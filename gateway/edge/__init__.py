@@ -1,0 +1,1 @@
+"""How calls arrive, and what bounds them before their caller is known."""

@@ -1,0 +1,1 @@
+"""How admitted calls reach a service, and which models the services have."""

@@ -1,0 +1,237 @@
+"""The stage: charges a call before it does anything that costs, and settles with what it took."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final, TypeVar
+
+from gateway.call import Call
+from gateway.limits.config import LimitsConfig
+from gateway.limits.cost import FREE, Asking
+from gateway.limits.exceeded import exceeded, seconds
+from gateway.limits.memory_store import MemoryStore
+from gateway.limits.pending import Pending
+from gateway.limits.plan import Plan, Plans
+from gateway.limits.shared_pending import Waiting
+from gateway.limits.store import Grant, Refusal, Store
+from gateway.principal import Principal
+from gateway.request_info import Intent
+from meshgate import errors
+from meshgate.runtime import metadata
+from meshgate.v1 import models_pb2
+
+_T = TypeVar("_T")
+_QUANTUM: Final = 4096
+"""Tokens that a stream reserves beyond what its next message needs, so that few messages ask the store."""
+MOST_CALLS: Final = 5000
+"""Calls of one process at once, where the edge says nothing else."""
+LOCAL: Final = "local"
+"""Call.limits of a call that was decided without the store."""
+
+_NOT_BEGUN: Final = (errors.InvalidArgument, errors.NotFound, errors.PermissionDenied, errors.Unimplemented)
+_NOT_BEGUN_REASONS: Final = ("OVERLOADED", "STARTING")
+
+
+class Reservation:
+    """What a call was charged, until it is settled."""
+
+    __slots__ = ("_credit", "_first", "_grants", "_limits", "_model", "_plan", "metered", "streams", "tokens")
+
+    def __init__(self, limits: Limits, grant: Grant, wanted: Intent, model: str, *, metered: bool) -> None:
+        self._limits = limits
+        self._grants = [grant]
+        self._plan = grant.plan
+        self._first = wanted
+        self._model = model
+        self._credit = 0
+        self.metered = metered
+        """Whether it is charged tokens at all."""
+        self.tokens = grant.tokens
+        """All that was reserved."""
+        self.streams = wanted.route.client_streams
+
+    async def more(self, call: Call, message: bytes) -> None:
+        """Reserves for a later message of a stream, before it is forwarded, and waits for tokens where it has to.
+
+        Raises LimitExceeded when they don't come in time, and what `Limits.reserve` raises.
+        """
+        if not self.metered:
+            return
+        cost = self._limits.asking.later(message, self._first, self._model)
+        cost = min(cost, self._plan.most_tokens)
+        if cost > self._credit:
+            self._add(call, await self._limits.grow(call, self._plan.growth, cost - self._credit))
+        self._credit -= cost
+
+    def _add(self, call: Call, grant: Grant) -> None:
+        self._credit += grant.tokens
+        self.tokens += grant.tokens
+        call.tokens_reserved = self.tokens
+        first = self._grants[0]
+        if grant.store is first.store:
+            first.tokens += grant.tokens
+        else:
+            self._grants.append(grant)  # the store went down meanwhile: tokens of the share that stands in
+        first.tokens_left = grant.tokens_left
+
+    def end(self, unused: int) -> None:
+        """Gives back what is unused, of what was granted last first."""
+        for grant in reversed(self._grants):
+            part = min(unused, grant.tokens)
+            unused -= part
+            grant.store.settle(grant, part)
+
+    def trailers(self, unused: int) -> tuple[tuple[str, str], ...]:
+        """What is left in the caller's own buckets: what all callers share would tell it of others' load."""
+        grant, own = self._grants[0], self._plan.own
+        requests = ((metadata.REMAINING_REQUESTS, str(grant.requests_left)),) if own.requests else ()
+        if not self.metered or not own.tokens:
+            return requests
+        tokens = grant.tokens_left + unused
+        tokens = 0 if tokens < 0 else own.most_tokens if tokens > own.most_tokens else tokens
+        return (*requests, (metadata.REMAINING_TOKENS, str(tokens)))
+
+
+class Limits:
+    """The stage."""
+
+    def __init__(
+        self,
+        config: LimitsConfig,
+        store: Store | None = None,
+        models: Callable[[], Iterable[models_pb2.Model]] = tuple,
+        clock: Callable[[], int] = time.monotonic_ns,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        counts: Counter[str] | None = None,
+        *,
+        most_calls: int = MOST_CALLS,
+    ) -> None:
+        """Without a store the buckets are in this process. `models` lists what services declare, `most_calls` is how
+        many calls this process has at once.
+        """
+        self.counts: Counter[str] = Counter() if counts is None else counts
+        """For metrics: how often the store went `down` and came `up`, decisions that were `denied` or `local` for want
+        of it, and settlements that were `lost` to it."""
+        self._store: Store = MemoryStore() if store is None else store
+        self._plans = Plans(config)
+        self._pending = Pending(self._plans, most_calls)
+        self._sleep = sleep
+        self._wait_seconds = config.stream_wait_seconds
+        self._shared = not isinstance(self._store, MemoryStore)
+        self._waiting = Waiting(self._store, self._pending) if self._shared else None
+        self.asking = Asking(
+            models, clock, template_tokens=config.template_tokens, useful_output_tokens=config.useful_output_tokens
+        )
+
+    def know(self, aliases: Mapping[str, tuple[str, ...]]) -> None:
+        """Takes over which other names models have, by their own: limits may be said for any of them."""
+        if self._plans.know(aliases):
+            self._pending.forget()
+
+    def enter(self, call: Call, principal: Principal, *, streams: bool) -> None:
+        """Counts a call from here on against the concurrency limits of its principal, its tenant and everybody, though
+        it has not begun. `leave` follows. Raises LimitExceeded (CONCURRENCY_LIMITED).
+        """
+        self._pending.enter(call, principal, streams=streams)
+
+    def begins(self, call: Call, message: Awaitable[_T]) -> Awaitable[_T]:
+        """What to await for the first message of a call that entered. Raises LimitExceeded (CONCURRENCY_LIMITED) where
+        other processes have let in as many calls as there may be.
+        """
+        return message if self._waiting is None else self._waiting.wait(call, message)
+
+    def leave(self, call: Call) -> None:
+        """The call that entered is over, whatever became of it."""
+        self._pending.leave(call)
+        if call.held is not None:
+            self._release(call, call.held)
+
+    async def reserve(self, call: Call, principal: Principal, wanted: Intent) -> Reservation:
+        """Charges everybody, the tenant and the principal: a request, a place, and the tokens it may take. Or nothing.
+
+        Books on `call` what was reserved and the cap that travels with it. Raises LimitExceeded: the same call would
+        be allowed after its `retry_after`, unless others come first; it has none for a place.
+        Raises Unavailable when the limits can't be known.
+        """
+        route = wanted.route
+        streams = route.client_streams or route.server_streams
+        plan = self._plans.of(principal.tenant, principal.subject, call.model, streams=streams)
+        ask = self.asking.of(wanted, call.model) if plan.tokens else FREE
+        asked = plan if call.held is None else plan.after(call.held.lease)
+        grant = await self._take(call, asked, ask.least, ask.cost)
+        if isinstance(grant, Refusal):
+            raise exceeded(grant)
+        self._pending.begun(call, plan.places)
+        if call.held is not None:
+            self._release(call, call.held)
+        call.tokens_reserved = grant.tokens
+        call.token_cap = _cap(wanted, grant.tokens)
+        return Reservation(self, grant, wanted, call.model, metered=ask.cost > 0)
+
+    async def grow(self, call: Call, plan: Plan, cost: int) -> Grant:
+        """Takes `cost` tokens and some in advance, and waits for them while there is time. Raises as `reserve` does."""
+        left = self._wait_seconds
+        while isinstance(answer := await self._take(call, plan, cost, cost + _QUANTUM), Refusal):
+            pause = math.inf if answer.wait is None else seconds(answer.wait)
+            remaining = call.remaining()
+            if pause > left or (remaining is not None and pause > remaining):
+                raise exceeded(answer)
+            left -= pause
+            await self._sleep(pause)
+        return answer
+
+    def settle(self, reservation: Reservation, call: Call) -> None:
+        """Ends a reservation of a call that ended well: what it did not take comes back.
+
+        A call of which nothing is known keeps its reservation. A request, once made, is not given back.
+        """
+        used = call.input_tokens + call.output_tokens
+        unused = reservation.tokens - used if used and reservation.metered else 0
+        call.trailers = (*call.trailers, *reservation.trailers(unused))
+        reservation.end(unused)
+
+    def abandon(self, reservation: Reservation, call: Call, error: BaseException) -> None:
+        """Ends a reservation of a call that failed or was left. Its tokens stay spent, for nobody knows what it took,
+        unless `error` says that nothing was begun.
+        """
+        begun = call.bytes_out or reservation.streams or not _refused_work(error)
+        reservation.end(0 if begun else reservation.tokens)
+
+    async def stop(self) -> None:
+        """Tells the store, within bounds, what it has not heard yet."""
+        if self._waiting is not None:
+            await self._waiting.stop()
+        await self._store.stop()
+
+    def _release(self, call: Call, held: Grant) -> None:
+        call.held = None
+        held.store.settle(held, 0)
+
+    async def _take(self, call: Call, plan: Plan, least: int, cost: int) -> Grant | Refusal:
+        """More than a bucket holds is never there, so as much as it holds is asked for: the service has the last word
+        on whether that is enough."""
+        most = plan.most_tokens
+        answer = await self._store.take(plan, least if least < most else most, cost if cost < most else most)
+        if self._shared and isinstance(answer, Grant) and isinstance(answer.store, MemoryStore):
+            call.limits = LOCAL
+        return answer
+
+
+def _cap(wanted: Intent, reserved: int) -> int:
+    """The most that the service may take: what is reserved, or what the sender of an envelope says where that is less
+    or all there is. 0 is no cap: a stream's reservation grows with it, before each message is forwarded.
+    """
+    said = wanted.header.token_cap if wanted.header is not None else 0
+    if wanted.route.client_streams:
+        return said
+    return reserved or said
+
+
+def _refused_work(error: BaseException) -> bool:
+    if isinstance(error, errors.Unavailable):
+        return error.reason in _NOT_BEGUN_REASONS
+    return isinstance(error, _NOT_BEGUN)

@@ -1,0 +1,136 @@
+"""Buckets and places in this process: exact for one worker, and a share of what is allowed while the store is down."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from gateway.limits import gcra
+from gateway.limits.plan import UNLIMITED, Bucket, Plan
+from gateway.limits.store import Grant, Refusal
+from meshgate import errors
+
+_MAX_BUCKETS: Final = 1_000_000
+_SWEEP: Final = 2
+"""Buckets looked at for each that is new, so that full ones go at least as fast as new ones come."""
+
+
+class MemoryStore:
+    """A full bucket and a free place are forgotten, so memory follows traffic and not history."""
+
+    def __init__(self, clock: Callable[[], int] = time.monotonic_ns, max_buckets: int = _MAX_BUCKETS) -> None:
+        """`clock` is in nanoseconds; a reading that goes back counts as the latest one."""
+        self._clock = clock
+        self._latest = clock()
+        self._max_buckets = max_buckets
+        self._tats: OrderedDict[str, int] = OrderedDict()
+        self._taken: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._tats) + len(self._taken)
+
+    async def take(self, plan: Plan, least: int, cost: int) -> Grant | Refusal:
+        """See Store. Pending calls hold no place here (see pending.py), so that there is no lease to take over."""
+        now = self._now()
+        requests = self._units(plan.requests, now)
+        tokens = self._units(plan.tokens, now)
+        if requests < 1 or tokens < least or self._full(plan):
+            return self._refusal(plan, now, least)
+        known = len(self._tats)
+        if known >= self._max_buckets:
+            self._make_room(plan, now)
+        granted = min(cost, tokens)
+        own = plan.own
+        if own is not plan:
+            requests, tokens = self._units(own.requests, now), self._units(own.tokens, now)
+        self._charge(plan.requests, now, 1)
+        self._charge(plan.tokens, now, granted)
+        for places in plan.places:
+            self._taken[places.key] = self._taken.get(places.key, 0) + 1
+        if len(self._tats) > known:
+            self._sweep(now, _SWEEP * (len(self._tats) - known))
+        return Grant(self, plan, "", granted, requests - 1, tokens - granted)
+
+    def settle(self, grant: Grant, unused: int) -> None:
+        """See Store."""
+        if unused:
+            self._correct(grant.plan.tokens, unused)
+        taken = self._taken
+        for places in grant.plan.places:
+            left = taken[places.key] - 1
+            if left:
+                taken[places.key] = left
+            else:
+                del taken[places.key]
+
+    async def stop(self) -> None:
+        """See Store. There is nothing to tell."""
+
+    def _units(self, buckets: Iterable[Bucket], now: int) -> int:
+        """How many units each of the buckets has."""
+        get = self._tats.get
+        found = UNLIMITED
+        for bucket in buckets:
+            limit = bucket.limit
+            units = gcra.room(get(bucket.key, 0), now, limit) // limit.interval
+            if units < found:
+                found = units
+        return found if found > 0 else 0
+
+    def _full(self, plan: Plan) -> bool:
+        taken = self._taken
+        for places in plan.places:  # noqa: SIM110 - a generator would cost more than the rest
+            if taken.get(places.key, 0) >= places.most:
+                return True
+        return False
+
+    def _charge(self, buckets: Iterable[Bucket], now: int, units: int) -> None:
+        tats = self._tats
+        if units:
+            for bucket in buckets:
+                tats[bucket.key] = gcra.charge(tats.get(bucket.key, 0), now, bucket.limit, units)
+
+    def _correct(self, buckets: Iterable[Bucket], unused: int) -> None:
+        now, tats = self._now(), self._tats
+        if unused < 0:
+            self._charge(buckets, now, -unused)
+            return
+        for bucket in buckets:
+            tat = tats.get(bucket.key)
+            if tat is not None:
+                tats[bucket.key] = gcra.refund(tat, now, bucket.limit, unused)
+
+    def _refusal(self, plan: Plan, now: int, least: int) -> Refusal:
+        """Why not. Of waits that are equal the first counts."""
+        for places in plan.places:
+            if self._taken.get(places.key, 0) >= places.most:
+                return Refusal(places, None)
+        waits = [(self._wait(bucket, now, 1), bucket) for bucket in plan.requests]
+        waits += [(self._wait(bucket, now, least), bucket) for bucket in plan.tokens]
+        wait, bucket = max(waits, key=lambda each: each[0])
+        return Refusal(bucket, wait)
+
+    def _wait(self, bucket: Bucket, now: int, units: int) -> int:
+        return gcra.wait(gcra.room(self._tats.get(bucket.key, 0), now, bucket.limit), bucket.limit, units)
+
+    def _now(self) -> int:
+        now = self._clock()
+        if now > self._latest:
+            self._latest = now
+        return self._latest
+
+    def _make_room(self, plan: Plan, now: int) -> None:
+        """Raises Unavailable where there is none for a caller that is new."""
+        new = [bucket for bucket in (*plan.requests, *plan.tokens) if bucket.key not in self._tats]
+        self._sweep(now, _SWEEP * len(new))
+        if new and len(self._tats) >= self._max_buckets:
+            raise errors.Unavailable("too many callers at once", reason="OVERLOADED", retry_after=1.0)
+
+    def _sweep(self, now: int, count: int) -> None:
+        """Looks at the buckets longest unseen: forgets the full ones and sends the others to the back."""
+        for _ in range(min(count, len(self._tats))):
+            key, tat = self._tats.popitem(last=False)
+            if tat > now:
+                self._tats[key] = tat

@@ -1,0 +1,114 @@
+"""Buckets and places in Redis or Valkey, for all workers and replicas alike."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Sequence
+from itertools import count
+from typing import Any, Final
+
+import redis.exceptions
+
+from gateway.limits import lua_scripts
+from gateway.limits.plan import Bucket, Places, Plan
+from gateway.limits.settlement_queue import Settlement, Settler
+from gateway.limits.store import Grant, Refusal, StoreDown
+from gateway.redis_client import Client, bounded
+
+_RENEWALS: Final = 3
+"""Times a lease is renewed in its length: two renewals may fail."""
+_LEAVE_SECONDS: Final = 1.0
+
+
+class SharedStore:
+    """One script a decision. See scripts.py for what is kept."""
+
+    def __init__(self, client: Client, prefix: str, timeout: float, lease_seconds: float, counts: Counter[str]) -> None:
+        """Each command is bounded by `timeout` seconds. `counts` gets settlements that it missed, as `lost`."""
+        self._prefix = f"{prefix}:limits:"
+        self._timeout = timeout
+        self._lease_ms = int(lease_seconds * 1000)
+        self._take = client.register_script(lua_scripts.TAKE)
+        self._settle = client.register_script(lua_scripts.SETTLE)
+        self._renew = client.register_script(lua_scripts.RENEW)
+        self._process = os.urandom(8).hex()
+        self._serial = count()
+        self._settler = Settler(self._settled, self._renewed, lease_seconds / _RENEWALS, counts)
+        self._left: set[asyncio.Task[Grant | Refusal]] = set()
+
+    async def take(self, plan: Plan, least: int, cost: int) -> Grant | Refusal:
+        """See Store."""
+        asked = asyncio.create_task(self._ask(plan, least, cost))
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            self._left.add(asked)
+            asked.add_done_callback(self._undo)
+            raise
+
+    def settle(self, grant: Grant, unused: int) -> None:
+        """See Store."""
+        self._settler.settle(grant, unused)
+
+    async def stop(self) -> None:
+        """See Store."""
+        if self._left:
+            await asyncio.wait(self._left, timeout=_LEAVE_SECONDS + self._timeout)
+        await self._settler.stop()
+
+    async def _ask(self, plan: Plan, least: int, cost: int) -> Grant | Refusal:
+        lease = f"{self._process}{next(self._serial):x}"
+        keys, arguments = self._plan(plan)
+        own = plan.own
+        asked = (len(plan.requests), len(plan.tokens), least, cost, lease, self._lease_ms)
+        head = (*asked, plan.before, len(own.requests), len(own.tokens))
+        answer = await self._call(self._take, keys, (*head, *arguments))
+        if not answer[0]:
+            every: tuple[Bucket | Places, ...] = (*plan.requests, *plan.tokens, *plan.places)
+            by = every[answer[1] - 1]
+            return Refusal(by, answer[2] if isinstance(by, Bucket) else None)
+        grant = Grant(self, plan, lease, *answer[1:])
+        if plan.places:
+            self._settler.hold(grant)
+        return grant
+
+    def _undo(self, asked: asyncio.Task[Grant | Refusal]) -> None:
+        """Gives back what nobody waited for."""
+        self._left.discard(asked)
+        if not asked.cancelled() and asked.exception() is None and isinstance(grant := asked.result(), Grant):
+            self.settle(grant, grant.tokens)
+
+    def _plan(self, plan: Plan) -> tuple[list[str], list[int]]:
+        keys: list[str] = []
+        arguments: list[int] = []
+        for bucket in (*plan.requests, *plan.tokens):
+            keys.append(self._prefix + bucket.key)
+            arguments += (bucket.limit.interval, bucket.limit.burst)
+        for places in plan.places:
+            keys.append(self._prefix + places.key)
+            arguments.append(places.most)
+        return keys, arguments
+
+    async def _settled(self, batch: Sequence[Settlement]) -> None:
+        keys: list[str] = []
+        arguments: list[str | int] = []
+        for grant, unused in batch:
+            plan = grant.plan
+            keys += (self._prefix + bucket.key for bucket in plan.tokens)
+            keys += (self._prefix + places.key for places in plan.places)
+            arguments += (grant.lease, unused, len(plan.tokens), len(plan.places))
+            arguments += (bucket.limit.interval for bucket in plan.tokens)
+        await self._call(self._settle, keys, arguments)
+
+    async def _renewed(self, grants: Sequence[Grant]) -> None:
+        held = [(self._prefix + places.key, grant.lease) for grant in grants for places in grant.plan.places]
+        await self._call(self._renew, [key for key, _ in held], [self._lease_ms, *(lease for _, lease in held)])
+
+    async def _call(self, script: Any, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
+        try:
+            async with bounded(self._timeout):
+                return await script(keys, arguments)
+        except (redis.exceptions.RedisError, OSError, TimeoutError) as error:
+            raise StoreDown from error

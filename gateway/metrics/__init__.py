@@ -1,0 +1,1 @@
+"""The gateway's metrics: counters of calls, and gauges of its parts."""

@@ -1,0 +1,126 @@
+"""What the gateway's parts know of themselves anyway, under the names that Prometheus has for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from gateway.audit import AuditLog
+from gateway.authentication import Authenticator
+from gateway.limits import Limits
+from meshgate.runtime.telemetry import Readings
+
+
+class Inside(Protocol):
+    """Whom the door lets in, as its numbers: see gateway.edge.concurrency.Door."""
+
+    inside: int
+    turned_away: int
+
+
+def of_audit(readings: Readings, log: AuditLog) -> None:
+    """How each sink gets on. A required one that is not healthy refuses calls."""
+    readings.gauge(
+        "meshgate_gateway_audit_sink_up",
+        "Whether the sink took the last that it was given",
+        lambda: {lane.terms.name: float(lane.healthy) for lane in log.lanes},
+        "sink",
+    )
+    readings.gauge(
+        "meshgate_gateway_audit_waiting_records",
+        "Records not yet written",
+        lambda: {lane.terms.name: lane.waiting for lane in log.lanes},
+        "sink",
+    )
+    readings.counter(
+        "meshgate_gateway_audit_lost_records_total",
+        "Records that the sink did not get",
+        lambda: {lane.terms.name: lane.lost for lane in log.lanes},
+        "sink",
+    )
+
+
+def of_sources(readings: Readings, authenticator: Authenticator) -> None:
+    """How old keys and revocations are, and how often looking for news failed."""
+    readings.gauge(
+        "meshgate_gateway_source_age_seconds",
+        "Time since keys or revocations were last seen",
+        lambda: {state.name: state.age_seconds for state in authenticator.sources()},
+        "source",
+    )
+    readings.counter(
+        "meshgate_gateway_source_failures_total",
+        "Looks at keys or revocations that failed",
+        lambda: {state.name: state.failures for state in authenticator.sources()},
+        "source",
+    )
+
+
+def of_limits(readings: Readings, limits: Limits) -> None:
+    """What the store's absence did: `down`, `up`, `denied`, `local` and `lost`. It is up while down equals up."""
+    readings.counter(
+        "meshgate_gateway_limit_store_events_total",
+        "How often the store of limits went down or came up, and decisions without it",
+        lambda: {name: limits.counts[name] for name in ("down", "up", "denied", "local", "lost")},
+        "event",
+    )
+    readings.gauge(
+        "meshgate_gateway_limit_store_up",
+        "Whether limits are decided with the store",
+        lambda: float(limits.counts["down"] <= limits.counts["up"]),
+    )
+
+
+def of_backends(readings: Readings, serving: Callable[[], Mapping[str, bool]]) -> None:
+    """Which services answer."""
+    readings.gauge(
+        "meshgate_gateway_backend_up",
+        "Whether the service answers",
+        lambda: {name: float(up) for name, up in serving().items()},
+        "backend",
+    )
+
+
+def of_doors(readings: Readings, doors: Mapping[str, Inside]) -> None:
+    """Who is inside each door, and who was turned away at it."""
+    readings.gauge(
+        "meshgate_gateway_inside_calls",
+        "Calls inside a door",
+        lambda: {name: door.inside for name, door in doors.items()},
+        "door",
+    )
+    readings.counter(
+        "meshgate_gateway_turned_away_calls_total",
+        "Calls that found no room at a door",
+        lambda: {name: door.turned_away for name, door in doors.items()},
+        "door",
+    )
+
+
+def of_names(readings: Readings, counts: Callable[[], Mapping[str, float]]) -> None:
+    """Names of models in the configuration that apply to nothing: see gateway.authorisation.references."""
+    readings.gauge(
+        "meshgate_gateway_unmatched_names",
+        "Names of models in policy and limits that apply to no model as they stand",
+        counts,
+        "kind",
+    )
+
+
+def of_floods(readings: Readings, summed: Callable[[], int]) -> None:
+    """Refusals that the audit tells in sums: see gateway.audit.refusal_aggregator."""
+    readings.counter(
+        "meshgate_gateway_summed_refusals_total",
+        "Refusals that have no audit record of their own",
+        lambda: float(summed()),
+    )
+
+
+def of_patience(readings: Readings, ended: Callable[[], Mapping[str, int]]) -> None:
+    """Callers who were not waited for any longer, by what they were slow at."""
+    readings.counter(
+        "meshgate_gateway_slow_callers_total",
+        "Calls ended because the caller read or wrote too slowly",
+        lambda: {name: float(count) for name, count in ended().items()},
+        "at",
+    )

@@ -1,0 +1,1 @@
+"""The seal stage: opens calls that are sealed to the gateway, relays the others, and remembers used envelopes."""

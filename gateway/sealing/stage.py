@@ -1,0 +1,190 @@
+"""The seal stage: opens what callers sealed to the gateway, and seals what they get back. A plain call passes through,
+and so does what is sealed to a service, of which only the header can be read here.
+
+What comes out is an `Exchange`: the request in the clear, and how to treat every later message of the call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from gateway import request_info
+from gateway.call import Call
+from gateway.principal import Principal
+from gateway.request_info import Intent
+from gateway.routes import PUBLIC_ROUTES, Route, relay_of
+from gateway.sealing.replay_cache import OwnReplays, Replays
+from meshgate import errors, sealing
+from meshgate.runtime.keyring import Keyring
+from meshgate.runtime.renewal import Renewal
+from meshgate.runtime.sealed import SealingConfig, unnamed_zero_shot
+from meshgate.v1 import sealed_pb2
+
+
+class Exchange(Protocol):
+    """How the messages of one call are treated."""
+
+    @property
+    def inner(self) -> Intent:
+        """The request in the clear."""
+
+    def unseal(self, message: bytes | None) -> bytes | None:
+        """A later request message in the clear; None, given or returned, is the end of the requests."""
+
+    def seal(self, reply: bytes) -> bytes | None:
+        """What the caller gets for a reply; None to keep it back."""
+
+    def finish(self, call: Call) -> bytes | None:
+        """What the caller gets after the last reply, if anything."""
+
+
+class Plain:
+    """A call in the clear: everything as it is."""
+
+    def __init__(self, wanted: Intent) -> None:
+        self.inner = wanted
+
+    def unseal(self, message: bytes | None) -> bytes | None:
+        return message
+
+    def seal(self, reply: bytes) -> bytes | None:
+        return reply
+
+    def finish(self, call: Call) -> bytes | None:
+        return None
+
+
+class Relayed(Plain):
+    """A call sealed to a service: what is said goes by as it is, to that service's own SealedService."""
+
+    def __init__(self, wanted: Intent, sealed: Route) -> None:
+        super().__init__(wanted._replace(route=relay_of(wanted.route, sealed)))
+
+
+class SealedUnary:
+    """SealedService.Call: one reply, sealed with the usage beside it, which is known only at the end."""
+
+    def __init__(self, inner: Intent, session: sealing.RecipientSession) -> None:
+        self.inner = inner
+        self._session = session
+        self._reply: bytes | None = None
+
+    def unseal(self, message: bytes | None) -> bytes | None:
+        raise sealing.invalid()
+
+    def seal(self, reply: bytes) -> bytes | None:
+        self._reply = reply
+        return None
+
+    def finish(self, call: Call) -> bytes | None:
+        segment = self._session.seal_response(self._reply, last=True)
+        return sealed_pb2.CallResponse(segment=segment, usage=_usage(call)).SerializeToString()
+
+
+class SealedStream:
+    """SealedService.CallStream: every reply a segment, and a last one without a message that says it was all."""
+
+    def __init__(self, inner: Intent, session: sealing.RecipientSession) -> None:
+        self.inner = inner
+        self._session = session
+
+    def unseal(self, message: bytes | None) -> bytes | None:
+        """The request in a later message. A stream that ends without its last segment was cut."""
+        if message is None:
+            self._session.close()
+            return None
+        outer: Any = request_info.parse(sealed_pb2.CallStreamRequest, message)
+        if outer.HasField("envelope"):
+            raise errors.InvalidArgument.of("envelope", "must be in the first message alone")
+        return self._session.open_request(outer.segment)
+
+    def seal(self, reply: bytes) -> bytes | None:
+        segment = self._session.seal_response(reply)
+        return sealed_pb2.CallStreamResponse(segment=segment).SerializeToString()
+
+    def finish(self, call: Call) -> bytes | None:
+        segment = self._session.seal_response(None, last=True)
+        return sealed_pb2.CallStreamResponse(segment=segment, usage=_usage(call)).SerializeToString()
+
+
+def _usage(call: Call) -> sealed_pb2.SealedUsage:
+    return sealed_pb2.SealedUsage(input_tokens=call.input_tokens, output_tokens=call.output_tokens)
+
+
+class Opener:
+    """The stage."""
+
+    def __init__(
+        self,
+        config: SealingConfig,
+        replays: Replays | None = None,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        """Without `replays` envelopes are remembered by this process alone."""
+        self._now_ms = now_ms
+        self._window_ms = int(config.window_seconds * 1000)
+        self._keyring = Keyring(config.keys, now_ms, config.key_of("keys"))
+        self._replays = replays or OwnReplays(self._window_ms, config.replay_capacity)
+        self.published = self._keyring.published
+        self._renewal = Renewal(self._keyring)
+
+    def start(self) -> None:
+        """Keeps the keys renewed from here on. Needs a running event loop."""
+        self._renewal.start()
+
+    async def stop(self) -> None:
+        """Leaves no task."""
+        await self._renewal.stop()
+
+    async def open(self, call: Call, principal: Principal, wanted: Intent) -> Exchange:
+        """The request in the clear, or what can be known of it where a service is the recipient.
+
+        Raises InvalidArgument with a SEAL_ reason for an envelope that does not open or was used before.
+        """
+        if wanted.envelope is None or wanted.header is None:
+            return Plain(wanted)
+        call.sealing_key_id = wanted.header.key_id[:64]
+        match wanted.header.recipient:
+            case sealed_pb2.SEALING_RECIPIENT_GATEWAY:
+                return await self._opened(principal, wanted, wanted.envelope)
+            case sealed_pb2.SEALING_RECIPIENT_SERVICE:
+                return await self._relayed(call, principal, wanted, wanted.envelope)
+        raise errors.InvalidArgument.of("envelope.header.recipient", "the gateway or the service")
+
+    async def _opened(self, principal: Principal, wanted: Intent, envelope: sealed_pb2.Envelope) -> Exchange:
+        now = self._now_ms()
+        opened = sealing.open_envelope(
+            self._keyring.find,
+            envelope,
+            tenant=principal.tenant,
+            subject=principal.subject,
+            now_ms=now,
+            window_ms=self._window_ms,
+        )
+        await self._replays.admit(sealing.used_by(envelope, principal.tenant, principal.subject), now)
+        return _exchange(wanted.route, opened, wanted.model)
+
+    async def _relayed(
+        self, call: Call, principal: Principal, wanted: Intent, envelope: sealed_pb2.Envelope
+    ) -> Exchange:
+        """The service checks all of this again; here it keeps an envelope that one replica of the service has seen from
+        another.
+        """
+        now = self._now_ms()
+        header: Any = wanted.header
+        sealing.check_header(header, principal.tenant, principal.subject, now, self._window_ms)
+        await self._replays.admit(sealing.used_by(envelope, principal.tenant, principal.subject), now)
+        call.relayed = True
+        return Relayed(wanted, PUBLIC_ROUTES[call.method])
+
+
+def _exchange(route: Route, opened: sealing.Opened, model: str) -> Exchange:
+    inner = request_info.read(route, opened.message)
+    if inner.model != model:
+        raise errors.InvalidArgument.of("envelope.header.model", "must be the model that the request inside names")
+    if inner.zero_shot and not model:
+        raise unnamed_zero_shot()
+    kind = SealedStream if route.client_streams or route.server_streams else SealedUnary
+    return kind(inner, opened.session)
