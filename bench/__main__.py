@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import meshgate.runtime.tls13  # noqa: F401 - before grpc
+import meshgate.rpc.tls13  # noqa: F401 - before grpc
 
 # isort: split
 import argparse

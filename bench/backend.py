@@ -5,7 +5,7 @@ Replies are serialised once, at start: what is left is gRPC's own work.
 
 from __future__ import annotations
 
-import meshgate.runtime.tls13  # noqa: F401 - before grpc
+import meshgate.rpc.tls13  # noqa: F401 - before grpc
 
 # isort: split
 import argparse
@@ -19,7 +19,7 @@ from typing import Any, Final
 import grpc
 import uvloop
 
-from meshgate.runtime import metadata, server, tls
+from meshgate.rpc import metadata, server, tls
 from meshgate.v1 import embedding_pb2, generation_pb2, models_pb2
 
 CHUNKS: Final = 200

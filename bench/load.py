@@ -12,9 +12,9 @@ import grpc
 
 from bench.contender import Contender, Room
 from gateway.commands import dev_issuer
-from meshgate import sealing
 from meshgate.client import keys
-from meshgate.runtime import channel
+from meshgate.rpc import channel
+from meshgate.sealing import codec
 from meshgate.v1 import embedding_pb2, generation_pb2, sealed_pb2, sealed_pb2_grpc
 
 _EMBED: Final = "/meshgate.v1.EmbeddingService/Embed"
@@ -101,7 +101,7 @@ class Stream:
 class Sealed:
     """The same embedding, sealed."""
 
-    def __init__(self, metadata: Metadata, key: sealing.PublicKey) -> None:
+    def __init__(self, metadata: Metadata, key: codec.PublicKey) -> None:
         self._metadata = metadata
         self._key = key
         self._sealed: Iterator[bytes] = iter(())
@@ -110,7 +110,7 @@ class Sealed:
         self._sealed = iter([self._seal() for _ in range(int(seconds * _SEALED_A_SECOND))])
 
     def _seal(self) -> bytes:
-        envelope, _ = sealing.seal_request(
+        envelope, _ = codec.seal_request(
             self._key, _REQUEST, method=_EMBED, tenant=_TENANT, subject=_TENANT, now_ms=time.time_ns() // 1_000_000
         )
         return sealed_pb2.CallRequest(envelope=envelope).SerializeToString()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import meshgate.runtime.tls13  # noqa: F401 - before grpc
+import meshgate.rpc.tls13  # noqa: F401 - before grpc
 
 # isort: split
 import argparse
@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import uvloop
 
-from meshgate.runtime import channel, server, tls
+from meshgate.rpc import channel, server, tls
 
 
 class PassThrough(grpc.GenericRpcHandler):

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-import meshgate.runtime.tls13  # noqa: F401 - before grpc
+import meshgate.rpc.tls13  # noqa: F401 - before grpc
 
 # isort: split
 from meshgate.v1 import classification_pb2 as pb

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import meshgate.runtime.tls13
-import meshgate.runtime.verbosity  # noqa: F401 - both before grpc
+import meshgate.rpc.tls13
+import meshgate.runtime.logs.verbosity  # noqa: F401 - both before grpc
 
 # isort: split
 import argparse
@@ -16,8 +16,8 @@ from gateway.app import Gateway
 from gateway.config import GatewayConfig
 from gateway.workers.shared_port import Port
 from gateway.workers.worker_supervisor import Workers
-from meshgate.runtime import config, process, trimming
-from meshgate.runtime.keyring import Keyring
+from meshgate.runtime import config, memory_trimming, process
+from meshgate.sealing.keyring import Keyring
 
 
 def main() -> int:
@@ -65,7 +65,7 @@ async def _serve(gateway: Gateway) -> int:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    trimmed = trimming.start()
+    trimmed = memory_trimming.start()
     try:
         await gateway.start()
         process.settle()

@@ -34,9 +34,10 @@ from gateway.pipeline import Forwarder, Pipeline
 from gateway.routes import GATEWAY, PUBLIC_ROUTES, SERVICES
 from gateway.sealing.replay_cache import Replays, SharedReplays
 from gateway.sealing.stage import Opener
-from meshgate.runtime import channel, health, server, shield
-from meshgate.runtime.health import NOT_SERVING, SERVING, Health
-from meshgate.runtime.telemetry import Exposition, Readings
+from meshgate.rpc import channel, health, server
+from meshgate.rpc.health import NOT_SERVING, SERVING, Health
+from meshgate.rpc.private import shield
+from meshgate.runtime.metrics_server import Exposition, Readings
 
 _log = logging.getLogger(__name__)
 

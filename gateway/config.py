@@ -17,11 +17,12 @@ from gateway.limits import LimitsConfig
 from gateway.metrics.call_metrics import GatewayMetricsConfig
 from gateway.redis_client import StoreConfig
 from gateway.routes import SERVICES
-from meshgate.runtime import addresses, channel, tls
+from meshgate.rpc import channel, tls
+from meshgate.rpc import targets as rpc_targets
+from meshgate.rpc.listen_address import Listen
 from meshgate.runtime.config import ConfigError, Strict
-from meshgate.runtime.config_errors import problems
-from meshgate.runtime.listening import Listen
-from meshgate.runtime.sealed import SealingConfig
+from meshgate.runtime.config.problems import problems
+from meshgate.sealing.recipient import SealingConfig
 
 _MAX_WORKERS: Final = 64
 
@@ -152,7 +153,7 @@ class GatewayConfig(Strict):
 def _check_targets(targets: Mapping[str, str]) -> None:
     for name, target in targets.items():
         try:
-            addresses.check(target)
+            rpc_targets.check(target)
         except ValueError as error:
             raise ConfigError(f"--backend: {name}={target}: what stands after = {error}") from None
 

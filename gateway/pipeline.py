@@ -28,7 +28,7 @@ from gateway.request_info import Intent
 from gateway.routes import LOCAL_ROUTES, MODEL_ROUTES, PUBLIC_ROUTES, Route
 from gateway.sealing.stage import Exchange, Opener
 from meshgate import errors
-from meshgate.runtime.status import TOO_LARGE
+from meshgate.rpc.status import TOO_LARGE
 
 
 class Forwarder(Protocol):

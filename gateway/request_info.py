@@ -10,8 +10,9 @@ from typing import Any, Final, NamedTuple, cast
 from google.protobuf.message import DecodeError, Message
 
 from gateway.routes import MODEL_ROUTES, SEALED_ROUTES, Route
-from meshgate import errors, sealing
-from meshgate.runtime import compression
+from meshgate import errors
+from meshgate.rpc.call import compression
+from meshgate.sealing import codec
 from meshgate.v1 import sealed_pb2
 
 _MAX_NAME_BYTES: Final = 256
@@ -76,5 +77,5 @@ def _read_sealed(route: Route, first: bytes) -> Intent:
         raise errors.InvalidArgument.of("envelope.header.method", "not a method that can be sealed")
     if (inner.client_streams or inner.server_streams) != route.server_streams:
         raise errors.InvalidArgument.of("envelope.header.method", "Call is for unary methods, CallStream for streaming")
-    sealing.check_fields(header)
+    codec.check_fields(header)
     return Intent(inner, header.model, False, first, outer, envelope, header)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from meshgate.runtime import metadata
+from meshgate.rpc import metadata
 
 if TYPE_CHECKING:
-    from meshgate.runtime.guard import Context
+    from meshgate.rpc.guard import Context
 
 
 class Who(NamedTuple):

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from meshgate.errors import MeshError, Unavailable
-from meshgate.runtime.leaving import leaving
+from meshgate.rpc.call.cancellation import leaving
 from services import heap
 from services.batching.room import Room
 from services.caller import NOBODY, Who

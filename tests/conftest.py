@@ -6,7 +6,7 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-import meshgate.runtime.tls13  # noqa: F401
+import meshgate.rpc.tls13  # noqa: F401
 import services.openmp  # noqa: F401 - tests share their cores
 
 # Plain channels of tests go to the loopback, and gRPC asks a proxy even there.

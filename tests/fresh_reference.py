@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import meshgate.runtime.tls13  # noqa: F401 - before grpc
+import meshgate.rpc.tls13  # noqa: F401 - before grpc
 
 # isort: split
 import ast
@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gateway.config import GatewayConfig
-from meshgate.runtime.config_schema import Place, expected, kinds_of, place_of, sections_of, tag_of
+from meshgate.runtime.config.schema import Place, expected, kinds_of, place_of, sections_of, tag_of
 from services.classification.config import ClassificationConfig
 from services.embedding.config import EmbeddingConfig
 from services.generation.config import GenerationConfig

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from meshgate import sealing
+from meshgate.sealing import codec
 from meshgate.v1.sealed_pb2 import SealingSuite
 
 PATH: Final = Path(__file__).parent / "data" / "sealing_vector.json"
@@ -18,12 +18,12 @@ TENANT: Final = "acme"
 SUBJECT: Final = "alice"
 
 
-def vector(suite: sealing.Suite) -> dict[str, Any]:
+def vector(suite: codec.Suite) -> dict[str, Any]:
     """One call: its envelope, two request segments and two responses. Bytes are in hexadecimal."""
-    secret = bytes(range(96 if suite == sealing.MLKEM768_X25519 else 32))
-    key = sealing.RecipientKey(suite, secret)
+    secret = bytes(range(96 if suite == codec.MLKEM768_X25519 else 32))
+    key = codec.RecipientKey(suite, secret)
     message = b"the first request"
-    envelope, sender = sealing.seal_request(
+    envelope, sender = codec.seal_request(
         key.public,
         message,
         method="/meshgate.v1.EmbeddingService/EmbedStream",
@@ -32,7 +32,7 @@ def vector(suite: sealing.Suite) -> dict[str, Any]:
         subject=SUBJECT,
         now_ms=NOW_MS,
     )
-    recipient = sealing.RecipientSession(sender._reply_key, envelope.header)
+    recipient = codec.RecipientSession(sender._reply_key, envelope.header)
     requests = [sender.seal_request(b"the second request"), sender.seal_request(None, last=True)]
     responses = [recipient.seal_response(b"a response"), recipient.seal_response(b"", last=True)]
     return {
@@ -61,4 +61,4 @@ def _segment(segment: Any, message: bytes | None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    PATH.write_text(json.dumps([vector(suite) for suite in sealing.SUITES], indent=1) + "\n")
+    PATH.write_text(json.dumps([vector(suite) for suite in codec.SUITES], indent=1) + "\n")

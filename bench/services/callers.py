@@ -15,8 +15,8 @@ import grpc
 
 from bench.services import http, v2
 from gateway.commands import dev_issuer
-from meshgate.runtime import channel
-from meshgate.runtime.unary import Unary
+from meshgate.rpc import channel
+from meshgate.rpc.private.fast_unary_client import Unary
 from meshgate.v1 import embedding_pb2, generation_pb2
 
 _EMBED: Final = "/meshgate.v1.EmbeddingService/Embed"

@@ -14,7 +14,7 @@ from bench.services import callers
 from bench.services.callers import Door
 from bench.services.loop import Call
 from bench.services.place import Place
-from meshgate.runtime import channel
+from meshgate.rpc import channel
 
 _CONFIGS: Final = Path(__file__).parent.parent.parent / "deploy" / "config"
 _GRPC: Final = {"generation": "meshgate.v1.GenerationService", "embedding": "meshgate.v1.EmbeddingService"}

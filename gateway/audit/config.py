@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, model_validator
 
 from gateway.redis_client import StoreUrl
-from meshgate.runtime.addresses import Target
+from meshgate.rpc.targets import Target
 from meshgate.runtime.config import ConfigPath, Strict
 
 _DAY: float = 86_400.0

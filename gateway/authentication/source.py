@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from meshgate import stamp
-from meshgate.runtime import files
-from meshgate.stamp import Stamp
+from meshgate.runtime.files import bounded_read, file_stamp
+from meshgate.runtime.files.file_stamp import Stamp
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +93,7 @@ class SourceFile:
         """The content where it is new, else None. Raises SourceError, and the next look reads again."""
         seen, self._seen = self._seen, None
         try:
-            found = stamp.of(self._path)
+            found = file_stamp.of(self._path)
             content = None if found == seen else self._content()
         except OSError as error:
             raise SourceError(error.strerror or "not readable") from None
@@ -107,4 +106,4 @@ class SourceFile:
         self._seen = None
 
     def _content(self) -> bytes:
-        return files.read(self._path, self._max_bytes)
+        return bounded_read.read(self._path, self._max_bytes)

@@ -19,7 +19,7 @@ from gateway.limits.plan import Plans
 from gateway.principal import Principal
 from gateway.routes import LOCAL_ROUTES, MODEL_ROUTES, PUBLIC_ROUTES, SEALED_ROUTES
 from meshgate import errors
-from meshgate.runtime.config_errors import meant
+from meshgate.runtime.config.problems import meant
 from meshgate.v1 import models_pb2
 
 _SECONDS: Final = {"requests_per_second": 1, "tokens_per_minute": 60}

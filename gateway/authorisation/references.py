@@ -16,7 +16,7 @@ from gateway.authentication.names import EVERYONE
 from gateway.authorisation.policy import PolicyConfig
 from gateway.limits import LimitsConfig
 from gateway.routes import PUBLIC_ROUTES, SEALED_ROUTES
-from meshgate.runtime.config_errors import meant
+from meshgate.runtime.config.problems import meant
 from meshgate.v1 import models_pb2
 
 KINDS: Final = ("absent", "alias", "shadowed", "denied")

@@ -13,7 +13,7 @@ from typing import Final
 from gateway.config import GatewayConfig
 from meshgate import state
 from meshgate.runtime import config as configs
-from meshgate.supervisor.layout import default_configs
+from meshgate.supervisor.paths import default_configs
 
 HELP: Final = "The gateway's configuration. Default: the one that the mesh of this state directory was started with."
 _FILE: Final = "gateway.toml"

@@ -25,7 +25,7 @@ from gateway.audit.tools.verify import verify_all
 from gateway.commands import audit_output as screen
 from gateway.commands.audit_query import DECISIONS, EVENTS, further, query
 from gateway.routes import PUBLIC_ROUTES
-from meshgate.cli import output
+from meshgate.cli.screen import output
 from meshgate.runtime import config
 
 _POLL_SECONDS: Final = 0.5

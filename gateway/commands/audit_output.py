@@ -11,7 +11,7 @@ from rich.table import Table
 
 from gateway.audit.tools.search import UNREADABLE
 from gateway.audit.tools.verify import Report
-from meshgate.cli import output
+from meshgate.cli.screen import output
 
 _COLUMNS: Final = ("event", "who", "method", "model", "outcome", "tokens")
 _ROWS: Final = 1000

@@ -19,8 +19,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from meshgate.runtime import keyfile
 from meshgate.runtime.config import ConfigError
+from meshgate.runtime.files import key_file
 
 ISSUER: Final = "https://meshgate.local/dev"
 AUDIENCE: Final = "meshgate"
@@ -35,10 +35,10 @@ def ensure_key(home: Path) -> None:
     A JWK Set that lacks the key is written anew. Raises OSError, and ConfigError for a file that is not such a key.
     """
     path = key_path(home)
-    public = _public_jwk(_parsed(path, keyfile.obtain(path, _new_key)))
+    public = _public_jwk(_parsed(path, key_file.obtain(path, _new_key)))
     path = home / "keys" / "jwks.json"
     if not _publishes(path, public):
-        keyfile.replace(path, json.dumps({"keys": [public]}, indent=2).encode())
+        key_file.replace(path, json.dumps({"keys": [public]}, indent=2).encode())
 
 
 def mint(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import meshgate.runtime.tls13
-import meshgate.runtime.verbosity  # noqa: F401 - both before grpc
+import meshgate.rpc.tls13
+import meshgate.runtime.logs.verbosity  # noqa: F401 - both before grpc
 
 # isort: split
 import asyncio
@@ -26,7 +26,7 @@ from gateway.commands.revoke import restore, revoke
 from gateway.config import GatewayConfig
 from gateway.forwarding.backend import Backend
 from gateway.forwarding.model_catalogue import Catalogue
-from meshgate.cli import output
+from meshgate.cli.screen import output
 from meshgate.runtime import config as configs
 
 _DENIED: Final = 1

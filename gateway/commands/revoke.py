@@ -18,9 +18,9 @@ from gateway.authentication.revocation import revocation_writer
 from gateway.commands import active_config
 from gateway.commands.time_args import moment
 from gateway.config import GatewayConfig
-from meshgate.cli import output
+from meshgate.cli.screen import output
 from meshgate.runtime import config as configs
-from meshgate.runtime.config_errors import meant, problems
+from meshgate.runtime.config.problems import meant, problems
 
 _USAGE_ERROR: Final = 2
 _MAX_TOKEN: Final = 64 * 1024

@@ -11,7 +11,7 @@ from gateway.authentication import names
 from gateway.commands import dev_issuer
 from gateway.commands.audit import audit
 from gateway.commands.time_args import seconds
-from meshgate.cli import output
+from meshgate.cli.screen import output
 from meshgate.runtime import config
 
 __all__ = ["audit", "seconds", "token"]

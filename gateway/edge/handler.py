@@ -17,8 +17,9 @@ from gateway.edge.idle_timeout import Patience
 from gateway.pipeline import Pipeline
 from gateway.routes import PUBLIC_ROUTES, Route
 from meshgate import errors
-from meshgate.runtime import guard, metadata, receiving
-from meshgate.runtime.status import TOO_LARGE
+from meshgate.rpc import guard, metadata
+from meshgate.rpc.private import next_message
+from meshgate.rpc.status import TOO_LARGE
 
 if TYPE_CHECKING:  # generic in the stubs alone
     Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -153,7 +154,7 @@ class Edge(grpc.GenericRpcHandler):
             await self._pipeline.run(call, requests, replies)
             if call.trailers:
                 context.set_trailing_metadata(call.trailers)
-        except receiving.Left:
+        except next_message.Left:
             raise asyncio.CancelledError from None
         except errors.MeshError as error:
             guard.let_go(error)
@@ -208,12 +209,12 @@ class RequestStream:
         begun, self._begun = self._begun, True
         try:
             if begun:
-                message = await self._later.wait(receiving.later())
+                message = await self._later.wait(next_message.later())
             else:
-                message = await self._first.wait(receiving.first(self._context))
+                message = await self._first.wait(next_message.first(self._context))
         except TimeoutError:
             raise errors.DeadlineExceeded("the caller sent no message in time", reason="SILENT_WRITER") from None
-        except receiving.TooLarge:
+        except next_message.TooLarge:
             raise errors.LimitExceeded("the message is too large", reason=TOO_LARGE) from None
         if message is not None:
             self._call.bytes_in += len(message)
@@ -251,4 +252,4 @@ class ReplyStream:
         except TimeoutError:
             raise errors.DeadlineExceeded("the caller read too slowly", reason="SLOW_READER") from None
         except grpc.aio.InternalError:
-            raise receiving.Left from None
+            raise next_message.Left from None

@@ -26,9 +26,10 @@ from gateway.edge.concurrency import Entrance
 from gateway.edge.idle_timeout import Patience
 from gateway.routes import PUBLIC_ROUTES
 from meshgate import errors
-from meshgate.runtime import channel, compression, guard
-from meshgate.runtime.health import MAX_REQUEST_BYTES, too_large
-from meshgate.runtime.places import Places
+from meshgate.rpc import channel, guard
+from meshgate.rpc.call import compression
+from meshgate.rpc.call.connection_slots import Places
+from meshgate.rpc.health import MAX_REQUEST_BYTES, too_large
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")

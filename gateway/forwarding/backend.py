@@ -15,12 +15,14 @@ from gateway.call import Call
 from gateway.forwarding.message_relay import Passage
 from gateway.routes import SERVICES, Route
 from meshgate import errors
-from meshgate.runtime import channel, ending, hop, metadata, status, tls
-from meshgate.runtime.addresses import Target
-from meshgate.runtime.balancing import BalancingConfig, service_config
+from meshgate.rpc import channel, metadata, status, tls
+from meshgate.rpc.balancing import BalancingConfig, service_config
+from meshgate.rpc.call import hop_deadline
+from meshgate.rpc.call.cancellation import leaving
+from meshgate.rpc.private import stream_status
+from meshgate.rpc.private.fast_unary_client import Unary
+from meshgate.rpc.targets import Target
 from meshgate.runtime.config import ConfigError
-from meshgate.runtime.leaving import leaving
-from meshgate.runtime.unary import Unary
 from meshgate.v1 import models_pb2, models_pb2_grpc
 
 _log = logging.getLogger(__name__)
@@ -144,7 +146,7 @@ class Backend:
     async def _stream(self, call: Call, route: Route, first: bytes, passage: Passage, timeout: float) -> None:
         pump: asyncio.Task[None] | None = None
         if route.client_streams:
-            stream = ending.kept(self._method(route)(timeout=timeout, metadata=_metadata(call)))
+            stream = stream_status.kept(self._method(route)(timeout=timeout, metadata=_metadata(call)))
             pump = asyncio.create_task(_pump(stream, first, passage))
         else:
             stream = self._method(route)(first, timeout=timeout, metadata=_metadata(call))
@@ -206,7 +208,7 @@ def _timeout(call: Call, longest: float) -> float:
     left = call.remaining()
     if left is None:
         return longest
-    left -= hop.kept(left)
+    left -= hop_deadline.kept(left)
     if left <= 0:
         raise errors.DeadlineExceeded("the deadline passed")
     return min(left, longest)

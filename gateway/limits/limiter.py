@@ -21,7 +21,7 @@ from gateway.limits.store import Grant, Refusal, Store
 from gateway.principal import Principal
 from gateway.request_info import Intent
 from meshgate import errors
-from meshgate.runtime import metadata
+from meshgate.rpc import metadata
 from meshgate.v1 import models_pb2
 
 _T = TypeVar("_T")

@@ -1,8 +1,8 @@
 """What the gateway counts of every call, at a cost of a few microseconds each.
 
 Counting is adding to integers on the event loop; names, labels and buckets are made when Prometheus asks (see
-`meshgate.runtime.telemetry`). Whatever a caller can choose has no series of its own: a method that is not served is
-`unknown`, and a tenant is named only where the configuration does, the others being one.
+`meshgate.runtime.metrics_server`). Whatever a caller can choose has no series of its own: a method that is not served
+is `unknown`, and a tenant is named only where the configuration does, the others being one.
 
 Times are counted in buckets that double from one microsecond: the bucket of a time is the length of its number in bits,
 so that there is nothing to search, and any quantile read from them is within a factor of two.
@@ -23,7 +23,7 @@ from gateway.authentication.names import TenantName
 from gateway.call import Call
 from gateway.metrics.outcome import Outcome
 from gateway.routes import PUBLIC_ROUTES
-from meshgate.runtime.telemetry import MetricsConfig
+from meshgate.runtime.metrics_server import MetricsConfig
 
 UNKNOWN: Final = "unknown"
 OTHER: Final = "OTHER"

@@ -8,7 +8,7 @@ from typing import Protocol
 from gateway.audit import AuditLog
 from gateway.authentication import Authenticator
 from gateway.limits import Limits
-from meshgate.runtime.telemetry import Readings
+from meshgate.runtime.metrics_server import Readings
 
 
 class Inside(Protocol):

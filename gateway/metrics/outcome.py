@@ -6,7 +6,7 @@ import asyncio
 from typing import NamedTuple
 
 from meshgate import errors
-from meshgate.runtime import status
+from meshgate.rpc import status
 
 
 class Outcome(NamedTuple):

@@ -8,7 +8,8 @@ from typing import Final, Protocol
 import redis.exceptions
 
 from gateway.redis_client import Client, bounded
-from meshgate import errors, sealing
+from meshgate import errors
+from meshgate.sealing import codec
 
 _APART_MS: Final = 60_000
 """How far the clocks of two gateways may be apart: by so much longer may the slower one let an envelope in again."""
@@ -27,7 +28,7 @@ class OwnReplays:
     """Of one process alone."""
 
     def __init__(self, window_ms: int, capacity: int) -> None:
-        self._cache = sealing.ReplayCache(window_ms, capacity)
+        self._cache = codec.ReplayCache(window_ms, capacity)
 
     async def admit(self, used: bytes, now_ms: int) -> None:
         """See Replays."""
@@ -71,4 +72,4 @@ class SharedReplays:
                 "whether an envelope was used before can't be known now", reason="REPLAYS_UNAVAILABLE", retry_after=1.0
             ) from None
         if found is not None and found != mine:
-            raise sealing.replayed()
+            raise codec.replayed()

@@ -16,10 +16,11 @@ from gateway.principal import Principal
 from gateway.request_info import Intent
 from gateway.routes import PUBLIC_ROUTES, Route, relay_of
 from gateway.sealing.replay_cache import OwnReplays, Replays
-from meshgate import errors, sealing
-from meshgate.runtime.keyring import Keyring
-from meshgate.runtime.renewal import Renewal
-from meshgate.runtime.sealed import SealingConfig, unnamed_zero_shot
+from meshgate import errors
+from meshgate.sealing import codec
+from meshgate.sealing.key_renewal import Renewal
+from meshgate.sealing.keyring import Keyring
+from meshgate.sealing.recipient import SealingConfig, unnamed_zero_shot
 from meshgate.v1 import sealed_pb2
 
 
@@ -66,13 +67,13 @@ class Relayed(Plain):
 class SealedUnary:
     """SealedService.Call: one reply, sealed with the usage beside it, which is known only at the end."""
 
-    def __init__(self, inner: Intent, session: sealing.RecipientSession) -> None:
+    def __init__(self, inner: Intent, session: codec.RecipientSession) -> None:
         self.inner = inner
         self._session = session
         self._reply: bytes | None = None
 
     def unseal(self, message: bytes | None) -> bytes | None:
-        raise sealing.invalid()
+        raise codec.invalid()
 
     def seal(self, reply: bytes) -> bytes | None:
         self._reply = reply
@@ -86,7 +87,7 @@ class SealedUnary:
 class SealedStream:
     """SealedService.CallStream: every reply a segment, and a last one without a message that says it was all."""
 
-    def __init__(self, inner: Intent, session: sealing.RecipientSession) -> None:
+    def __init__(self, inner: Intent, session: codec.RecipientSession) -> None:
         self.inner = inner
         self._session = session
 
@@ -155,7 +156,7 @@ class Opener:
 
     async def _opened(self, principal: Principal, wanted: Intent, envelope: sealed_pb2.Envelope) -> Exchange:
         now = self._now_ms()
-        opened = sealing.open_envelope(
+        opened = codec.open_envelope(
             self._keyring.find,
             envelope,
             tenant=principal.tenant,
@@ -163,7 +164,7 @@ class Opener:
             now_ms=now,
             window_ms=self._window_ms,
         )
-        await self._replays.admit(sealing.used_by(envelope, principal.tenant, principal.subject), now)
+        await self._replays.admit(codec.used_by(envelope, principal.tenant, principal.subject), now)
         return _exchange(wanted.route, opened, wanted.model)
 
     async def _relayed(
@@ -174,13 +175,13 @@ class Opener:
         """
         now = self._now_ms()
         header: Any = wanted.header
-        sealing.check_header(header, principal.tenant, principal.subject, now, self._window_ms)
-        await self._replays.admit(sealing.used_by(envelope, principal.tenant, principal.subject), now)
+        codec.check_header(header, principal.tenant, principal.subject, now, self._window_ms)
+        await self._replays.admit(codec.used_by(envelope, principal.tenant, principal.subject), now)
         call.relayed = True
         return Relayed(wanted, PUBLIC_ROUTES[call.method])
 
 
-def _exchange(route: Route, opened: sealing.Opened, model: str) -> Exchange:
+def _exchange(route: Route, opened: codec.Opened, model: str) -> Exchange:
     inner = request_info.read(route, opened.message)
     if inner.model != model:
         raise errors.InvalidArgument.of("envelope.header.model", "must be the model that the request inside names")

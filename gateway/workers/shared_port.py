@@ -12,8 +12,8 @@ import socket
 import sys
 from typing import Final
 
+from meshgate.rpc.listen_address import unusable
 from meshgate.runtime.config import ConfigError
-from meshgate.runtime.listening import unusable
 
 _WORKERS: Final = "server.listen: workers share a host:port"
 

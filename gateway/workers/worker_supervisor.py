@@ -17,7 +17,7 @@ from typing import Final
 
 from gateway.workers.shared_port import Port
 from meshgate.runtime import process
-from meshgate.supervisor.child import Child
+from meshgate.runtime.child.child import Child
 
 _log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import meshgate.runtime.verbosity  # noqa: F401 - before grpc
+import meshgate.runtime.logs.verbosity  # noqa: F401 - before grpc
 
 # isort: split
 import os
@@ -12,8 +12,9 @@ from typing import Annotated
 import typer
 
 from meshgate import state
-from meshgate.cli import chat, classify, encode, generate, serve, streams
-from meshgate.cli.classifier import classifier
+from meshgate.cli import streams
+from meshgate.cli.commands import chat, classify, embed, generate, up
+from meshgate.cli.commands.classifier import classifier
 from meshgate.cli.connection import Connection
 from meshgate.cli.failures import UsageError
 from meshgate.cli.plugins import Commands
@@ -81,11 +82,11 @@ def _is_flag(ctx: typer.Context, name: str) -> bool:
 for command in (
     generate.generate,
     chat.chat,
-    encode.embed,
+    embed.embed,
     classify.classify,
-    encode.models,
-    serve.certs,
-    serve.up,
+    embed.models,
+    up.certs,
+    up.up,
 ):
     app.command()(command)
 app.add_typer(classifier, name="classifier")

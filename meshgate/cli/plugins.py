@@ -12,7 +12,8 @@ from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 from meshgate import terminal
-from meshgate.cli import empty, failures, output
+from meshgate.cli import empty, failures
+from meshgate.cli.screen import output
 
 GROUP: Final = "meshgate.commands"
 _HELP: Final = {

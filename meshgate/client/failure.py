@@ -10,7 +10,7 @@ import grpc
 
 from meshgate import errors
 from meshgate.client import unreachable
-from meshgate.runtime import status
+from meshgate.rpc import status
 
 
 def explain(error: grpc.RpcError, target: str = "") -> errors.MeshError:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
-from meshgate import errors, sealing
+from meshgate import errors
 from meshgate.client.options import Sealed
+from meshgate.sealing import codec
 from meshgate.v1 import sealed_pb2
 
 _LISTED_AGAIN_MS: Final = 3_600_000
@@ -31,19 +32,19 @@ class KeyCache:
         self._service = service
         self._pinned = pinned
         self._now_ms = now_ms
-        self._key: sealing.PublicKey | None = None
+        self._key: codec.PublicKey | None = None
         self._until_ms = 0
 
-    def current(self) -> sealing.PublicKey | None:
+    def current(self) -> codec.PublicKey | None:
         """The key to use; None where the keys have to be listed first."""
         return self._key if self._now_ms() < self._until_ms else None
 
-    def forget(self, key: sealing.PublicKey | None) -> None:
+    def forget(self, key: codec.PublicKey | None) -> None:
         """The gateway does not know `key`. A newer one in use by now stays."""
         if key == self._key:
             self._key, self._until_ms = None, 0
 
-    def take(self, listed: Iterable[sealed_pb2.SealingKey]) -> sealing.PublicKey:
+    def take(self, listed: Iterable[sealed_pb2.SealingKey]) -> codec.PublicKey:
         """Chooses the first usable key, which the gateway prefers.
 
         Raises Unimplemented (SEALING_UNAVAILABLE) where none is listed that we can use, and PermissionDenied
@@ -87,21 +88,21 @@ class Recipients:
             self._caches[service] = KeyCache(self._pinned, self._now_ms, service)
         return self._caches[service]
 
-    def forget(self, key: sealing.PublicKey | None) -> None:
+    def forget(self, key: codec.PublicKey | None) -> None:
         """The recipient does not know `key`."""
         for cache in list(self._caches.values()):
             cache.forget(key)
 
 
-def _usable(found: sealed_pb2.SealingKey, service: str) -> sealing.PublicKey | None:
+def _usable(found: sealed_pb2.SealingKey, service: str) -> codec.PublicKey | None:
     """The key, rebuilt from its own bytes: its id and fingerprint are computed, never believed.
 
     Its dates are the gateway's business, which lists only what is in force: our clock may be a little off.
     """
     wanted = sealed_pb2.SEALING_RECIPIENT_SERVICE if service else sealed_pb2.SEALING_RECIPIENT_GATEWAY
-    if (found.recipient, found.service) != (wanted, service) or found.suite not in sealing.SUITES:
+    if (found.recipient, found.service) != (wanted, service) or found.suite not in codec.SUITES:
         return None
     try:
-        return sealing.PublicKey(found.suite, found.public_key)
+        return codec.PublicKey(found.suite, found.public_key)
     except ValueError:
         return None

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import grpc
 
-from meshgate.runtime import addresses, channel
+from meshgate.rpc import channel, targets
 
 Certificates: TypeAlias = bytes | str | os.PathLike[str] | None
 """PEM of the CAs to believe, or the file that holds it. None is the system's."""
@@ -52,7 +52,7 @@ def channel_options(
 
     `proxy` says whether gRPC may ask the proxy of the environment. None allows it unless `target` is on this machine.
     """
-    direct = addresses.is_local(target) if proxy is None else not proxy
+    direct = targets.is_local(target) if proxy is None else not proxy
     base = dict(channel.client_options())
     config = json.loads(base[_SERVICE_CONFIG])
     config["methodConfig"] = [{"name": [{"service": SEALED_SERVICE}]}, *config["methodConfig"]]

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 import grpc
 
-from meshgate import errors, sealing
+from meshgate import errors
 from meshgate.client.options import SEALED_SERVICE
 from meshgate.client.token import Token
+from meshgate.sealing import codec
 from meshgate.v1 import sealed_pb2
 
 _TEMPLATE: Final = 1024
@@ -88,7 +89,7 @@ class Exchange:
     def __init__(
         self,
         method: Method,
-        key: sealing.PublicKey,
+        key: codec.PublicKey,
         token: Token,
         recipient: sealed_pb2.SealingRecipient.ValueType = sealed_pb2.SEALING_RECIPIENT_GATEWAY,
     ) -> None:
@@ -97,7 +98,7 @@ class Exchange:
         self._recipient = recipient
         self._method = method
         self._token = token
-        self._session: sealing.SenderSession | None = None
+        self._session: codec.SenderSession | None = None
 
     def seal_unary(self, request: Any) -> sealed_pb2.CallRequest:
         """The request of a unary call. Raises Unauthenticated for a token that names nobody."""
@@ -134,9 +135,9 @@ class Exchange:
         with _as_internal(_truncated()):
             self._opened().close()
 
-    def _opened(self) -> sealing.SenderSession:
+    def _opened(self) -> codec.SenderSession:
         if self._session is None:
-            raise sealing.invalid()
+            raise codec.invalid()
         return self._session
 
     def _envelope(self, request: Any) -> sealed_pb2.Envelope:
@@ -145,7 +146,7 @@ class Exchange:
             raise errors.Unauthenticated(
                 "sealed calls need a JWT with the claims tenant and sub", reason="TOKEN_UNREADABLE"
             )
-        envelope, self._session = sealing.seal_request(
+        envelope, self._session = codec.seal_request(
             self.key,
             self._method.to_bytes(request),
             method=self._method.path,
@@ -185,7 +186,7 @@ def _cap(request: Any) -> int:
     """
     inner: Any = getattr(request, "request", request)
     if "max_output_tokens" not in inner.DESCRIPTOR.fields_by_name:
-        return sealing.MOST_TOKENS
+        return codec.MOST_TOKENS
     text: int = inner.ByteSize() + _TEMPLATE + _TURN * len(inner.conversation.messages)
     output: int = (inner.candidate_count or 1) * (inner.max_output_tokens or _DEFAULT_OUTPUT)
-    return min(sealing.MOST_TOKENS, text + output)
+    return min(codec.MOST_TOKENS, text + output)

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from meshgate import errors, stamp
+from meshgate import errors
+from meshgate.runtime.files import file_stamp
 
 _SPARE_SECONDS: Final = 60.0
 _SPARE_SHARE: Final = 0.1
@@ -87,7 +88,7 @@ class _Cache:
         self._clock = clock
         self._token: Token | None = None
         self._path: Path | None = None
-        self._stamp: stamp.Stamp | None = None
+        self._stamp: file_stamp.Stamp | None = None
         self._make: Callable[[], str | Awaitable[str]] | None = None
         if callable(origin):
             self._make = origin
@@ -112,7 +113,7 @@ class _Cache:
     def _read(self, path: Path) -> Token:
         """The token in a file, read again whenever the file changed."""
         try:
-            found = stamp.of(path)
+            found = file_stamp.of(path)
             if self._token is None or found != self._stamp:
                 self._token = parse(path.read_text(encoding="ascii"), self._clock())
                 self._stamp = found

@@ -7,7 +7,7 @@ import re
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from meshgate.runtime import addresses
+from meshgate.rpc import targets
 
 _TARGET: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%\w]+\]|[^\s:/\[\]@]+):(?P<port>\d{1,5})", re.ASCII)
 _ADDRESSES: Final = {"ipv4:": IPv4Address, "ipv6:": IPv6Address}
@@ -77,5 +77,5 @@ def sentence(said: str, target: str) -> str:
     """What happened, where gRPC `said` so of an attempt to connect to `target`."""
     meant = next(sentence for pattern, sentence in _SAID if re.search(pattern, said))
     told = meant.format(target=target, gateway=_GATEWAY)
-    name = None if addresses.is_local(target) else next((name for name in _PROXIES if os.environ.get(name)), None)
+    name = None if targets.is_local(target) else next((name for name in _PROXIES if os.environ.get(name)), None)
     return told if name is None else f"{told} ({name} names a proxy, asked for what no_proxy does not name)"

@@ -1,1 +1,1 @@
-"""What every Meshgate process needs to speak gRPC: one concern a file."""
+"""What every Meshgate process needs besides gRPC: configuration, logs, metrics, files, its start and its end."""

@@ -7,8 +7,8 @@ for its health. It costs a start of Python, so ask every ten seconds and not eve
 
 from __future__ import annotations
 
-import meshgate.runtime.tls13
-import meshgate.runtime.verbosity  # noqa: F401 - both before grpc
+import meshgate.rpc.tls13
+import meshgate.runtime.logs.verbosity  # noqa: F401 - both before grpc
 
 # isort: split
 import sys
@@ -21,7 +21,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import ConfigDict
 
 from meshgate import terminal
-from meshgate.runtime import addresses, channel, config, hardening, tls
+from meshgate.rpc import channel, targets, tls
+from meshgate.runtime import config, hardening
 from meshgate.runtime.flags import Parser
 
 _SECONDS: Final = 5.0
@@ -54,7 +55,7 @@ def main() -> int:
     flags = parser.parse_args()
     try:
         section = config.load(flags.config, _Config).server
-        said = _ask(addresses.reachable(flags.listen or section.listen), section.tls, flags.service)
+        said = _ask(targets.reachable(flags.listen or section.listen), section.tls, flags.service)
     except config.ConfigError as error:
         for line in config.located(error, flags.config):
             sys.stderr.write(f"{terminal.line(line)}\n")

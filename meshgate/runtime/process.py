@@ -12,7 +12,9 @@ from typing import Final
 
 import uvloop
 
-from meshgate.runtime import config, listening, startup, wake
+from meshgate.rpc import listen_address
+from meshgate.rpc.private import poller_wakeup
+from meshgate.runtime import config, startup
 from meshgate.runtime.flags import Parser
 from meshgate.runtime.watchdog import Watchdog
 
@@ -31,10 +33,13 @@ def arguments(name: str) -> argparse.ArgumentParser:
     parser = Parser(prog=f"python -m {name}")
     parser.add_argument("--config", type=Path, required=True, help="TOML file")
     parser.add_argument(
-        "--listen", type=listening.flag, metavar="HOST:PORT", help="overrides the configuration's listen address"
+        "--listen", type=listen_address.flag, metavar="HOST:PORT", help="overrides the configuration's listen address"
     )
     parser.add_argument(
-        "--metrics", type=listening.tcp_flag, metavar="HOST:PORT", help="overrides where Prometheus finds the process"
+        "--metrics",
+        type=listen_address.tcp_flag,
+        metavar="HOST:PORT",
+        help="overrides where Prometheus finds the process",
     )
     return parser
 
@@ -55,7 +60,7 @@ def run(name: str, path: Path, main: Callable[[], Coroutine[None, None, int]]) -
     file's name, and exit status 2.
     """
     startup.begin(name)
-    wake.install()
+    poller_wakeup.install()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_watched(main))

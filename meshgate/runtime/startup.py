@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import sys
 
-from meshgate.runtime import hardening, log, stderr
+from meshgate.runtime import hardening
+from meshgate.runtime.logs import log, stderr_capture
 
 
 def begin(name: str) -> None:
     """First of all. `name` is what the log calls the process."""
     hardening.harden()
-    stderr.capture(name)
+    stderr_capture.capture(name)
     log.configure(name)
     log.hook()
 
@@ -20,4 +21,4 @@ def end() -> None:
     """Last of all: returns once everything is written."""
     with contextlib.suppress(OSError):  # nobody may read it any more
         sys.stderr.flush()
-    stderr.release()
+    stderr_capture.release()

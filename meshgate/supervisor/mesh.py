@@ -13,12 +13,12 @@ from rich.console import Console
 
 import certs
 from meshgate.runtime import process
+from meshgate.runtime.child.child import Child
 from meshgate.runtime.config import ConfigError
-from meshgate.supervisor import watch
+from meshgate.supervisor import health_watch
 from meshgate.supervisor.board import Board, State
-from meshgate.supervisor.child import Child
-from meshgate.supervisor.layout import GATEWAY, PORTS, SERVICES, STORE, Layout, service_of
-from meshgate.supervisor.screen import Screen
+from meshgate.supervisor.console import Screen
+from meshgate.supervisor.paths import GATEWAY, PORTS, SERVICES, STORE, Layout, service_of
 
 GRACE_SECONDS: Final = 25.0
 _READING_SECONDS: Final = 5.0
@@ -122,14 +122,16 @@ class Mesh:
     async def _follow(self, name: str) -> None:
         """Keeps the board up to date. The gateway serves once it has reached every service."""
         if name == STORE:
-            async for state in watch.store_states(self._layout.store or self._layout.home):
+            async for state in health_watch.store_states(self._layout.store or self._layout.home):
                 self._heard(name, state)
             return
         names = ("", *SERVICES.values()) if name == GATEWAY else ("",)
         heard: dict[str, State] = dict.fromkeys(names, State.STARTING)
 
         async def follow(service: str) -> None:
-            async for state in watch.states(service_of(name), self._layout.target(name), service, self._layout.home):
+            async for state in health_watch.states(
+                service_of(name), self._layout.target(name), service, self._layout.home
+            ):
                 heard[service] = state
                 self._heard(name, together(heard))
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from meshgate.runtime.config import ConfigError
 from meshgate.supervisor import ports, valkey
-from meshgate.supervisor.layout import GATEWAY, HOST, PORTS, SERVICES, Layout
+from meshgate.supervisor.paths import GATEWAY, HOST, PORTS, SERVICES, Layout
 
 MAX_REPLICAS: Final = 8
 _STEP: Final = 10

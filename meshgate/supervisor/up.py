@@ -7,12 +7,12 @@ import shutil
 
 import certs
 from meshgate import state
-from meshgate.supervisor import logfile
+from meshgate.runtime.child import log_file
 from meshgate.supervisor.bootstrap import bootstrap
-from meshgate.supervisor.layout import GATEWAY, Layout
+from meshgate.supervisor.console import Steadfast
 from meshgate.supervisor.lock import alone
 from meshgate.supervisor.mesh import Mesh
-from meshgate.supervisor.screen import Steadfast
+from meshgate.supervisor.paths import GATEWAY, Layout
 
 
 def up(layout: Layout) -> None:
@@ -32,7 +32,7 @@ def _prepare(layout: Layout) -> None:
     (layout.home / "logs").mkdir(parents=True, exist_ok=True)
     (layout.home / "logs").chmod(0o700)
     for name in layout.parts:
-        logfile.rotate(layout.log(name))
+        log_file.rotate(layout.log(name))
     state.record(layout.home, _word_of(layout))
 
 

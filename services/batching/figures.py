@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
-from meshgate.runtime.telemetry import Readings
+from meshgate.runtime.metrics_server import Readings
 from services.batching.batcher import Batcher
 
 _COUNTED: Final = {

@@ -13,7 +13,7 @@ from typing import Final
 import grpc
 
 from meshgate.runtime.config import ConfigError
-from meshgate.runtime.telemetry import Exposition, Readings
+from meshgate.runtime.metrics_server import Exposition, Readings
 from meshgate.v1 import classification_pb2_grpc, models_pb2, models_pb2_grpc
 from services import batching
 from services.batching import Batcher, figures
@@ -51,7 +51,7 @@ class _Loaded:
 
 
 class App:
-    """Implements meshgate.runtime.server.Application."""
+    """Implements meshgate.rpc.server.Application."""
 
     name = "classification"
 

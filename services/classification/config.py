@@ -6,9 +6,9 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
+from meshgate.rpc.server import ServerConfig
 from meshgate.runtime.config import ConfigPath, Strict, home
-from meshgate.runtime.server import ServerConfig
-from meshgate.runtime.telemetry import MetricsConfig
+from meshgate.runtime.metrics_server import MetricsConfig
 from services.models.config import Dtype, SourceConfig, unique
 
 SHIPPED = "shipped:sentiment"

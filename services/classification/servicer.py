@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from meshgate.errors import InvalidArgument, PermissionDenied
-from meshgate.runtime import metadata
+from meshgate.rpc import metadata
 from meshgate.v1 import classification_pb2 as pb
 from meshgate.v1 import classification_pb2_grpc
 from services import checks, ordered
@@ -18,7 +18,7 @@ from services.classification.validate import Plan
 from services.models.place import Place
 
 if TYPE_CHECKING:
-    from meshgate.runtime.guard import Context
+    from meshgate.rpc.guard import Context
 
 
 class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServicer):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-import meshgate.runtime.tls13
-import meshgate.runtime.verbosity  # noqa: F401 - both before grpc
+import meshgate.rpc.tls13
+import meshgate.runtime.logs.verbosity  # noqa: F401 - both before grpc
 import services.environment  # noqa: F401 - before the libraries of models
 
 # isort: split
+from meshgate.rpc.server import serve
 from meshgate.runtime import config, process
-from meshgate.runtime.server import serve
 from services.embedding import app
 from services.embedding.config import EmbeddingConfig
 

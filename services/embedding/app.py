@@ -11,7 +11,7 @@ from typing import Final
 
 import grpc
 
-from meshgate.runtime.telemetry import Exposition, Readings
+from meshgate.runtime.metrics_server import Exposition, Readings
 from meshgate.v1 import embedding_pb2_grpc, models_pb2, models_pb2_grpc
 from services import batching
 from services.batching import Batcher, figures
@@ -34,7 +34,7 @@ _LOAD: Final = "services.embedding.hosted:load"
 
 
 class App:
-    """Implements meshgate.runtime.server.Application."""
+    """Implements meshgate.rpc.server.Application."""
 
     name = "embedding"
 

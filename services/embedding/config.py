@@ -7,9 +7,9 @@ from typing import Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from meshgate.rpc.server import ServerConfig
 from meshgate.runtime.config import Strict
-from meshgate.runtime.server import ServerConfig
-from meshgate.runtime.telemetry import MetricsConfig
+from meshgate.runtime.metrics_server import MetricsConfig
 from services.models.config import Dtype, SourceConfig, unique
 
 PROMPT_NAME_BYTES: Final = 64

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from meshgate.errors import InvalidArgument
-from meshgate.runtime import metadata
+from meshgate.rpc import metadata
 from meshgate.v1 import embedding_pb2 as pb
 from meshgate.v1 import embedding_pb2_grpc, models_pb2
 from services import checks, ordered
@@ -23,7 +23,7 @@ from services.preparing import Preparing, Reading
 from services.tokens import Tokens
 
 if TYPE_CHECKING:
-    from meshgate.runtime.guard import Context
+    from meshgate.rpc.guard import Context
 
 _FEW: Final = 4
 

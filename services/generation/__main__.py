@@ -6,14 +6,14 @@ import argparse
 import signal
 import sys
 
-import meshgate.runtime.tls13
-import meshgate.runtime.verbosity  # noqa: F401 - both before grpc
+import meshgate.rpc.tls13
+import meshgate.runtime.logs.verbosity  # noqa: F401 - both before grpc
 import services.environment  # before the libraries of models
 import services.openmp  # noqa: F401 - before torch
 
 # isort: split
+from meshgate.rpc.server import serve
 from meshgate.runtime import config, process
-from meshgate.runtime.server import serve
 from services import heap
 from services.generation import app
 from services.generation.config import GenerationConfig

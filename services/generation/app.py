@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 
-from meshgate.runtime.telemetry import Exposition, Readings
+from meshgate.runtime.metrics_server import Exposition, Readings
 from meshgate.v1 import generation_pb2, generation_pb2_grpc, models_pb2, models_pb2_grpc
 from services.generation import launch, parallel
 from services.generation.config import GenerationConfig, ModelConfig
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 class App:
-    """Implements meshgate.runtime.server.Application."""
+    """Implements meshgate.rpc.server.Application."""
 
     name = "generation"
 

@@ -6,9 +6,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from meshgate.rpc.server import ServerConfig
 from meshgate.runtime.config import ConfigPath, Strict
-from meshgate.runtime.server import ServerConfig
-from meshgate.runtime.telemetry import MetricsConfig
+from meshgate.runtime.metrics_server import MetricsConfig
 from services.models.config import SourceConfig, unique
 
 

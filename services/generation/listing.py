@@ -15,7 +15,7 @@ from services.generation.served import Models
 from services.models.listing import ModelServicer
 
 if TYPE_CHECKING:
-    from meshgate.runtime.guard import Context
+    from meshgate.rpc.guard import Context
 
 _log = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from meshgate.errors import DeadlineExceeded, InvalidArgument, Unimplemented
-from meshgate.runtime import hop, metadata
+from meshgate.rpc import metadata
+from meshgate.rpc.call import hop_deadline
 from meshgate.v1 import generation_pb2 as pb
 from meshgate.v1 import generation_pb2_grpc
 from services.caller import caller_of, model_of
@@ -26,7 +27,7 @@ from services.pieces import PIECE
 from services.preparing import Reading, at_once
 
 if TYPE_CHECKING:
-    from meshgate.runtime.guard import Context
+    from meshgate.rpc.guard import Context
 
 
 _PATIENCE = 0.25
@@ -164,7 +165,7 @@ class _Call:
         caller = caller_of(context)
         self.tenant, self.token_cap, self.who = caller.tenant, caller.token_cap, caller.who
         remaining = context.time_remaining()
-        self._kept = 0.0 if remaining is None else hop.kept(remaining)
+        self._kept = 0.0 if remaining is None else hop_deadline.kept(remaining)
         self._deadline: float | None = None if remaining is None else time.monotonic() + remaining - self._kept
 
     def remaining(self) -> float | None:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from meshgate.errors import MeshError, Unavailable
-from meshgate.runtime.leaving import leaving
+from meshgate.rpc.call.cancellation import leaving
 from services.generation.permits import Permits
 
 _THREADS = 2

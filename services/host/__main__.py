@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-import meshgate.runtime.tls13
-import meshgate.runtime.verbosity  # noqa: F401 - both before grpc
+import meshgate.rpc.tls13
+import meshgate.runtime.logs.verbosity  # noqa: F401 - both before grpc
 import services.environment  # before the libraries of models
 import services.openmp  # noqa: F401 - before torch
 

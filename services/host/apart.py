@@ -17,8 +17,8 @@ from typing import Any, Final
 from prometheus_client import ProcessCollector
 from prometheus_client.registry import Collector
 
-from meshgate.runtime import stderr
 from meshgate.runtime.config import ConfigError
+from meshgate.runtime.logs import stderr_capture
 from services.batching import faults
 from services.batching.faults import Fault
 from services.host.host import Host, HostError
@@ -57,7 +57,7 @@ class Apart(Host):
         command = (sys.executable, "-m", "services.host", self._name, *map(str, numbers))
         environment = {**os.environ, "OMP_NUM_THREADS": str(self._threads)} if self._threads else None
         self._process = subprocess.Popen(  # noqa: S603 - our own command
-            command, pass_fds=numbers, env=environment, process_group=0, stderr=stderr.real()
+            command, pass_fds=numbers, env=environment, process_group=0, stderr=stderr_capture.real()
         )
         for other in theirs:
             other.close()

@@ -10,7 +10,7 @@ from meshgate.v1 import models_pb2_grpc
 from services import checks
 
 if TYPE_CHECKING:
-    from meshgate.runtime.guard import Context
+    from meshgate.rpc.guard import Context
 
 
 class ModelServicer(models_pb2_grpc.ModelServiceServicer):

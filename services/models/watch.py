@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, Generic
 
-from meshgate import stamp
 from meshgate.runtime import config
 from meshgate.runtime.config import ConfigError, ConfigT
-from meshgate.stamp import Stamp
+from meshgate.runtime.files import file_stamp
+from meshgate.runtime.files.file_stamp import Stamp
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +75,6 @@ class Watch(Generic[ConfigT]):
 
     def _look(self) -> Stamp | None:
         try:
-            return stamp.of(self._path)
+            return file_stamp.of(self._path)
         except OSError:
             return None  # being replaced

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from meshgate.runtime.config import ConfigError
-from meshgate.runtime.config_errors import problems
+from meshgate.runtime.config.problems import problems
 
 Step = Callable[[Tensor], Tensor]
 """Vectors, float32 [inputs, dimensions], to others."""

@@ -7,7 +7,7 @@ import ssl
 from pathlib import Path
 from typing import Final
 
-from meshgate.runtime.health import PATHS
+from meshgate.rpc.health import PATHS
 from tests.attack.bystander import GENERATE, attacked, metric, served, until
 from tests.attack.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, Peer, block, call, connected, frame
 from tests.integration import mesh as meshes

@@ -15,7 +15,7 @@ import pytest
 
 from gateway.commands import dev_issuer
 from gateway.routes import PUBLIC_ROUTES
-from meshgate.runtime import status
+from meshgate.rpc import status
 from meshgate.v1 import embedding_pb2, embedding_pb2_grpc, generation_pb2, generation_pb2_grpc
 from tests.attack.bystander import GENERATE, edge, in_flight, lines, metric, served, until
 from tests.attack.http2 import (

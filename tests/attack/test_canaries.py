@@ -28,11 +28,13 @@ from cryptography.hazmat.primitives import serialization
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc
 
 from gateway.commands import dev_issuer
-from meshgate import client, errors, sealing
-from meshgate.runtime import log, status
-from meshgate.runtime.keyring import Keyring
-from meshgate.runtime.server import ServerConfig
-from meshgate.runtime.telemetry import MetricsConfig
+from meshgate import client, errors
+from meshgate.rpc import status
+from meshgate.rpc.server import ServerConfig
+from meshgate.runtime.logs import log
+from meshgate.runtime.metrics_server import MetricsConfig
+from meshgate.sealing import codec
+from meshgate.sealing.keyring import Keyring
 from meshgate.v1 import (
     embedding_pb2,
     embedding_pb2_grpc,
@@ -233,8 +235,8 @@ def _sent(bearer: str) -> tuple[tuple[str, str | bytes], ...]:
 
 def _stale() -> Any:
     """An envelope for a key that the gateway doesn't have."""
-    key = sealing.RecipientKey.generate(sealing.X25519)
-    envelope, _ = sealing.seal_request(
+    key = codec.RecipientKey.generate(codec.X25519)
+    envelope, _ = codec.seal_request(
         key.public,
         SEALED.encode(),
         method="/meshgate.v1.GenerationService/Generate",

@@ -16,8 +16,9 @@ import pytest
 
 from gateway.routes import PUBLIC_ROUTES
 from meshgate import errors
-from meshgate.runtime import channel, ending, status, tls
-from meshgate.runtime.health import PATHS
+from meshgate.rpc import channel, status, tls
+from meshgate.rpc.health import PATHS
+from meshgate.rpc.private import stream_status
 from meshgate.v1 import generation_pb2
 from tests.attack.bystander import SECONDS, attacked
 from tests.attack.http2 import ACK, DATA, END_HEADERS, END_STREAM, HEADERS, SETTINGS, block, call, connected, frame
@@ -40,7 +41,7 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
 async def told(call: Any) -> errors.MeshError | None:
     """What a call of any arity ends with."""
     try:
-        async for _ in ending.kept(call):  # or a write that fails would hide why
+        async for _ in stream_status.kept(call):  # or a write that fails would hide why
             pass
     except grpc.aio.AioRpcError as error:
         return status.from_rpc_error(error)

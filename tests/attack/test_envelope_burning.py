@@ -13,8 +13,9 @@ import grpc
 import pytest
 
 from gateway.sealing.replay_cache import SharedReplays
-from meshgate import errors, sealing
-from meshgate.runtime import status
+from meshgate import errors
+from meshgate.rpc import status
+from meshgate.sealing import codec
 from meshgate.v1 import generation_pb2, sealed_pb2, sealed_pb2_grpc
 from tests.integration import mesh as meshes
 from tests.integration.doubles import ScriptedApplication
@@ -33,12 +34,12 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
         yield made
 
 
-async def key(mesh: Mesh, recipient: int) -> sealing.PublicKey:
+async def key(mesh: Mesh, recipient: int) -> codec.PublicKey:
     async with mesh.channel() as opened:
         stub: Any = sealed_pb2_grpc.KeyServiceStub(opened)
         listed = await stub.ListSealingKeys(sealed_pb2.ListSealingKeysRequest(), metadata=mesh.auth())
-    found = next(each for each in listed.keys if each.recipient == recipient and each.suite == sealing.X25519)
-    return sealing.PublicKey(found.suite, found.public_key)
+    found = next(each for each in listed.keys if each.recipient == recipient and each.suite == codec.X25519)
+    return codec.PublicKey(found.suite, found.public_key)
 
 
 async def envelope(
@@ -52,7 +53,7 @@ async def envelope(
         if request_id:
             original = secrets.token_bytes
             patched.setattr(secrets, "token_bytes", lambda size: request_id if size == 16 else original(size))
-        made, _ = sealing.seal_request(public, message, now_ms=time.time_ns() // 1_000_000, **settings)
+        made, _ = codec.seal_request(public, message, now_ms=time.time_ns() // 1_000_000, **settings)
     return made
 
 
@@ -127,13 +128,13 @@ async def test_what_does_not_open_uses_nothing_up(mesh: Mesh, recipient: Any) ->
 def test_whoever_and_whatever_it_is_makes_it_another() -> None:
     made = sealed_pb2.Envelope(header=b"header", ciphertext=bytes(32) + b"body")
     different = {
-        sealing.used_by(made, "a", "b"),
-        sealing.used_by(made, "ab", ""),
-        sealing.used_by(made, "", "ab"),
-        sealing.used_by(made, "b", "a"),
-        sealing.used_by(sealed_pb2.Envelope(header=b"headeR", ciphertext=made.ciphertext), "a", "b"),
-        sealing.used_by(sealed_pb2.Envelope(header=made.header, ciphertext=b"\x01" + bytes(31)), "a", "b"),
-        sealing.used_by(sealed_pb2.Envelope(header=b"", ciphertext=b""), "a", "b"),
+        codec.used_by(made, "a", "b"),
+        codec.used_by(made, "ab", ""),
+        codec.used_by(made, "", "ab"),
+        codec.used_by(made, "b", "a"),
+        codec.used_by(sealed_pb2.Envelope(header=b"headeR", ciphertext=made.ciphertext), "a", "b"),
+        codec.used_by(sealed_pb2.Envelope(header=made.header, ciphertext=b"\x01" + bytes(31)), "a", "b"),
+        codec.used_by(sealed_pb2.Envelope(header=b"", ciphertext=b""), "a", "b"),
     }
     assert len(different) == 7
 
@@ -145,14 +146,14 @@ async def test_all_workers_together_tell_callers_apart_and_forget_what_they_coul
         async with store.client() as client:
             one, other = (SharedReplays(client, "mesh", 120_000, 100, timeout=2) for _ in range(2))
             made = sealed_pb2.Envelope(header=b"header", ciphertext=bytes(40))
-            hers, theirs = sealing.used_by(made, *ALICE), sealing.used_by(made, *OTHERS[0])
+            hers, theirs = codec.used_by(made, *ALICE), codec.used_by(made, *OTHERS[0])
             await one.admit(theirs, 0)
             await other.admit(hers, 0)
             for replays in (one, other):
                 for used in (hers, theirs):
                     with pytest.raises(errors.InvalidArgument):
                         await replays.admit(used, 0)
-            later = sealing.used_by(sealed_pb2.Envelope(header=b"later"), *ALICE)
+            later = codec.used_by(sealed_pb2.Envelope(header=b"later"), *ALICE)
             store.stop()
             with pytest.raises(errors.Unavailable):
                 await one.admit(later, 0)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshgate import errors, sealing
-from meshgate.sealing import SUITES, X25519, RecipientKey
+from meshgate import errors
+from meshgate.sealing import codec
+from meshgate.sealing.codec import SUITES, X25519, RecipientKey
 from meshgate.v1.sealed_pb2 import Envelope, EnvelopeHeader, Segment
 
 NOW_MS = 1_800_000_000_000
@@ -20,17 +21,15 @@ KEYS = {suite: RecipientKey.generate(suite) for suite in SUITES}
 REASONS = {"SEAL_INVALID", "SEAL_KEY_UNKNOWN", "SEAL_EXPIRED"}
 
 
-def seal(suite: sealing.Suite = X25519, message: bytes = b"secret") -> tuple[Envelope, sealing.SenderSession]:
-    return sealing.seal_request(
-        KEYS[suite].public, message, method=METHOD, tenant="acme", subject="alice", now_ms=NOW_MS
-    )
+def seal(suite: codec.Suite = X25519, message: bytes = b"secret") -> tuple[Envelope, codec.SenderSession]:
+    return codec.seal_request(KEYS[suite].public, message, method=METHOD, tenant="acme", subject="alice", now_ms=NOW_MS)
 
 
-def refused(envelope: Envelope, suite: sealing.Suite = X25519, **changes: Any) -> errors.InvalidArgument:
+def refused(envelope: Envelope, suite: codec.Suite = X25519, **changes: Any) -> errors.InvalidArgument:
     """The error that opening ends with. `find` is generous: it gives the key whatever its id."""
     given: dict[str, Any] = {"tenant": "acme", "subject": "alice", "now_ms": NOW_MS, "window_ms": 1000, **changes}
     with pytest.raises(errors.InvalidArgument) as caught:
-        sealing.open_envelope(lambda _: KEYS[suite], envelope, **given)
+        codec.open_envelope(lambda _: KEYS[suite], envelope, **given)
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is None
     return caught.value
@@ -46,7 +45,7 @@ def flips(data: bytes) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("suite", SUITES)
-def test_every_byte_of_the_ciphertext_counts(suite: sealing.Suite) -> None:
+def test_every_byte_of_the_ciphertext_counts(suite: codec.Suite) -> None:
     envelope, _ = seal(suite)
     for changed in flips(envelope.ciphertext):
         error = refused(Envelope(header=envelope.header, ciphertext=changed), suite)
@@ -54,7 +53,7 @@ def test_every_byte_of_the_ciphertext_counts(suite: sealing.Suite) -> None:
 
 
 @pytest.mark.parametrize("suite", SUITES)
-def test_every_byte_of_the_header_counts(suite: sealing.Suite) -> None:
+def test_every_byte_of_the_header_counts(suite: codec.Suite) -> None:
     envelope, _ = seal(suite)
     for changed in flips(envelope.header):
         assert refused(Envelope(header=changed, ciphertext=envelope.ciphertext), suite).reason in REASONS
@@ -70,7 +69,7 @@ def test_a_header_that_reads_the_same_but_is_written_otherwise_does_not_open() -
 
 @pytest.mark.parametrize("suite", SUITES)
 @given(garbage=st.binary(max_size=2000))
-def test_garbage_does_not_open(suite: sealing.Suite, garbage: bytes) -> None:
+def test_garbage_does_not_open(suite: codec.Suite, garbage: bytes) -> None:
     envelope, _ = seal(suite)
     assert refused(Envelope(header=envelope.header, ciphertext=garbage), suite).reason == "SEAL_INVALID"
     assert refused(Envelope(header=garbage, ciphertext=envelope.ciphertext), suite).reason in REASONS
@@ -90,16 +89,14 @@ def test_a_point_of_small_order_does_not_open(point: bytes) -> None:
         "SEAL_INVALID"
     )
     with pytest.raises(ValueError, match=r".*"):
-        sealing.seal_request(
-            sealing.PublicKey(X25519, point), b"", method=METHOD, tenant="t", subject="s", now_ms=NOW_MS
-        )
+        codec.seal_request(codec.PublicKey(X25519, point), b"", method=METHOD, tenant="t", subject="s", now_ms=NOW_MS)
 
 
 def test_every_byte_of_a_segment_counts() -> None:
     envelope, sender = seal()
     segment = _recipient(envelope).seal_response(b"reply")
     for changed in flips(segment.ciphertext):
-        fresh = sealing.SenderSession(*_secrets(sender))
+        fresh = codec.SenderSession(*_secrets(sender))
         with pytest.raises(errors.InvalidArgument) as caught:
             fresh.open_response(Segment(ciphertext=changed, last=segment.last))
         assert caught.value.reason == "SEAL_INVALID"
@@ -114,11 +111,11 @@ def test_a_part_of_a_segment_does_not_open(length: int) -> None:
         sender.open_response(Segment(ciphertext=segment.ciphertext[:length], last=True))
 
 
-def _recipient(envelope: Envelope) -> sealing.RecipientSession:
-    return sealing.open_envelope(
+def _recipient(envelope: Envelope) -> codec.RecipientSession:
+    return codec.open_envelope(
         lambda _: KEYS[X25519], envelope, tenant="acme", subject="alice", now_ms=NOW_MS, window_ms=1
     ).session
 
 
-def _secrets(session: sealing.SenderSession) -> tuple[bytes, bytes]:
+def _secrets(session: codec.SenderSession) -> tuple[bytes, bytes]:
     return session._reply_key, session._header

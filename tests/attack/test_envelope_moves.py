@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from meshgate import errors, sealing
-from meshgate.sealing import MLKEM768_X25519, X25519, RecipientKey
+from meshgate import errors
+from meshgate.sealing import codec
+from meshgate.sealing.codec import MLKEM768_X25519, X25519, RecipientKey
 from meshgate.v1.sealed_pb2 import Envelope, EnvelopeHeader, Segment
 
 NOW_MS = 1_800_000_000_000
@@ -16,14 +17,14 @@ KEY = RecipientKey.generate(X25519)
 OTHER_KEY = RecipientKey.generate(X25519)
 
 
-def seal(**changes: Any) -> tuple[Envelope, sealing.SenderSession]:
+def seal(**changes: Any) -> tuple[Envelope, codec.SenderSession]:
     fields: dict[str, Any] = {"method": "/a/B", "tenant": "acme", "subject": "alice", "now_ms": NOW_MS, **changes}
-    return sealing.seal_request(KEY.public, b"secret", **fields)
+    return codec.seal_request(KEY.public, b"secret", **fields)
 
 
-def open_(envelope: Envelope, key: RecipientKey | None = KEY, **changes: Any) -> sealing.Opened:
+def open_(envelope: Envelope, key: RecipientKey | None = KEY, **changes: Any) -> codec.Opened:
     given: dict[str, Any] = {"tenant": "acme", "subject": "alice", "now_ms": NOW_MS, "window_ms": WINDOW_MS, **changes}
-    return sealing.open_envelope(lambda _: key, envelope, **given)
+    return codec.open_envelope(lambda _: key, envelope, **given)
 
 
 def refusal(envelope: Envelope, key: RecipientKey | None = KEY, **changes: Any) -> str:
@@ -32,12 +33,12 @@ def refusal(envelope: Envelope, key: RecipientKey | None = KEY, **changes: Any) 
     return caught.value.reason
 
 
-def sessions() -> tuple[sealing.SenderSession, sealing.RecipientSession]:
+def sessions() -> tuple[codec.SenderSession, codec.RecipientSession]:
     envelope, sender = seal()
     return sender, open_(envelope).session
 
 
-def does_not_open(session: sealing.SenderSession, segment: Segment) -> None:
+def does_not_open(session: codec.SenderSession, segment: Segment) -> None:
     with pytest.raises(errors.InvalidArgument) as caught:
         session.open_response(segment)
     assert caught.value.reason == "SEAL_INVALID"

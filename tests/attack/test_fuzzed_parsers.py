@@ -22,7 +22,9 @@ from gateway.authentication.keys import keyset
 from gateway.config import GatewayConfig
 from gateway.routes import MODEL_ROUTES, PUBLIC_ROUTES, SEALED_ROUTES, Route
 from meshgate import errors
-from meshgate.runtime import compression, config, status
+from meshgate.rpc import status
+from meshgate.rpc.call import compression
+from meshgate.runtime import config
 from meshgate.v1 import sealed_pb2
 from tests import tokens
 

@@ -13,9 +13,9 @@ import grpc
 import pytest
 
 from meshgate import errors
-from meshgate.runtime import status, tls
-from meshgate.runtime.channel import open_channel
-from meshgate.runtime.server import Server
+from meshgate.rpc import status, tls
+from meshgate.rpc.channel import open_channel
+from meshgate.rpc.server import Server
 from meshgate.v1 import generation_pb2, generation_pb2_grpc
 from tests.integration import mesh as meshes
 from tests.integration.doubles import ScriptedApplication

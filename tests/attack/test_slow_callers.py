@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from meshgate import errors
-from meshgate.runtime import status
+from meshgate.rpc import status
 from meshgate.v1 import embedding_pb2, embedding_pb2_grpc, generation_pb2, generation_pb2_grpc
 from tests.attack.bystander import SECONDS, attacked, metric, served, until
 from tests.integration.doubles import Generation, ScriptedApplication

@@ -22,12 +22,12 @@ from gateway.app import Gateway
 from gateway.forwarding.backend import Backend, BackendConfig
 from gateway.routes import SERVICES
 from meshgate.errors import MeshError, PermissionDenied
-from meshgate.runtime import status, tls
-from meshgate.runtime.channel import open_channel
-from meshgate.runtime.server import Server
-from meshgate.supervisor import watch
+from meshgate.rpc import status, tls
+from meshgate.rpc.channel import open_channel
+from meshgate.rpc.server import Server
+from meshgate.supervisor import health_watch
 from meshgate.supervisor.board import State
-from meshgate.supervisor.layout import default_configs
+from meshgate.supervisor.paths import default_configs
 from meshgate.v1 import models_pb2, models_pb2_grpc
 from tests.integration import mesh as meshes
 from tests.integration.doubles import ScriptedApplication
@@ -162,6 +162,6 @@ async def test_a_part_that_stands_in_is_not_served_and_is_said(
 @pytest.mark.parametrize(("part", "holder"), [*itertools.product(certs.NAMES, certs.NAMES)])
 async def test_the_supervisor_believes_nobody_but_the_part_itself(home: Path, part: str, holder: str) -> None:
     async with serving_as(home, holder) as server:
-        async for state in watch.states(part, f"127.0.0.1:{server.port}", "", home):
+        async for state in health_watch.states(part, f"127.0.0.1:{server.port}", "", home):
             assert (state is State.SERVING) == (part == holder)
             break

@@ -13,8 +13,9 @@ import grpc
 import pytest
 
 from gateway.routes import PUBLIC_ROUTES
-from meshgate import errors, sealing
-from meshgate.runtime import status
+from meshgate import errors
+from meshgate.rpc import status
+from meshgate.sealing import codec
 from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2, models_pb2, sealed_pb2, sealed_pb2_grpc
 from tests.integration import mesh as meshes
 from tests.integration.doubles import ScriptedApplication
@@ -79,25 +80,25 @@ async def test_a_second_message_of_a_call_with_one(mesh: Mesh, path: str) -> Non
         assert await sent(mesh, path, [request]) is None
 
 
-async def key(mesh: Mesh, recipient: int, service: str) -> sealing.PublicKey:
+async def key(mesh: Mesh, recipient: int, service: str) -> codec.PublicKey:
     async with mesh.channel() as opened:
         stub: Any = sealed_pb2_grpc.KeyServiceStub(opened)
         listed = await stub.ListSealingKeys(sealed_pb2.ListSealingKeysRequest(), metadata=mesh.auth())
     found = next(
         each
         for each in listed.keys
-        if each.recipient == recipient and each.suite == sealing.X25519 and each.service in ("", service)
+        if each.recipient == recipient and each.suite == codec.X25519 and each.service in ("", service)
     )
-    return sealing.PublicKey(found.suite, found.public_key)
+    return codec.PublicKey(found.suite, found.public_key)
 
 
 async def sealed(
     mesh: Mesh, recipient: Any, method: str, message: bytes, **changes: Any
-) -> tuple[sealed_pb2.Envelope, sealing.SenderSession]:
+) -> tuple[sealed_pb2.Envelope, codec.SenderSession]:
     service = method.split("/")[1]
     settings = {"tenant": "acme", "subject": "alice", "token_cap": 1000, "recipient": recipient, **changes}
     now = time.time_ns() // 1_000_000
-    return sealing.seal_request(await key(mesh, recipient, service), message, method=method, now_ms=now, **settings)
+    return codec.seal_request(await key(mesh, recipient, service), message, method=method, now_ms=now, **settings)
 
 
 RECIPIENTS = pytest.mark.parametrize("recipient", BY_NAME.values(), ids=BY_NAME)

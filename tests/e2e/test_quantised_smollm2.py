@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from meshgate.cli import encode
+from meshgate.cli.commands import embed
 from meshgate.v1 import generation_pb2 as pb
 from services.generation.app import build
 from services.generation.config import GenerationConfig
@@ -32,6 +32,6 @@ async def test_it_answers_and_says_what_eight_bits_cost(tmp_path: Path, monkeypa
         [card] = app._place.get().cards
         print(f"quality of int8: {card.quality:.4f}")
         assert 0.9 < card.quality < 1
-        assert f"{card.quality:.4f}" in [str(cell) for cell in encode._described(card)]
+        assert f"{card.quality:.4f}" in [str(cell) for cell in embed._described(card)]
     finally:
         await app.stop(0)

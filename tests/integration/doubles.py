@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from meshgate import errors
-from meshgate.runtime import metadata
+from meshgate.rpc import metadata
 from meshgate.v1 import (
     embedding_pb2,
     embedding_pb2_grpc,

@@ -19,9 +19,9 @@ from gateway.commands import dev_issuer
 from gateway.config import GatewayConfig
 from gateway.routes import SERVICES
 from meshgate import errors
-from meshgate.runtime import status, tls
-from meshgate.runtime.channel import DIRECT
-from meshgate.runtime.server import Application, Server, ServerConfig
+from meshgate.rpc import status, tls
+from meshgate.rpc.channel import DIRECT
+from meshgate.rpc.server import Application, Server, ServerConfig
 from meshgate.v1 import models_pb2, models_pb2_grpc
 
 GATEWAY_ID = "spiffe://meshgate.local/gateway"

@@ -14,8 +14,8 @@ import grpc
 
 from gateway.app import Gateway
 from meshgate import errors
-from meshgate.runtime import status
-from meshgate.runtime.server import Server
+from meshgate.rpc import status
+from meshgate.rpc.server import Server
 from meshgate.v1 import (
     embedding_pb2,
     embedding_pb2_grpc,

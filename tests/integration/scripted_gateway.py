@@ -10,9 +10,10 @@ from typing import Any, Literal
 import grpc
 
 import certs
-from meshgate import errors, sealing
+from meshgate import errors
 from meshgate.client import seal
-from meshgate.runtime import status
+from meshgate.rpc import status
+from meshgate.sealing import codec
 from meshgate.v1 import generation_pb2, generation_pb2_grpc, sealed_pb2, sealed_pb2_grpc
 
 Tampering = Literal["", "flipped", "cut", "swapped", "repeated", "more", "unmarked"]
@@ -25,7 +26,7 @@ class ScriptedGateway:
     """What happens to the calls that come, and what was seen of them."""
 
     def __init__(self) -> None:
-        self.key = sealing.RecipientKey.generate(sealing.X25519)
+        self.key = codec.RecipientKey.generate(codec.X25519)
         self.failures: list[errors.MeshError] = []
         """What the next calls of a model end with, one each."""
         self.after_first: errors.MeshError | None = None
@@ -38,7 +39,7 @@ class ScriptedGateway:
 
     def rotate(self) -> None:
         """A new key, and the old one no longer accepted."""
-        self.key = sealing.RecipientKey.generate(sealing.X25519)
+        self.key = codec.RecipientKey.generate(codec.X25519)
 
     async def admit(self, context: Any) -> None:
         """Counts a call and fails it, if that is its fate."""
@@ -50,14 +51,14 @@ class ScriptedGateway:
         trailers = status.trailing_metadata(error, "request")
         await context.abort(status.grpc_code(error), error.message, trailing_metadata=trailers)
 
-    async def open(self, envelope: sealed_pb2.Envelope, context: Any) -> sealing.Opened:
+    async def open(self, envelope: sealed_pb2.Envelope, context: Any) -> codec.Opened:
         """Opens an envelope, once."""
         find = {self.key.public.key_id: self.key}.get
         try:
             if envelope.header in self.envelopes:
                 raise errors.InvalidArgument("again", reason="SEAL_REPLAYED")
             self.envelopes.append(envelope.header)
-            return sealing.open_envelope(
+            return codec.open_envelope(
                 find, envelope, tenant=TENANT, subject=SUBJECT, now_ms=seal.now_ms(), window_ms=60_000
             )
         except errors.InvalidArgument as error:

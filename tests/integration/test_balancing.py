@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from meshgate import errors
-from meshgate.runtime.health import NOT_SERVING, SERVING
+from meshgate.rpc.health import NOT_SERVING, SERVING
 from meshgate.v1 import embedding_pb2
 from tests.integration import mesh as meshes
 from tests.integration.replicas import ASK, Replica, fleet

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from meshgate import errors
-from meshgate.cli.progress import side_file
-from meshgate.runtime import metadata, tls
-from meshgate.runtime.server import ServerConfig
+from meshgate.cli.files.progress import side_file
+from meshgate.rpc import metadata, tls
+from meshgate.rpc.server import ServerConfig
 from meshgate.v1 import embedding_pb2 as pb
 from meshgate.v1 import embedding_pb2_grpc, models_pb2_grpc
 from services.embedding.app import App

@@ -11,8 +11,9 @@ from typing import Any
 import grpc
 import pytest
 
-from meshgate import errors, sealing
-from meshgate.runtime import status
+from meshgate import errors
+from meshgate.rpc import status
+from meshgate.sealing import codec
 from meshgate.v1 import (
     embedding_pb2,
     embedding_pb2_grpc,
@@ -191,16 +192,16 @@ async def test_overload_is_relayed_with_its_time(running: Running) -> None:
     assert error.request_id == running.mesh.records()[-1]["request_id"]
 
 
-async def sealing_key(running: Running) -> sealing.PublicKey:
+async def sealing_key(running: Running) -> codec.PublicKey:
     listed = await running.keys.ListSealingKeys(sealed_pb2.ListSealingKeysRequest(), metadata=running.mesh.auth())
     best = listed.keys[0]
     assert best.suite == sealed_pb2.SEALING_SUITE_MLKEM768_X25519
-    return sealing.PublicKey(best.suite, best.public_key)
+    return codec.PublicKey(best.suite, best.public_key)
 
 
-def seal(key: sealing.PublicKey, method: str, message: Any, **changes: Any) -> Any:
+def seal(key: codec.PublicKey, method: str, message: Any, **changes: Any) -> Any:
     fields = {"tenant": "acme", "subject": "alice", "now_ms": _now(), **changes}
-    return sealing.seal_request(key, message.SerializeToString(), method=method, **fields)
+    return codec.seal_request(key, message.SerializeToString(), method=method, **fields)
 
 
 def _now() -> int:

@@ -14,9 +14,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from meshgate import errors
-from meshgate.runtime import tls
-from meshgate.runtime.channel import open_channel
-from meshgate.runtime.server import Application, ServerConfig, serve
+from meshgate.rpc import tls
+from meshgate.rpc.channel import open_channel
+from meshgate.rpc.server import Application, ServerConfig, serve
 from meshgate.v1 import (
     classification_pb2,
     classification_pb2_grpc,

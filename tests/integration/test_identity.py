@@ -18,7 +18,7 @@ from gateway.authentication import thumbprint
 from gateway.commands import dev_issuer
 from gateway.forwarding import message_relay
 from meshgate import errors
-from meshgate.runtime import status
+from meshgate.rpc import status
 from meshgate.v1 import generation_pb2, generation_pb2_grpc
 from tests import tokens
 from tests.integration import jwks_server

@@ -13,7 +13,7 @@ import grpc
 import pytest
 
 from meshgate import errors
-from meshgate.runtime import status
+from meshgate.rpc import status
 from meshgate.v1 import generation_pb2 as pb
 from meshgate.v1 import generation_pb2_grpc
 from services.generation.app import App, build

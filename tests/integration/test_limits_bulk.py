@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from meshgate import errors
-from meshgate.runtime import status
+from meshgate.rpc import status
 from meshgate.v1 import embedding_pb2, embedding_pb2_grpc
 from tests.integration import mesh as meshes
 from tests.integration.doubles import ScriptedApplication

@@ -16,7 +16,7 @@ import pytest
 
 from gateway.limits.redis_store import SharedStore
 from meshgate import errors
-from meshgate.runtime import status
+from meshgate.rpc import status
 from meshgate.v1 import generation_pb2, generation_pb2_grpc
 from tests.integration import mesh as meshes
 from tests.integration.doubles import ScriptedApplication

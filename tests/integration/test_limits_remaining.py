@@ -11,7 +11,7 @@ import pytest
 
 from gateway.limits import Limits, LimitsConfig
 from gateway.limits.memory_store import MemoryStore
-from meshgate.runtime import metadata
+from meshgate.rpc import metadata
 from tests.integration.limits_store import Valkey
 from tests.unit.limits_doubles import MODELS, Clock, call_of, caller, generate
 

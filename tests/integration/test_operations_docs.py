@@ -9,8 +9,8 @@ from typing import Any
 
 from prometheus_client.core import Metric
 
-from meshgate.runtime import tls
-from meshgate.runtime.server import ServerConfig
+from meshgate.rpc import tls
+from meshgate.rpc.server import ServerConfig
 from services.embedding.app import App as Embedding
 from services.embedding.config import EmbeddingConfig
 from services.generation.app import App as Generation

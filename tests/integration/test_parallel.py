@@ -15,7 +15,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from meshgate.runtime import channel, status, tls
+from meshgate.rpc import channel, status, tls
 from meshgate.runtime.config import ConfigError
 from meshgate.v1 import generation_pb2, generation_pb2_grpc
 from services.generation import app

@@ -21,8 +21,8 @@ from gateway.commands import active_config
 from gateway.commands import policy as policy_commands
 from gateway.commands.policy import policy
 from meshgate import errors, state
-from meshgate.runtime import status
-from meshgate.supervisor.layout import default_configs
+from meshgate.rpc import status
+from meshgate.supervisor.paths import default_configs
 from meshgate.v1 import generation_pb2, generation_pb2_grpc
 from tests.integration import mesh as meshes
 from tests.integration.doubles import ScriptedApplication

@@ -19,7 +19,7 @@ from gateway.audit.sinks.sink import SinkFailed
 from gateway.authentication.keys import https_get
 from meshgate.cli.main import app
 from meshgate.client import aio, blocking
-from meshgate.supervisor import watch
+from meshgate.supervisor import health_watch
 from meshgate.supervisor.board import State
 from meshgate.v1 import generation_pb2, generation_pb2_grpc
 from tests.integration import mesh as meshes
@@ -117,7 +117,7 @@ async def test_the_supervisor_and_the_probe_reach_this_machine(tmp_path: Path, n
         (tmp_path / "c.toml").write_text(CONFIG.format(port=server.port, certs=tmp_path / "certs"))
         assert await probed(tmp_path / "c.toml") == (0, "SERVING")
         async with asyncio.timeout(20):
-            async for state in watch.states("embedding", f"127.0.0.1:{server.port}", "", tmp_path):
+            async for state in health_watch.states("embedding", f"127.0.0.1:{server.port}", "", tmp_path):
                 if state is State.SERVING:
                     break
     assert proxy.asked == 0

@@ -14,7 +14,8 @@ import pytest
 
 from meshgate import client, errors
 from meshgate.client import aio
-from meshgate.runtime import ending, status
+from meshgate.rpc import status
+from meshgate.rpc.private import stream_status
 from meshgate.v1 import embedding_pb2, embedding_pb2_grpc, models_pb2_grpc
 from tests.integration import mesh as meshes
 from tests.integration.doubles import Models
@@ -96,7 +97,7 @@ async def test_the_gateway_passes_the_services_reason_on(tmp_path: Path) -> None
     async with full(tmp_path) as mesh, mesh.channel() as channel:
         stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(channel)
         metadata = mesh.auth()
-        start = lambda: ending.kept(stub.EmbedStream(iter(REQUESTS), metadata=metadata, timeout=20))  # noqa: E731
+        start = lambda: stream_status.kept(stub.EmbedStream(iter(REQUESTS), metadata=metadata, timeout=20))  # noqa: E731
         assert await outcomes(start) == {"FULL"}
         refused = [record for record in mesh.records() if record.get("reason") == "FULL"]
         assert len(refused) == TRIES

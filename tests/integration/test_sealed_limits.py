@@ -14,7 +14,7 @@ import pytest
 
 from meshgate import client
 from meshgate.client import explain
-from meshgate.runtime import metadata
+from meshgate.rpc import metadata
 from meshgate.v1 import classification_pb2 as pb
 from meshgate.v1 import classification_pb2_grpc, models_pb2, models_pb2_grpc
 from tests.integration import mesh as meshes

@@ -12,8 +12,9 @@ from typing import Any
 import grpc
 import pytest
 
-from meshgate import client, errors, sealing
-from meshgate.runtime import metadata, status
+from meshgate import client, errors
+from meshgate.rpc import metadata, status
+from meshgate.sealing import codec
 from meshgate.v1 import embedding_pb2, embedding_pb2_grpc, generation_pb2, generation_pb2_grpc, sealed_pb2
 from meshgate.v1 import sealed_pb2_grpc as sealed_grpc
 from tests.integration import mesh as meshes
@@ -70,14 +71,14 @@ async def test_services_keys_are_listed_beside_the_gateways_own(tmp_path: Path) 
         owners = {(key.recipient, key.service, key.suite) for key in await listed(mesh)}
     services = ("meshgate.v1.GenerationService", "meshgate.v1.EmbeddingService")
     assert owners == {
-        *((sealed_pb2.SEALING_RECIPIENT_GATEWAY, "", suite) for suite in sealing.SUITES),
-        *((sealed_pb2.SEALING_RECIPIENT_SERVICE, name, suite) for name in services for suite in sealing.SUITES),
+        *((sealed_pb2.SEALING_RECIPIENT_GATEWAY, "", suite) for suite in codec.SUITES),
+        *((sealed_pb2.SEALING_RECIPIENT_SERVICE, name, suite) for name in services for suite in codec.SUITES),
     }
 
 
 async def test_a_key_that_is_not_pinned_gets_nothing(tmp_path: Path) -> None:
     async with running(tmp_path) as (mesh, application):
-        pins = [sealing.RecipientKey.generate().public.fingerprint.hex()]
+        pins = [codec.RecipientKey.generate().public.fingerprint.hex()]
         async with channel(tmp_path, mesh.target, mesh.token(), pinned_fingerprints=pins) as opened:
             stub: Any = generation_pb2_grpc.GenerationServiceStub(opened)
             with pytest.raises(grpc.RpcError) as caught:
@@ -93,7 +94,7 @@ async def test_a_key_that_is_not_pinned_gets_nothing(tmp_path: Path) -> None:
 async def envelope(mesh: Mesh, **changes: Any) -> sealed_pb2.CallRequest:
     """A call of GENERATE, sealed to the generation service for acme's alice, with `changes`."""
     keys = await listed(mesh)
-    key = next(key for key in keys if key.service.endswith("GenerationService") and key.suite == sealing.X25519)
+    key = next(key for key in keys if key.service.endswith("GenerationService") and key.suite == codec.X25519)
     settings = {
         "method": GENERATE,
         "tenant": "acme",
@@ -105,7 +106,7 @@ async def envelope(mesh: Mesh, **changes: Any) -> sealed_pb2.CallRequest:
         **changes,
     }
     message = settings.pop("message")
-    sealed, _ = sealing.seal_request(sealing.PublicKey(key.suite, key.public_key), message, **settings)
+    sealed, _ = codec.seal_request(codec.PublicKey(key.suite, key.public_key), message, **settings)
     return sealed_pb2.CallRequest(envelope=sealed)
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from meshgate import sealing
-from meshgate.runtime import renewal
+from meshgate.sealing import codec, key_renewal
 from tests.integration import mesh as meshes
 from tests.integration.doubles import ScriptedApplication
 from tests.integration.limits_store import until
@@ -18,7 +17,7 @@ from tests.integration.limits_store import until
 
 def leave(directory: Path) -> Path:
     """A key whose time ended a moment ago, which no process has read."""
-    key = sealing.RecipientKey.generate(sealing.X25519)
+    key = codec.RecipientKey.generate(codec.X25519)
     now = time.time_ns() // 1_000_000
     path = directory / f"{key.public.key_id}.json"
     stored = {"suite": int(key.public.suite), "secret": key.to_bytes().hex(), "not_before_ms": 0, "not_after_ms": now}
@@ -27,8 +26,8 @@ def leave(directory: Path) -> Path:
 
 
 async def test_keys_end_though_nobody_lists_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(renewal, "_LEAST_SECONDS", 0.01)
-    monkeypatch.setattr(renewal, "_MOST_SECONDS", 0.02)
+    monkeypatch.setattr(key_renewal, "_LEAST_SECONDS", 0.01)
+    monkeypatch.setattr(key_renewal, "_MOST_SECONDS", 0.02)
     before = asyncio.all_tasks()
     async with meshes.mesh(tmp_path, {"generation": ScriptedApplication()}):
         left = [leave(tmp_path / "keys" / name) for name in ("sealing", "sealing-generation")]

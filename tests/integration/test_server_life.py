@@ -11,9 +11,9 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from meshgate import errors
-from meshgate.runtime import tls
-from meshgate.runtime.channel import EOF, open_channel
-from meshgate.runtime.server import Server, ServerConfig
+from meshgate.rpc import tls
+from meshgate.rpc.channel import EOF, open_channel
+from meshgate.rpc.server import Server, ServerConfig
 from meshgate.v1 import generation_pb2, generation_pb2_grpc
 from tests.integration import mesh as meshes
 from tests.integration.doubles import ScriptedApplication

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from meshgate.runtime import pump
+from meshgate.runtime.logs import stderr_reader
 
 SECONDS = 60
 
@@ -127,7 +127,7 @@ def test_standard_descriptors_that_are_closed(closed: list[int]) -> None:
 
 def test_a_full_disk_does_not_end_the_pump() -> None:
     """It leaves out what has no room and reads on: the disk may have room later."""
-    command = [sys.executable, "-I", "-S", pump.__file__, "test"]
+    command = [sys.executable, "-I", "-S", stderr_reader.__file__, "test"]
     with Path("/dev/full").open("wb") as full:
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=full) as running:
             assert running.stdin is not None

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from meshgate.supervisor.backoff import Backoff
-from meshgate.supervisor.child import Child
+from meshgate.runtime.child.backoff import Backoff
+from meshgate.runtime.child.child import Child
 
 SLEEPER = "import signal; signal.pause()"
 STUBBORN = """
@@ -143,7 +143,7 @@ async def test_one_without_a_log_has_no_last_line(tmp_path: Path) -> None:
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from meshgate.supervisor.child import Child
+from meshgate.runtime.child.child import Child
 
 class Witness:
     def started(self, child):

@@ -19,15 +19,15 @@ from rich.console import Console
 import certs
 from meshgate.runtime.config import ConfigError
 from meshgate.supervisor import valkey
-from meshgate.supervisor.layout import PORTS, STORE, Layout, service_of
 from meshgate.supervisor.mesh import Mesh
+from meshgate.supervisor.paths import PORTS, STORE, Layout, service_of
 from tests.integration.test_supervisor_child import alive, until
 from tests.ports import free_ports
 
 # A part that says of itself what a real one does, over mutual TLS, without a model.
 PART = """
 import asyncio, signal, sys
-import meshgate.runtime.tls13
+import meshgate.rpc.tls13
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from meshgate.runtime import tls

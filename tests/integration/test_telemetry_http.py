@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from meshgate.runtime import telemetry
+from meshgate.rpc.listen_address import host_and_port
+from meshgate.runtime import metrics_server
 from meshgate.runtime.config import ConfigError
-from meshgate.runtime.listening import host_and_port
-from meshgate.runtime.telemetry import Exposition, MetricsConfig, Readings
+from meshgate.runtime.metrics_server import Exposition, MetricsConfig, Readings
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ async def test_a_head_without_end_is_cut(exposition: Exposition) -> None:
 async def test_connections_that_say_nothing_are_few_and_short(
     exposition: Exposition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(telemetry, "_SECONDS", 0.2)
+    monkeypatch.setattr(metrics_server, "_SECONDS", 0.2)
     silent = [await asyncio.open_connection("127.0.0.1", exposition.port) for _ in range(50)]
     ends = [asyncio.create_task(reader.read()) for reader, _ in silent]
     async with asyncio.timeout(10):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from meshgate import sealing
-from meshgate.runtime import metadata
+from meshgate.rpc import metadata
+from meshgate.sealing import codec
 from tests.integration import mesh as meshes
 from tests.integration.doubles import ScriptedApplication
 from tests.integration.mesh import Mesh
@@ -120,7 +120,7 @@ async def test_segments_open_in_their_order_and_to_their_last(example: Path, sen
         }
     """
     key, header = bytes(32), b"header"
-    session = sealing.RecipientSession(key, header)
+    session = codec.RecipientSession(key, header)
     made = [session.seal_response(b"a"), session.seal_response(b""), session.seal_response(None, last=True)]
     segments = {str(number): (each.ciphertext.hex(), each.last) for number, each in enumerate(made)}
     segments["L"] = (segments["1"][0], True)

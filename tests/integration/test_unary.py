@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from meshgate.runtime.unary import Unary
+from meshgate.rpc.private.fast_unary_client import Unary
 
 METHOD = b"/test.Test/Do"
 

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from meshgate.runtime import shield, unary_server
+from meshgate.rpc.private import fast_unary_server, shield
 
 METHOD = "/test.Test/Do"
 BIG = bytes(1_000_000)
@@ -115,13 +115,13 @@ async def test_the_end_of_a_young_call_is_heard_once_and_it_is_not_looked_for(
 ) -> None:
     """That of one that is answered comes with its last batch."""
     heard: list[Any] = []
-    listen = unary_server._listen
+    listen = fast_unary_server._listen
 
     def counted(*call: Any) -> None:
         heard.append(call)
         listen(*call)
 
-    monkeypatch.setattr(unary_server, "_listen", counted)
+    monkeypatch.setattr(fast_unary_server, "_listen", counted)
     async with served() as (do, _, server):
         with suppress(grpc.aio.AioRpcError):
             await do(request_, timeout=10)

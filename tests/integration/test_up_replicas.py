@@ -20,7 +20,7 @@ import pytest
 
 from gateway.commands import dev_issuer
 from meshgate import client, state
-from meshgate.supervisor.layout import PORTS, default_configs
+from meshgate.supervisor.paths import PORTS, default_configs
 from meshgate.v1 import embedding_pb2, embedding_pb2_grpc, generation_pb2, generation_pb2_grpc
 from tests.e2e.conftest import Up, running
 from tests.ports import free_ports

@@ -8,9 +8,9 @@ from typing import Any
 
 import grpc
 
-from meshgate import sealing
 from meshgate.client import keys
-from meshgate.runtime import status
+from meshgate.rpc import status
+from meshgate.sealing import codec
 from meshgate.v1 import generation_pb2, sealed_pb2, sealed_pb2_grpc
 from tests.integration.workers import Gateway, gateway
 
@@ -21,7 +21,7 @@ def envelope(listed: sealed_pb2.ListSealingKeysResponse) -> sealed_pb2.CallReque
     key = keys.KeyCache(frozenset(), lambda: 0).take(listed.keys)
     message = generation_pb2.GenerateRequest(prompt="hello").SerializeToString()
     now_ms = time.time_ns() // 1_000_000
-    sealed, _ = sealing.seal_request(
+    sealed, _ = codec.seal_request(
         key, message, method=METHOD, tenant="acme", subject="alice", token_cap=100, now_ms=now_ms
     )
     return sealed_pb2.CallRequest(envelope=sealed)
@@ -42,4 +42,4 @@ async def test_a_key_of_one_worker_is_every_workers(tmp_path: Path) -> None:
             keyring: Any = sealed_pb2_grpc.KeyServiceStub(channel)
             listed = await keyring.ListSealingKeys(sealed_pb2.ListSealingKeysRequest(), metadata=running.metadata)
             assert await reason(running, channels[0], envelope(listed)) == ""
-        assert len(list((tmp_path / "keys" / "sealing").iterdir())) == len(sealing.SUITES)
+        assert len(list((tmp_path / "keys" / "sealing").iterdir())) == len(codec.SUITES)

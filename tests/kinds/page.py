@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-import meshgate.runtime.tls13  # noqa: F401 - before grpc
+import meshgate.rpc.tls13  # noqa: F401 - before grpc
 
 # isort: split
 from services.generation import kinds

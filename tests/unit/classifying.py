@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from meshgate.runtime import metadata, tls
-from meshgate.runtime.server import ServerConfig
+from meshgate.rpc import metadata, tls
+from meshgate.rpc.server import ServerConfig
 from meshgate.v1 import classification_pb2 as pb
 from services.classification.app import App
 from services.classification.config import (

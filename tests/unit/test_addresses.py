@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from meshgate.client import options
-from meshgate.runtime import addresses, channel
+from meshgate.rpc import channel, targets
 
 LOCAL = [
     "127.0.0.1:8443",
@@ -44,13 +44,13 @@ ELSEWHERE = [
 
 @pytest.mark.parametrize("target", LOCAL)
 def test_a_target_of_this_machine_has_no_proxy_by_default(target: str) -> None:
-    assert addresses.is_local(target)
+    assert targets.is_local(target)
     assert dict(channel.DIRECT).items() <= dict(options.channel_options(target=target)).items()
 
 
 @pytest.mark.parametrize("target", ELSEWHERE)
 def test_a_target_elsewhere_has_the_proxy_of_the_environment(target: str) -> None:
-    assert not addresses.is_local(target)
+    assert not targets.is_local(target)
     assert not set(dict(channel.DIRECT)) & set(dict(options.channel_options(target=target)))
 
 
@@ -90,7 +90,7 @@ def test_no_channel_of_the_mesh_has_a_proxy() -> None:
     ],
 )
 def test_a_server_is_reached_where_it_listens(listen: str, asked: str) -> None:
-    assert addresses.reachable(listen) == asked
+    assert targets.reachable(listen) == asked
 
 
 def test_a_server_of_every_interface_is_reached_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,4 +98,4 @@ def test_a_server_of_every_interface_is_reached_without_ipv6(monkeypatch: pytest
         raise OSError
 
     monkeypatch.setattr("socket.socket", none)
-    assert addresses.reachable("[::]:8443") == "127.0.0.1:8443"
+    assert targets.reachable("[::]:8443") == "127.0.0.1:8443"

@@ -20,9 +20,10 @@ from gateway.audit.keys.content_hmac import DigestKeys
 from gateway.commands import token
 from gateway.commands.audit_query import EVENTS, STATUSES
 from gateway.commands.time_args import moment
-from meshgate.cli import main, output
+from meshgate.cli import main
 from meshgate.cli.failures import UsageError
 from meshgate.cli.options import unless_empty
+from meshgate.cli.screen import output
 from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2
 from tests import audit_log
 from tests.audit_log import FastDisk

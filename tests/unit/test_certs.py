@@ -16,7 +16,7 @@ from cryptography.x509.verification import PolicyBuilder, Store
 
 import certs
 from certs import authority
-from meshgate.runtime.channel import server_name
+from meshgate.rpc.channel import server_name
 
 NOW = datetime.now(UTC)
 

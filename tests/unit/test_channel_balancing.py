@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from gateway.forwarding import backend
 from gateway.forwarding.backend import BackendConfig
 from gateway.routes import MODEL_ROUTES, SERVICES
-from meshgate.runtime import balancing, channel
+from meshgate.rpc import balancing, channel
 
 CHANGING = {"DeleteClassifier", "RollbackClassifier"}
 """One message, but sent twice it is not the same as sent once."""

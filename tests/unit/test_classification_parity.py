@@ -21,9 +21,9 @@ from transformers import (
 )
 
 from meshgate.errors import Internal, InvalidArgument
-from meshgate.runtime import tls
+from meshgate.rpc import tls
+from meshgate.rpc.server import ServerConfig
 from meshgate.runtime.config import ConfigError
-from meshgate.runtime.server import ServerConfig
 from meshgate.v1 import classification_pb2 as pb
 from services.classification import entailment, scores
 from services.classification.config import ClassificationConfig, ClassifierConfig, EngineConfig, ZeroShotConfig

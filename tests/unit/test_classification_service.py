@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from meshgate.errors import InvalidArgument, NotFound
-from meshgate.runtime import tls
-from meshgate.runtime.server import ServerConfig
+from meshgate.rpc import tls
+from meshgate.rpc.server import ServerConfig
 from meshgate.v1 import classification_pb2 as pb
 from services.classification.app import App
 from services.classification.config import ClassificationConfig, ClassifierConfig, EngineConfig, ZeroShotConfig

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 
 from meshgate import errors
-from meshgate.cli.chat import Chat
-from meshgate.cli.talk import Talk
+from meshgate.cli.commands.chat import Chat
+from meshgate.cli.commands.conversation import Talk
 from meshgate.client import CallFailed
 from meshgate.v1 import generation_pb2 as pb
 

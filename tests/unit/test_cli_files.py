@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from meshgate import errors
-from meshgate.cli import bulk, failures, generate, labelled, lines, places
-from meshgate.cli.chat import Chat
+from meshgate.cli import failures
+from meshgate.cli.commands import embed_file, generate
+from meshgate.cli.commands.chat import Chat
+from meshgate.cli.commands.conversation import Talk
 from meshgate.cli.failures import UsageError
-from meshgate.cli.talk import Talk
+from meshgate.cli.files import labelled_texts, text_lines
+from meshgate.cli.screen import input_names
 from meshgate.v1 import generation_pb2 as pb
 
 BOM = b"\xef\xbb\xbf"
@@ -28,18 +31,18 @@ def _file(folder: Path, name: str, content: bytes) -> Path:
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_a_byte_order_mark_is_no_text(tmp_path: Path, end: bytes) -> None:
     file = _file(tmp_path, "texts", BOM + b"one" + end + b"two" + end)
-    assert [each.text for each in lines.inputs(None, file)] == ["one", "two"]
-    assert lines.numbered(file) == ["one", "two"]
+    assert [each.text for each in text_lines.inputs(None, file)] == ["one", "two"]
+    assert text_lines.numbered(file) == ["one", "two"]
     rows = _file(tmp_path, "rows.csv", BOM + b"text,label" + end + b"hi,a" + end)
-    assert list(labelled.read(rows)) == [labelled.Labelled("hi", "a", 2)]
+    assert list(labelled_texts.read(rows)) == [labelled_texts.Labelled("hi", "a", 2)]
     objects = _file(tmp_path, "rows.jsonl", BOM + b'{"text": "hi", "label": "a"}' + end)
-    assert list(labelled.read(objects)) == [labelled.Labelled("hi", "a", 1)]
+    assert list(labelled_texts.read(objects)) == [labelled_texts.Labelled("hi", "a", 1)]
 
 
 def test_chunks_that_go_on_keep_a_mark_that_is_not_at_the_beginning(tmp_path: Path) -> None:
     file = _file(tmp_path, "texts", b"one\n" + BOM + b"two\n")
-    assert lines.numbered(file) == ["one", "\ufefftwo"]
-    assert next(lines.chunks(file, 4, 1)).texts == ["\ufefftwo"]
+    assert text_lines.numbered(file) == ["one", "\ufefftwo"]
+    assert next(text_lines.chunks(file, 4, 1)).texts == ["\ufefftwo"]
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,7 @@ def test_chunks_that_go_on_keep_a_mark_that_is_not_at_the_beginning(tmp_path: Pa
 def test_another_encoding_is_told_with_its_line(tmp_path: Path, content: bytes, line: int) -> None:
     file = _file(tmp_path, "texts", content)
     with pytest.raises(UsageError, match=f"^{file}: line {line} is not valid UTF-8$"):
-        lines.inputs(None, file)
+        text_lines.inputs(None, file)
     schema = _file(tmp_path, "schema.json", content)
     with pytest.raises(UsageError, match=f"^{schema} is not valid UTF-8$"):
         generate._constraint(schema, None, None)
@@ -56,15 +59,15 @@ def test_another_encoding_is_told_with_its_line(tmp_path: Path, content: bytes, 
 
 def test_a_file_of_labels_that_is_empty_or_has_no_header_says_what_is_required(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"it is empty, and columns text and label are required$"):
-        list(labelled.read(_file(tmp_path, "a.csv", b"")))
+        list(labelled_texts.read(_file(tmp_path, "a.csv", b"")))
     with pytest.raises(UsageError, match=r"line 1: no column text; the first line names the columns, with commas"):
-        list(labelled.read(_file(tmp_path, "b.csv", b"text;label\nhi;a\n")))
+        list(labelled_texts.read(_file(tmp_path, "b.csv", b"text;label\nhi;a\n")))
 
 
 def _told(field: str, description: str) -> str:
     with (
         pytest.raises(errors.InvalidArgument) as caught,
-        places.named(lambda at: f"a.csv: line {at + 2}", whole="a.csv", parts="; take fewer"),
+        input_names.named(lambda at: f"a.csv: line {at + 2}", whole="a.csv", parts="; take fewer"),
     ):
         raise errors.InvalidArgument.of(field, description)
     [violation] = caught.value.violations
@@ -112,7 +115,7 @@ def test_a_talk_says_why_an_answer_was_cut(
 
 @pytest.mark.parametrize("kind", [errno.ENOSPC, errno.EFBIG, errno.EIO])
 def test_a_disk_that_is_full_is_told_with_the_file(tmp_path: Path, kind: int) -> None:
-    told = bulk._at(OSError(kind, os.strerror(kind)), tmp_path / "x.npy")
+    told = embed_file._at(OSError(kind, os.strerror(kind)), tmp_path / "x.npy")
     assert failures.explain(told) == (f"meshgate: {tmp_path / 'x.npy'}: {os.strerror(kind)}", failures.FAILED)
 
 

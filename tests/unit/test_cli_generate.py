@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from typer.testing import CliRunner, Result
 
-from meshgate.cli import generate, output
+from meshgate.cli.commands import generate
 from meshgate.cli.connection import Connection
 from meshgate.cli.main import app
+from meshgate.cli.screen import output
 from meshgate.v1 import generation_pb2 as pb
 
 

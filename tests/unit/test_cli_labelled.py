@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from meshgate.cli import labelled
 from meshgate.cli.failures import UsageError
+from meshgate.cli.files import labelled_texts
 from tests.unit.test_cli_commands import run
 
 
@@ -19,15 +19,18 @@ def write(tmp_path: Path, name: str, content: str | bytes) -> Path:
 
 def test_csv_by_the_names_of_its_columns(tmp_path: Path) -> None:
     path = write(tmp_path, "x.csv", 'label,text,note\nrefund,"Money, back",1\nbug,"two\nlines",2\n')
-    assert list(labelled.read(path)) == [
-        labelled.Labelled("Money, back", "refund", 2),
-        labelled.Labelled("two\nlines", "bug", 4),
+    assert list(labelled_texts.read(path)) == [
+        labelled_texts.Labelled("Money, back", "refund", 2),
+        labelled_texts.Labelled("two\nlines", "bug", 4),
     ]
 
 
 def test_json_lines(tmp_path: Path) -> None:
     path = write(tmp_path, "x.jsonl", '{"text": "été", "label": "a"}\n\n{"label": "b", "text": "y", "more": 1}\n')
-    assert list(labelled.read(path)) == [labelled.Labelled("été", "a", 1), labelled.Labelled("y", "b", 3)]
+    assert list(labelled_texts.read(path)) == [
+        labelled_texts.Labelled("été", "a", 1),
+        labelled_texts.Labelled("y", "b", 3),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +52,7 @@ def test_json_lines(tmp_path: Path) -> None:
 def test_what_is_wrong_is_said(tmp_path: Path, name: str, content: str | bytes, said: str) -> None:
     path = write(tmp_path, name, content)
     with pytest.raises(UsageError, match=said):
-        list(labelled.read(path))
+        list(labelled_texts.read(path))
     result = run("classifier", "train", "mine", "--file", str(path))
     assert result.exit_code == 2
     assert said in result.stderr

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshgate import terminal
-from meshgate.cli import output
-from meshgate.cli.generate import in_turn
+from meshgate.cli.commands.generate import in_turn
+from meshgate.cli.screen import output
 from meshgate.v1 import generation_pb2 as pb
 
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from meshgate import errors
-from meshgate.cli import failures, lines, places
+from meshgate.cli import failures
+from meshgate.cli.files import text_lines
 from meshgate.cli.options import TRUNCATING
+from meshgate.cli.screen import input_names
 from meshgate.client import CallFailed
 
 
@@ -17,9 +19,9 @@ from meshgate.client import CallFailed
 def test_it_is_the_lines_number_with_a_way_out(tmp_path: Path, shape: type[Exception], field: str) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("".join("line\n\n" for number in range(60)))
-    inputs = lines.inputs(None, file)
+    inputs = text_lines.inputs(None, file)
     raised = errors.InvalidArgument.of(field, "600 tokens are too many", reason="INPUT_TOO_LONG")
-    with pytest.raises(errors.InvalidArgument) as caught, places.named(lambda at: inputs[at].name, TRUNCATING):
+    with pytest.raises(errors.InvalidArgument) as caught, input_names.named(lambda at: inputs[at].name, TRUNCATING):
         raise shape(raised)
     line, _ = failures.explain(caught.value)
     told = f"meshgate: INPUT_TOO_LONG: {file}: line 115: 600 tokens are too many; --truncate cuts it at the end"
@@ -28,13 +30,13 @@ def test_it_is_the_lines_number_with_a_way_out(tmp_path: Path, shape: type[Excep
 
 def test_other_errors_pass_as_they_are() -> None:
     for raised in (errors.NotFound("no such model"), ValueError("x"), errors.InvalidArgument("no fields")):
-        with pytest.raises(type(raised)) as caught, places.named(str):
+        with pytest.raises(type(raised)) as caught, input_names.named(str):
             raise raised
         assert caught.value is raised
 
 
 def test_a_field_that_is_no_input_keeps_its_name() -> None:
-    with pytest.raises(errors.InvalidArgument) as caught, places.named(str):
+    with pytest.raises(errors.InvalidArgument) as caught, input_names.named(str):
         raise errors.InvalidArgument.of("options.dimensions", "must be from 1 to 384")
     assert caught.value.violations[0].field == "options.dimensions"
 
@@ -42,7 +44,7 @@ def test_a_field_that_is_no_input_keeps_its_name() -> None:
 def test_texts_of_the_command_line_come_first_and_are_counted_from_one(tmp_path: Path) -> None:
     file = tmp_path / "x"
     file.write_text("a\r\n\n \nb\u2028c\n")
-    found = lines.inputs(["one", "two"], file)
+    found = text_lines.inputs(["one", "two"], file)
     assert [each.name for each in found] == ["text 1", "text 2", f"{file}: line 1", f"{file}: line 4"]
     assert [each.text for each in found] == ["one", "two", "a", "b\u2028c"]
 
@@ -52,4 +54,4 @@ def test_a_file_without_a_text_is_an_error_that_names_it(tmp_path: Path, content
     file = tmp_path / "x"
     file.write_text(content)
     with pytest.raises(failures.UsageError, match="x: no text in it; one on each line is required"):
-        lines.inputs(["also one"], file)
+        text_lines.inputs(["also one"], file)

@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.commands import audit_output
-from meshgate.cli import encode, tables
+from meshgate.cli.commands import embed
+from meshgate.cli.screen import tables
 from meshgate.v1 import models_pb2 as pb
 
 WIDTHS = [20, 40, 60, 80, 100, 120, 200]
@@ -53,8 +54,8 @@ def models() -> Table:
         quantisation="int8",
         device="cpu",
     )
-    made = Table(*encode._COLUMNS, box=None)
-    made.add_row(*(Text(str(cell)) for cell in encode._described(card)))
+    made = Table(*embed._COLUMNS, box=None)
+    made.add_row(*(Text(str(cell)) for cell in embed._described(card)))
     return made
 
 

@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 
-from meshgate import errors, sealing
+from meshgate import errors
 from meshgate.client.keys import KeyCache, pins
+from meshgate.sealing import codec
 from meshgate.v1 import sealed_pb2
 
 NOW_MS = 1_800_000_000_000
 HOUR_MS = 3_600_000
-FIRST, SECOND = (sealing.RecipientKey.generate(suite).public for suite in sealing.SUITES)
+FIRST, SECOND = (codec.RecipientKey.generate(suite).public for suite in codec.SUITES)
 
 
-def listed(key: sealing.PublicKey, **changes: Any) -> sealed_pb2.SealingKey:
+def listed(key: codec.PublicKey, **changes: Any) -> sealed_pb2.SealingKey:
     fields: dict[str, Any] = {
         "key_id": key.key_id,
         "suite": key.suite,

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from meshgate import errors, sealing
+from meshgate import errors
 from meshgate.client import seal
 from meshgate.client.token import Token
+from meshgate.sealing import codec
 from meshgate.v1 import embedding_pb2, generation_pb2, sealed_pb2
 from meshgate.v1.sealed_pb2 import EnvelopeHeader
 
-KEY = sealing.RecipientKey.generate(sealing.X25519)
+KEY = codec.RecipientKey.generate(codec.X25519)
 ALICE = Token("t", "acme", "alice", None, None)
 GENERATE = seal.method(
     "/meshgate.v1.GenerationService/Generate",
@@ -31,8 +32,8 @@ def exchange(method: seal.Method = GENERATE, token: Token = ALICE) -> seal.Excha
     return seal.Exchange(method, KEY.public, token)
 
 
-def opened(envelope: sealed_pb2.Envelope) -> sealing.Opened:
-    return sealing.open_envelope(
+def opened(envelope: sealed_pb2.Envelope) -> codec.Opened:
+    return codec.open_envelope(
         {KEY.public.key_id: KEY}.get,
         envelope,
         tenant="acme",

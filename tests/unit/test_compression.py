@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.message import DecodeError
 
 from meshgate import errors
-from meshgate.runtime import compression
+from meshgate.rpc.call import compression
 from meshgate.v1 import generation_pb2
 
 _LEVELS = range(10)

@@ -15,8 +15,8 @@ from pydantic import BaseModel
 
 from gateway.audit import AuditConfig
 from gateway.config import GatewayConfig
-from meshgate.runtime import config, config_schema
-from meshgate.runtime.config import ConfigError, Strict
+from meshgate.runtime import config
+from meshgate.runtime.config import ConfigError, Strict, schema
 from services.classification.config import ClassificationConfig
 from services.embedding.config import EmbeddingConfig
 from services.generation.config import GenerationConfig
@@ -38,15 +38,15 @@ Path_ = tuple[str | int, ...]
 def settable(model: type[BaseModel], at: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
     """Every key of a configuration that can be reached through sections, lists and tables, with its place's type."""
     for name, field in model.model_fields.items():
-        place = config_schema.place_of(field)
+        place = schema.place_of(field)
         yield (*at, name), place
-        for inner in dict.fromkeys(config_schema.sections_of(place)):
+        for inner in dict.fromkeys(schema.sections_of(place)):
             yield from settable(inner, (*at, name, *_step(place, inner)))
 
 
 def _step(place: Any, inner: type[BaseModel]) -> Path_:
     """What stands between a key and the section in it: a name where it is a table, a number where it is a list."""
-    if inner in config_schema.kinds_of(place.kind):
+    if inner in schema.kinds_of(place.kind):
         return ()
     return ("acme",) if "Mapping" in str(place.kind) or "dict" in str(place.kind) else (0,)
 
@@ -79,8 +79,8 @@ def shipped(kind: str, at: Path_ = ()) -> dict[str, Any]:
     document = tomllib.loads((SHIPPED / f"{kind}.toml").read_text())
     if "sinks" not in at[:-1]:
         return document
-    sinks = config_schema.sections_of(config_schema.place_of(AuditConfig.model_fields["sinks"]))
-    tag = next(get_args(config_schema.tag_of(each))[0] for each in sinks if at[3] in each.model_fields)
+    sinks = schema.sections_of(schema.place_of(AuditConfig.model_fields["sinks"]))
+    tag = next(get_args(schema.tag_of(each))[0] for each in sinks if at[3] in each.model_fields)
     return placed(document, ("audit", "sinks"), [{"kind": tag}])
 
 
@@ -96,7 +96,7 @@ def test_the_matrix_has_every_section(kind: str) -> None:
 def test_a_value_of_the_wrong_type_is_told_by_key_for_every_key() -> None:
     for kind, at in KEYS:
         found = lines(kind, placed(shipped(kind, at), at, [[True]]))
-        key = config_schema.dotted(map(str, at))
+        key = schema.dotted(map(str, at))
         told = [line for line in found if line.startswith(f"/etc/meshgate.toml: {key}") and "must be" in line]
         assert told, (kind, key, found)
         assert not any(PYDANTIC.search(line) for line in found), found
@@ -108,7 +108,7 @@ def test_a_misspelt_key_is_answered_with_what_was_meant_in_every_section() -> No
             continue
         wrong = (*at[:-1], f"{at[-1][:-2]}{at[-1][-1]}{at[-1][-2]}x")
         found = lines(kind, placed(shipped(kind, at), wrong, 1))
-        key = config_schema.dotted(map(str, wrong))
+        key = schema.dotted(map(str, wrong))
         told = [line for line in found if line.startswith(f"/etc/meshgate.toml: {key}: unknown key; did you mean ")]
         assert told, (kind, key, found)
 

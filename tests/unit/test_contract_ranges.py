@@ -17,8 +17,8 @@ import pytest
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FieldDescriptor
 
-from meshgate import sealing
 from meshgate.errors import InvalidArgument, NotFound
+from meshgate.sealing import codec
 from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2, sealed_pb2
 from services import checks
 from services.classification import validate as classifying
@@ -189,7 +189,7 @@ SPOTS: Final[dict[str, Spot]] = {
     "LabelledInput": spot(train, lambda root: root.inputs[0], trained, "inputs[0]."),
     "TrainOptions": spot(train, lambda root: root.options, trained, "options."),
     "TrainClassifierRequest": spot(train, lambda root: root, trained, ""),
-    "EnvelopeHeader": spot(header, lambda root: root, sealing.check_fields, "envelope.header."),
+    "EnvelopeHeader": spot(header, lambda root: root, codec.check_fields, "envelope.header."),
 }
 
 ELSEWHERE: Final = {

@@ -14,9 +14,9 @@ import yaml  # type: ignore[import-untyped]
 
 import certs
 from gateway.config import GatewayConfig
+from meshgate.rpc.channel import server_name
 from meshgate.runtime import config
-from meshgate.runtime.channel import server_name
-from meshgate.supervisor.layout import PORTS
+from meshgate.supervisor.paths import PORTS
 from services.classification.config import ClassificationConfig
 from services.embedding.config import EmbeddingConfig
 from services.generation.config import GenerationConfig

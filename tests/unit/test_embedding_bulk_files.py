@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshgate.cli import lines, npy, progress
 from meshgate.cli.failures import UsageError
-from meshgate.cli.progress import Options, Progress
+from meshgate.cli.files import npy, progress, text_lines
+from meshgate.cli.files.progress import Options, Progress
 
 
 @given(st.integers(1, 10**12), st.integers(1, 65_536), st.sampled_from(["<f4", "<f2"]))
@@ -53,13 +53,13 @@ def test_lines_are_what_they_were_from_wherever_one_goes_on(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "lines"
     path.write_bytes((end.join(texts) + (end if last else "")).encode())
-    assert lines.survey(path).lines == len(texts)
-    whole = list(lines.chunks(path, 0, size))
+    assert text_lines.survey(path).lines == len(texts)
+    whole = list(text_lines.chunks(path, 0, size))
     assert [text for chunk in whole for text in chunk.texts] == texts
     done = 0
     for chunk in whole:
         done += len(chunk.texts)
-        assert [text for later in lines.chunks(path, chunk.end, size) for text in later.texts] == texts[done:]
+        assert [text for later in text_lines.chunks(path, chunk.end, size) for text in later.texts] == texts[done:]
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_lines_are_what_they_were_from_wherever_one_goes_on(
         (b"one\n\nthree\n", "line 2 is blank"),
         (b"one\n  \t\r\n", "line 2 is blank"),
         (b"one\n\xff\n", "line 2 is not valid UTF-8"),
-        (b"x" * (lines.MOST_BYTES + 1), "line 1 has more than"),
-        (b"ok\n" + b"x" * (3 * lines.MOST_BYTES) + b"\n", "line 2 has more than"),
+        (b"x" * (text_lines.MOST_BYTES + 1), "line 1 has more than"),
+        (b"ok\n" + b"x" * (3 * text_lines.MOST_BYTES) + b"\n", "line 2 has more than"),
     ],
 )
 def test_what_is_no_text_is_found_before_anything_is_done(tmp_path: Path, content: bytes, fault: str) -> None:

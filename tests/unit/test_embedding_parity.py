@@ -15,9 +15,9 @@ from sentence_transformers import SentenceTransformer
 from transformers import RobertaConfig, RobertaModel
 
 from meshgate.errors import Internal, InvalidArgument
-from meshgate.runtime import tls
+from meshgate.rpc import tls
+from meshgate.rpc.server import ServerConfig
 from meshgate.runtime.config import ConfigError
-from meshgate.runtime.server import ServerConfig
 from meshgate.v1 import embedding_pb2 as pb
 from services.embedding import model, vectors
 from services.embedding.app import App

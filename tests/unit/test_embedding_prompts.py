@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from meshgate.errors import InvalidArgument
-from meshgate.runtime import tls
-from meshgate.runtime.server import ServerConfig
+from meshgate.rpc import tls
+from meshgate.rpc.server import ServerConfig
 from meshgate.v1 import embedding_pb2 as pb
 from services.embedding.app import App
 from services.embedding.config import EmbeddingConfig, ModelConfig

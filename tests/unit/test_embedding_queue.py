@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from meshgate.errors import DeadlineExceeded, InvalidArgument, Unavailable
-from meshgate.runtime import tls
-from meshgate.runtime.server import ServerConfig
-from meshgate.runtime.telemetry import Readings
+from meshgate.rpc import tls
+from meshgate.rpc.server import ServerConfig
+from meshgate.runtime.metrics_server import Readings
 from meshgate.v1 import embedding_pb2 as pb
 from services import faults
 from services.batching import Fault, figures

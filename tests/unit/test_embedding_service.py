@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 from meshgate.errors import InvalidArgument, MeshError, NotFound
-from meshgate.runtime import tls
-from meshgate.runtime.server import ServerConfig
+from meshgate.rpc import tls
+from meshgate.rpc.server import ServerConfig
 from meshgate.v1 import embedding_pb2 as pb
 from meshgate.v1 import models_pb2, priority_pb2
 from services.embedding.app import App

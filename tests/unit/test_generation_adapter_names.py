@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from meshgate.errors import DeadlineExceeded, Internal, MeshError
-from meshgate.runtime import metadata
+from meshgate.rpc import metadata
 from meshgate.v1 import models_pb2 as pb
 from services.generation.adapters import loaded, shelf
 from services.generation.adapters.loaded import Adapters

@@ -12,7 +12,7 @@ import pytest_asyncio
 from pydantic import ValidationError
 
 from meshgate.errors import InvalidArgument, NotFound, Unimplemented
-from meshgate.runtime import metadata
+from meshgate.rpc import metadata
 from meshgate.runtime.config import ConfigError
 from meshgate.v1 import generation_pb2 as pb
 from services.generation.app import App, build

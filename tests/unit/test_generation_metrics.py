@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from meshgate.errors import Internal, MeshError
-from meshgate.runtime import metadata
+from meshgate.rpc import metadata
 from meshgate.v1 import generation_pb2 as pb
 from services.generation.app import App, build
 from services.generation.config import GenerationConfig

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from meshgate.errors import InvalidArgument
-from meshgate.runtime import metadata
+from meshgate.rpc import metadata
 from meshgate.runtime.config import ConfigError
 from meshgate.v1 import generation_pb2 as pb
 from meshgate.v1 import models_pb2

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from meshgate.errors import DeadlineExceeded, InvalidArgument, MeshError, Unavailable
-from meshgate.runtime import metadata
+from meshgate.rpc import metadata
 from meshgate.v1 import generation_pb2 as pb
 from meshgate.v1 import models_pb2
 from services.generation.app import App, build

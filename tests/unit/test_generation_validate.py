@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from meshgate.errors import InvalidArgument, NotFound, Unavailable
-from meshgate.runtime import metadata
+from meshgate.rpc import metadata
 from meshgate.v1 import generation_pb2 as pb
 from services.generation import validate
 from services.generation.engine import Priority, Sampling

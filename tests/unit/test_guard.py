@@ -10,9 +10,9 @@ import grpc
 import pytest
 
 from meshgate import errors
-from meshgate.runtime import orca
-from meshgate.runtime.guard import Guard, PeerPolicy
-from meshgate.runtime.tls import spiffe_ids
+from meshgate.rpc import orca
+from meshgate.rpc.guard import Guard, PeerPolicy
+from meshgate.rpc.tls import spiffe_ids
 
 GATEWAY = "spiffe://meshgate.local/gateway"
 EMBED = "/meshgate.v1.EmbeddingService/Embed"

@@ -10,10 +10,10 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from meshgate import errors
-from meshgate.runtime import channel
-from meshgate.runtime.health import NOT_SERVING, PATHS, SERVING, Health
-from meshgate.runtime.places import Places
-from meshgate.runtime.status import TOO_LARGE
+from meshgate.rpc import channel
+from meshgate.rpc.call.connection_slots import Places
+from meshgate.rpc.health import NOT_SERVING, PATHS, SERVING, Health
+from meshgate.rpc.status import TOO_LARGE
 
 CHECK, LIST, WATCH = PATHS
 contract: Any = health_pb2  # its stubs lack List

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from meshgate import sealing
 from meshgate.runtime.config import ConfigError
-from meshgate.runtime.keyring import Keyring
+from meshgate.sealing import codec
+from meshgate.sealing.keyring import Keyring
 
 DAY = 24 * 3600 * 1000
 
@@ -27,7 +27,7 @@ def ids(keyring: Keyring) -> list[str]:
 
 def test_each_suite_has_a_key_and_the_hybrid_one_comes_first(tmp_path: Path) -> None:
     keyring = Keyring(tmp_path, Clock())
-    assert [key.suite for key in keyring.published()] == list(sealing.SUITES)
+    assert [key.suite for key in keyring.published()] == list(codec.SUITES)
     assert ids(Keyring(tmp_path, Clock())) == ids(keyring)
 
 
@@ -75,7 +75,7 @@ def test_the_timer_deletes_and_makes_keys_though_nobody_lists_any(tmp_path: Path
     clock.now += 20 * DAY
     keyring.tend()
     new = kept(tmp_path) - old
-    assert len(new) == len(sealing.SUITES)
+    assert len(new) == len(codec.SUITES)
     clock.now += 10 * DAY
     keyring.tend()
     assert kept(tmp_path) == new

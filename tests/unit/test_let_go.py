@@ -7,7 +7,7 @@ import weakref
 from typing import Any
 
 from meshgate import errors
-from meshgate.runtime import guard
+from meshgate.rpc import guard
 
 
 class Message:

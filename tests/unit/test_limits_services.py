@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from meshgate.errors import InvalidArgument
-from meshgate.runtime import metadata, tls
-from meshgate.runtime.server import ServerConfig
+from meshgate.rpc import metadata, tls
+from meshgate.rpc.server import ServerConfig
 from meshgate.v1 import classification_pb2 as pb
 from services.checks import Purse
 from services.classification.app import App

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 
-from meshgate.runtime.log import Bounded, JsonFormatter
+from meshgate.runtime.logs.log import Bounded, JsonFormatter
 
 
 def failed(prompt: str) -> logging.LogRecord:

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from meshgate import errors
-from meshgate.runtime import orca
+from meshgate.rpc import orca
 
 
 class Clock:

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from meshgate import errors
-from meshgate.runtime.places import Places
+from meshgate.rpc.call.connection_slots import Places
 
 
 def test_one_address_cannot_have_all_places() -> None:

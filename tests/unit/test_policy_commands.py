@@ -17,7 +17,7 @@ from gateway.authentication import STEPS, Authenticator, thumbprint
 from gateway.commands import dev_issuer
 from gateway.commands.policy import policy
 from meshgate.errors import MeshError
-from meshgate.supervisor.layout import default_configs
+from meshgate.supervisor.paths import default_configs
 from tests import tokens
 from tests.unit.test_authentication import _JSON, _SHARED, bearer
 

@@ -7,7 +7,7 @@ import select
 
 import pytest
 
-from meshgate.runtime.pump import Bound, Lines, described
+from meshgate.runtime.logs.stderr_reader import Bound, Lines, described
 
 FOREIGN = [
     (

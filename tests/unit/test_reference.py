@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import BaseModel
 
-from meshgate.runtime.config_schema import place_of, sections_of
+from meshgate.runtime.config.schema import place_of, sections_of
 from tests import fresh_reference
 
 

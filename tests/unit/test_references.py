@@ -17,8 +17,8 @@ from gateway.config import GatewayConfig
 from gateway.limits import LimitsConfig
 from gateway.limits.plan import Plans
 from gateway.routes import PUBLIC_ROUTES, SEALED_ROUTES
+from meshgate.rpc.contract import METHODS, check_pattern
 from meshgate.runtime.config import ConfigError
-from meshgate.runtime.contract import METHODS, check_pattern
 from meshgate.v1.models_pb2 import Model
 
 LISTED = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from meshgate.runtime.renewal import Renewal
+from meshgate.sealing.key_renewal import Renewal
 
 
 class Tended:

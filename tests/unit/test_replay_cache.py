@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshgate import errors
-from meshgate.sealing import ReplayCache
+from meshgate.sealing.codec import ReplayCache
 
 WINDOW_MS = 1000
 

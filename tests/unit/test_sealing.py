@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshgate import errors, sealing
-from meshgate.sealing import MLKEM768_X25519, SUITES, X25519, RecipientKey
+from meshgate import errors
+from meshgate.sealing import codec
+from meshgate.sealing.codec import MLKEM768_X25519, SUITES, X25519, RecipientKey
 from meshgate.v1 import sealed_pb2
 
 NOW_MS = 1_800_000_000_000
@@ -15,16 +16,12 @@ METHOD = "/meshgate.v1.GenerationService/Generate"
 KEYS = {suite: RecipientKey.generate(suite) for suite in SUITES}
 
 
-def sealed(
-    message: bytes = b"hello", suite: sealing.Suite = X25519
-) -> tuple[sealed_pb2.Envelope, sealing.SenderSession]:
-    return sealing.seal_request(
-        KEYS[suite].public, message, method=METHOD, tenant="acme", subject="alice", now_ms=NOW_MS
-    )
+def sealed(message: bytes = b"hello", suite: codec.Suite = X25519) -> tuple[sealed_pb2.Envelope, codec.SenderSession]:
+    return codec.seal_request(KEYS[suite].public, message, method=METHOD, tenant="acme", subject="alice", now_ms=NOW_MS)
 
 
-def opened(envelope: sealed_pb2.Envelope, suite: sealing.Suite = X25519) -> sealing.Opened:
-    return sealing.open_envelope(
+def opened(envelope: sealed_pb2.Envelope, suite: codec.Suite = X25519) -> codec.Opened:
+    return codec.open_envelope(
         {KEYS[suite].public.key_id: KEYS[suite]}.get,
         envelope,
         tenant="acme",
@@ -34,7 +31,7 @@ def opened(envelope: sealed_pb2.Envelope, suite: sealing.Suite = X25519) -> seal
     )
 
 
-def sessions() -> tuple[sealing.SenderSession, sealing.RecipientSession]:
+def sessions() -> tuple[codec.SenderSession, codec.RecipientSession]:
     envelope, sender = sealed()
     return sender, opened(envelope).session
 
@@ -45,14 +42,14 @@ def reason(call: pytest.ExceptionInfo[errors.InvalidArgument]) -> str:
 
 @pytest.mark.parametrize("suite", SUITES)
 @given(message=st.binary(max_size=5000))
-def test_a_request_opens_as_it_was_sealed(suite: sealing.Suite, message: bytes) -> None:
+def test_a_request_opens_as_it_was_sealed(suite: codec.Suite, message: bytes) -> None:
     envelope, _ = sealed(message, suite)
     assert opened(envelope, suite).message == message
 
 
 def test_the_header_says_what_the_gateway_may_know() -> None:
     key = KEYS[MLKEM768_X25519].public
-    envelope, _ = sealing.seal_request(
+    envelope, _ = codec.seal_request(
         key,
         b"",
         method=METHOD,
@@ -134,18 +131,18 @@ def test_what_the_sender_can_do_wrong_is_its_own_error() -> None:
 
 
 @pytest.mark.parametrize(("suite", "public", "secret"), [(MLKEM768_X25519, 1216, 96), (X25519, 32, 32)])
-def test_keys_keep_their_form(suite: sealing.Suite, public: int, secret: int) -> None:
+def test_keys_keep_their_form(suite: codec.Suite, public: int, secret: int) -> None:
     key = KEYS[suite]
     assert (len(key.public.data), len(key.to_bytes())) == (public, secret)
     assert RecipientKey(suite, key.to_bytes()).public == key.public
-    assert sealing.PublicKey(suite, key.public.data).key_id == key.public.fingerprint.hex()[:16]
+    assert codec.PublicKey(suite, key.public.data).key_id == key.public.fingerprint.hex()[:16]
 
 
 @pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize("length", [0, 31, 33, 96, 1215, 1217])
-def test_a_key_of_another_length_is_refused(suite: sealing.Suite, length: int) -> None:
+def test_a_key_of_another_length_is_refused(suite: codec.Suite, length: int) -> None:
     with pytest.raises(ValueError, match=r".*"):
-        sealing.PublicKey(suite, bytes(length))
+        codec.PublicKey(suite, bytes(length))
     if length != 96 or suite == X25519:
         with pytest.raises(ValueError, match=r".*"):
             RecipientKey(suite, bytes(length))
@@ -154,7 +151,7 @@ def test_a_key_of_another_length_is_refused(suite: sealing.Suite, length: int) -
 def test_the_same_bytes_under_another_suite_are_another_key() -> None:
     key = KEYS[X25519]
     with pytest.raises(ValueError, match="suite"):
-        sealing.PublicKey(sealed_pb2.SEALING_SUITE_UNSPECIFIED, key.public.data)
+        codec.PublicKey(sealed_pb2.SEALING_SUITE_UNSPECIFIED, key.public.data)
 
 
 def test_nothing_secret_is_shown() -> None:

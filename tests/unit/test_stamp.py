@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from meshgate import stamp
-from meshgate.runtime.tls import Identity, TlsConfig
+from meshgate.rpc.tls import Identity, TlsConfig
+from meshgate.runtime.files import file_stamp
 
 
 def replace(path: Path) -> None:
@@ -37,10 +37,10 @@ def later(path: Path) -> None:
 def test_each_kind_of_change_is_seen(tmp_path: Path, change: Callable[[Path], None]) -> None:
     path = tmp_path / "x"
     path.write_text("a")
-    before = stamp.of(path)
-    assert stamp.of(path) == before
+    before = file_stamp.of(path)
+    assert file_stamp.of(path) == before
     change(path)
-    assert stamp.of(path) != before
+    assert file_stamp.of(path) != before
 
 
 def test_a_link_has_the_stamp_of_what_it_leads_to(tmp_path: Path) -> None:
@@ -48,15 +48,15 @@ def test_a_link_has_the_stamp_of_what_it_leads_to(tmp_path: Path) -> None:
     for name in ("old", "new"):
         (tmp_path / name).write_text("a")
     (tmp_path / "x").symlink_to("old")
-    before = stamp.of(tmp_path / "x")
+    before = file_stamp.of(tmp_path / "x")
     (tmp_path / "next").symlink_to("new")
     (tmp_path / "next").replace(tmp_path / "x")
-    assert stamp.of(tmp_path / "x") != before == stamp.of(tmp_path / "old")
+    assert file_stamp.of(tmp_path / "x") != before == file_stamp.of(tmp_path / "old")
 
 
 def test_a_file_that_is_not_there_has_none(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        stamp.of(tmp_path / "x")
+        file_stamp.of(tmp_path / "x")
 
 
 def test_a_certificate_is_read_again_though_it_is_no_newer(tmp_path: Path) -> None:

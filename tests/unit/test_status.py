@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from meshgate import errors
-from meshgate.runtime import status
+from meshgate.rpc import status
 
 EVERY_KIND = [
     errors.InvalidArgument.of("sampling.top_p", "above 0, at most 1"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshgate.supervisor.backoff import Backoff
+from meshgate.runtime.child.backoff import Backoff
 
 
 def test_it_doubles_up_to_a_bound() -> None:

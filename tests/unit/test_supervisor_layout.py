@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from meshgate.runtime.config import ConfigError
-from meshgate.supervisor.layout import PORTS, Layout, default_configs
 from meshgate.supervisor.lock import alone
+from meshgate.supervisor.paths import PORTS, Layout, default_configs
 
 
 def test_a_state_directory_has_one_mesh(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshgate.supervisor import logfile
-from meshgate.supervisor.logfile import LogFile
+from meshgate.runtime.child import log_file
+from meshgate.runtime.child.log_file import LogFile
 
 OURS = b'{"time": "now", "level": "info", "message": "serving"}'
 FOREIGN = {
@@ -54,8 +54,8 @@ def test_ours_is_left_as_it_is(tmp_path: Path) -> None:
 
 @given(st.lists(st.binary(max_size=50), max_size=8))
 def test_whatever_comes_is_json_lines_however_it_is_cut(parts: list[bytes]) -> None:
-    made = logfile._BREAKS.split(b"".join(parts))
-    said = [logfile.unwrapped(json.dumps(json.loads(logfile._wrapped(line, "x")))) for line in made]
+    made = log_file._BREAKS.split(b"".join(parts))
+    said = [log_file.unwrapped(json.dumps(json.loads(log_file._wrapped(line, "x")))) for line in made]
     assert said == [line.decode(errors="replace") for line in made]
 
 
@@ -75,13 +75,13 @@ def test_a_log_is_the_owners_and_is_continued(tmp_path: Path) -> None:
 
 def test_a_log_is_put_aside_only_when_it_is_large_and_none_is_deleted(tmp_path: Path) -> None:
     path = tmp_path / "gateway.log"
-    logfile.rotate(path, longest=10)
+    log_file.rotate(path, longest=10)
     for number in range(12):
         path.write_bytes(b"%010d" % number)
-        logfile.rotate(path, longest=10)
+        log_file.rotate(path, longest=10)
         assert path.exists()
         path.write_bytes(b"%011d" % number)
-        logfile.rotate(path, longest=10)
+        log_file.rotate(path, longest=10)
         assert not path.exists()
     assert {file.name for file in tmp_path.iterdir()} == {f"gateway.log.{number}" for number in range(1, 13)}
     assert (tmp_path / "gateway.log.12").read_bytes() == b"%011d" % 11

@@ -13,7 +13,7 @@ import pytest
 
 from meshgate.runtime.config import ConfigError
 from meshgate.supervisor import ports, valkey
-from meshgate.supervisor.layout import PORTS, Layout, default_configs
+from meshgate.supervisor.paths import PORTS, Layout, default_configs
 from meshgate.supervisor.plan import counted, plan
 from tests.ports import free_ports
 

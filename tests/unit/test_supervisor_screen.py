@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from meshgate.supervisor import screen
+from meshgate.supervisor import console as mesh_console
 from meshgate.supervisor.board import Board, State
-from meshgate.supervisor.screen import Screen, Steadfast
+from meshgate.supervisor.console import Screen, Steadfast
 
 
 class Closed(io.StringIO):
@@ -128,9 +128,9 @@ def test_a_reader_who_left_is_no_error(board: Board) -> None:
     ],
 )
 def test_the_message_of_a_line(line: str, said: str) -> None:
-    assert screen.message(line) == said
+    assert mesh_console.message(line) == said
 
 
 def test_the_gateway_waits_and_does_not_load() -> None:
-    assert screen.doing("gateway", State.LOADING) == "waiting for the services"
-    assert screen.doing("embedding", State.LOADING) == "loading"
+    assert mesh_console.doing("gateway", State.LOADING) == "waiting for the services"
+    assert mesh_console.doing("embedding", State.LOADING) == "loading"

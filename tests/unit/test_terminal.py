@@ -25,12 +25,13 @@ from gateway.audit.tools.verify import Report
 from gateway.authorisation.explain import Applied, Explanation, Step
 from gateway.commands import audit_output, policy
 from meshgate import terminal
-from meshgate.cli import bulk, classifier, classify, encode, generate, output
-from meshgate.cli.chat import Chat
+from meshgate.cli.commands import classifier, classify, embed, embed_file, generate
+from meshgate.cli.commands.chat import Chat
+from meshgate.cli.commands.conversation import Talk
 from meshgate.cli.main import app
-from meshgate.cli.talk import Talk
+from meshgate.cli.screen import output
 from meshgate.supervisor.board import Board
-from meshgate.supervisor.screen import Screen
+from meshgate.supervisor.console import Screen
 from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2, models_pb2
 from tests import audit_log
 
@@ -165,8 +166,8 @@ def replies() -> Iterator[tuple[str, Callable[[], None]]]:
     yield "classify spans", lambda: classify._show_spans(asked, [classification_pb2.Classification(spans=[span])])
     yield "embed", lambda: output.table(("text",), [(output.short(EVIL),)])
     yield "embed --json", lambda: output.json(text)
-    yield "models", lambda: output.table(encode._COLUMNS, [encode._described(model)])
-    yield "models' adapters", lambda: output.table(("adapters",), [(encode._adapters(model),)])
+    yield "models", lambda: output.table(embed._COLUMNS, [embed._described(model)])
+    yield "models' adapters", lambda: output.table(("adapters",), [(embed._adapters(model),)])
     yield "models --json", lambda: output.json(models_pb2.ListModelsResponse(models=[model]))
     yield "classifier train", lambda: classifier._show(report)
     yield "classifier list", lambda: classifier._table([custom])
@@ -346,18 +347,18 @@ def test_examples_print_by_one_border_too() -> None:
 
 
 def test_a_bar_shows_numbers_alone() -> None:
-    shown = bulk._Bar(SimpleNamespace(lines=3, done=1))  # type: ignore[arg-type] # all that it reads
+    shown = embed_file._Bar(SimpleNamespace(lines=3, done=1))  # type: ignore[arg-type] # all that it reads
     assert [task.description for task in shown._bar.tasks] == [""]
 
 
-BORDERS: Final = {"meshgate/cli/output.py", "meshgate/terminal.py"}
+BORDERS: Final = {"meshgate/cli/screen/output.py", "meshgate/terminal.py"}
 WRITERS: Final = {
     "meshgate/cli/streams.py": {"sys.stdout", "sys.stderr"},  # opens those that were closed, and prints nothing
-    "meshgate/cli/chat.py": {"typer.echo"},  # its own prompt
-    "meshgate/runtime/log.py": {"sys.stderr"},  # JSON
+    "meshgate/cli/commands/chat.py": {"typer.echo"},  # its own prompt
+    "meshgate/runtime/logs/log.py": {"sys.stderr"},  # JSON
     "meshgate/runtime/probe.py": {"sys.stdout", "sys.stderr"},  # lines by meshgate.terminal
-    "meshgate/runtime/stderr.py": {"sys.stderr"},  # where JSON goes
-    "meshgate/supervisor/screen.py": {"sys.stdout"},
+    "meshgate/runtime/logs/stderr_capture.py": {"sys.stderr"},  # where JSON goes
+    "meshgate/supervisor/console.py": {"sys.stdout"},
 }
 """What else writes, and why that is right."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from meshgate.runtime.trimming import Trimmer, Usage
+from meshgate.runtime.memory_trimming import Trimmer, Usage
 
 MIB = 1 << 20
 

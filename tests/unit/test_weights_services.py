@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torch._dynamo.utils import counters
 
-from meshgate.cli import encode
+from meshgate.cli.commands import embed
 from meshgate.runtime import config as files
 from meshgate.v1 import embedding_pb2 as pb
 from meshgate.v1 import models_pb2
@@ -57,7 +57,7 @@ def section(source: Path, kind: str, **more: str) -> str:
 def check(card: models_pb2.Model, lowest: float) -> None:
     assert card.quantisation == "int8"
     assert lowest < card.quality <= 1
-    row = [str(cell) for cell in encode._described(card)]
+    row = [str(cell) for cell in embed._described(card)]
     assert f"{card.dtype}, int8 on cpu" in row
     assert f"{card.quality:.4f}" in row
 

@@ -13,9 +13,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense
 from torch import nn
 
-from meshgate.runtime import tls
+from meshgate.rpc import tls
+from meshgate.rpc.server import ServerConfig
 from meshgate.runtime.config import ConfigError
-from meshgate.runtime.server import ServerConfig
 from meshgate.v1 import classification_pb2 as pb
 from meshgate.v1 import models_pb2 as pb_models
 from services.classification.app import App

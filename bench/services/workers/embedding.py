@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import meshgate.runtime.tls13  # noqa: F401 - before grpc
+import meshgate.rpc.tls13  # noqa: F401 - before grpc
 
 # isort: split
 import torch

@@ -22,7 +22,7 @@ from gateway.audit.chain.external_checkpoints import successor
 from gateway.audit.chain.fsync import OWNER_ONLY, AppendFile, Disk
 from gateway.audit.chain.hash_chain import Broken, Link
 from gateway.audit.keys.signing import SIGNING_KEY, SigningKeys, key_id
-from meshgate.runtime import keyfile
+from meshgate.runtime.files import key_file
 
 _BEGINNINGS: Final = frozenset(("genesis", "segment"))
 _MOST_TORN: Final = 16 * 1024 * 1024
@@ -188,7 +188,7 @@ def _move_torn(path: Path, disk: Disk) -> Torn | None:
     rest = _from(path, start)
     digest = hashlib.sha256(rest).hexdigest()
     aside = path.with_name(f"{path.stem}-{start}-{digest[:8]}.torn")
-    keyfile.replace(aside, rest, mode=OWNER_ONLY)
+    key_file.replace(aside, rest, mode=OWNER_ONLY)
     segment = AppendFile(path, disk)
     try:
         segment.cut(start)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from meshgate.runtime import keyfile
+from meshgate.runtime.files import key_file
 
 
 class Succession:
@@ -43,5 +43,5 @@ class Succession:
         number = listed[-1][0] if listed else 0
         if not listed or listed[-1][1].stat().st_mtime <= before:
             number += 1
-            keyfile.obtain(self.path(number), make)
+            key_file.obtain(self.path(number), make)
         return number

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from gateway.audit.keys.key_rotation import Succession
 from gateway.audit.record import canonical
-from meshgate.runtime import keyfile
+from meshgate.runtime.files import key_file
 
 PRIVATE_KEY: Final = "audit-key.pem"
 PUBLIC_KEY: Final = "audit-key.pub.pem"
@@ -122,7 +122,7 @@ class SigningKeys:
             return load_public_key(path)
         public = _private(private).public_key()
         pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        if keyfile.obtain(path, lambda: pem, mode=0o644) != pem:
+        if key_file.obtain(path, lambda: pem, mode=0o644) != pem:
             raise ValueError(f"{PUBLIC_KEY} is not the public half of {PRIVATE_KEY}")
         return public
 
@@ -130,7 +130,7 @@ class SigningKeys:
         """Key `number`, endorsed by the one before; it is now where a crash came between the two."""
         path = self._files.path(number).with_suffix(".json")
         before = self.keys[-1].public
-        said = keyfile.obtain(path, lambda: self._endorse(number, before), mode=0o644)
+        said = key_file.obtain(path, lambda: self._endorse(number, before), mode=0o644)
         stated = _stated(said)
         if stated is None:
             raise ValueError(f"{path.name} is not an endorsement")

@@ -21,7 +21,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from gateway.audit.config import OtlpSinkConfig
 from gateway.audit.sinks.sink import SinkFailed, SinkRefused
-from meshgate.runtime import channel
+from meshgate.rpc import channel
 from meshgate.runtime.config import ConfigError
 
 _MAX_RECORDS: Final = 512

@@ -16,8 +16,8 @@ from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from gateway.authentication.source import SourceError
-from meshgate.runtime import files
 from meshgate.runtime.config import ConfigError
+from meshgate.runtime.files import bounded_read
 
 _MAX_HEADERS: Final = 32 * 1024
 _MAX_CA: Final = 1024 * 1024
@@ -28,7 +28,7 @@ _OK: Final = 200
 def trust(ca: Path | None, key: str = "issuers.jwks_ca") -> ssl.SSLContext:
     """Who may vouch for a host: the certificates in `ca`, or the system's. Raises ConfigError, which names `key`."""
     try:
-        text = None if ca is None else files.read(ca, _MAX_CA).decode("ascii")
+        text = None if ca is None else bounded_read.read(ca, _MAX_CA).decode("ascii")
         context = ssl.create_default_context(cadata=text)
     except (ssl.SSLError, ValueError):
         raise ConfigError(f"{key}: {ca}: not PEM certificates") from None

@@ -24,7 +24,7 @@ from gateway.authentication.revocation.revocation_list import Revocable, Revocat
 from gateway.authentication.source import SourceError, SourceFile, Watch
 from gateway.redis_client import Client, heed_cancellation
 from meshgate.runtime.config import ConfigError, Strict
-from meshgate.runtime.config_errors import problems
+from meshgate.runtime.config.problems import problems
 
 _log = logging.getLogger(__name__)
 

@@ -8,14 +8,15 @@ from typing import Any, Final
 
 import grpc
 
-from meshgate import errors, sealing
+from meshgate import errors
 from meshgate.client import seal
 from meshgate.client.failure import as_aio_failure, explain
 from meshgate.client.keys import Recipients
 from meshgate.client.options import retry_policy
 from meshgate.client.retry import Attempts, Throttle
 from meshgate.client.token import AsyncTokenSource, Token, parse
-from meshgate.runtime.metadata import AUTHORIZATION
+from meshgate.rpc.metadata import AUTHORIZATION
+from meshgate.sealing import codec
 from meshgate.v1 import sealed_pb2, sealed_pb2_grpc
 
 _LIST_SECONDS: Final = 10.0
@@ -56,7 +57,7 @@ class Caller:
         token = await self._source.get(timeout)
         return token, (*sent, (AUTHORIZATION, f"Bearer {token.value}"))
 
-    async def _key(self, method: seal.Method, timeout: float | None, metadata: Any) -> sealing.PublicKey:
+    async def _key(self, method: seal.Method, timeout: float | None, metadata: Any) -> codec.PublicKey:
         """The key to seal to; lists the keys where that has to be done again. One task does, the others wait."""
         keys = self._recipients.of(method.path)
         longest = _LIST_SECONDS if timeout is None else min(timeout, _LIST_SECONDS)
@@ -70,7 +71,7 @@ class Caller:
         except TimeoutError:
             raise errors.DeadlineExceeded("the gateway's keys did not come in time") from None
 
-    def pause(self, error: grpc.RpcError, key: sealing.PublicKey, attempts: Attempts | None) -> float:
+    def pause(self, error: grpc.RpcError, key: codec.PublicKey, attempts: Attempts | None) -> float:
         """Seconds to wait before another attempt at a call that ended with `error`. Raises `error` if there is none."""
         reason = explain(error)
         if reason.reason == "SEAL_KEY_UNKNOWN":

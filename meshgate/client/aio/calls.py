@@ -18,7 +18,7 @@ from meshgate.client.aio.caller import Caller
 from meshgate.client.failure import aio_failure
 from meshgate.client.retry import Attempts
 from meshgate.client.seal import Exchange
-from meshgate.runtime.channel import EOF
+from meshgate.rpc.channel import EOF
 
 if TYPE_CHECKING:  # generic in the stubs alone
     _UnaryUnaryCall = grpc.aio.UnaryUnaryCall[Any, Any]

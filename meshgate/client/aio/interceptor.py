@@ -9,8 +9,8 @@ import grpc
 
 from meshgate.client.failure import as_aio_failure
 from meshgate.client.token import AsyncTokenSource
-from meshgate.runtime import ending
-from meshgate.runtime.metadata import AUTHORIZATION
+from meshgate.rpc.metadata import AUTHORIZATION
+from meshgate.rpc.private import stream_status
 
 
 class _WithToken:
@@ -51,12 +51,12 @@ class _StreamUnary(_WithToken, grpc.aio.StreamUnaryClientInterceptor):
 
 class _StreamStream(_WithToken, grpc.aio.StreamStreamClientInterceptor):
     async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return ending.kept(await continuation(await self._with_token(client_call_details), request_iterator))
+        return stream_status.kept(await continuation(await self._with_token(client_call_details), request_iterator))
 
 
 class _Kept(grpc.aio.StreamStreamClientInterceptor):
     async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return ending.kept(await continuation(client_call_details, request_iterator))
+        return stream_status.kept(await continuation(client_call_details, request_iterator))
 
 
 def interceptors(source: AsyncTokenSource | None) -> list[Any]:

@@ -8,14 +8,15 @@ from typing import Any, Final
 
 import grpc
 
-from meshgate import errors, sealing
+from meshgate import errors
 from meshgate.client import seal
 from meshgate.client.failure import as_call_failed, explain
 from meshgate.client.keys import Recipients
 from meshgate.client.options import retry_policy
 from meshgate.client.retry import Attempts, Throttle
 from meshgate.client.token import Token, TokenSource, parse
-from meshgate.runtime.metadata import AUTHORIZATION
+from meshgate.rpc.metadata import AUTHORIZATION
+from meshgate.sealing import codec
 from meshgate.v1 import sealed_pb2, sealed_pb2_grpc
 
 _LIST_SECONDS: Final = 10.0
@@ -57,7 +58,7 @@ class Caller:
         token = self._source.get()
         return token, (*sent, (AUTHORIZATION, f"Bearer {token.value}"))
 
-    def _key(self, method: seal.Method, timeout: float | None, metadata: Any) -> sealing.PublicKey:
+    def _key(self, method: seal.Method, timeout: float | None, metadata: Any) -> codec.PublicKey:
         """The key to seal to; lists the keys where that has to be done again. One thread does, the others wait."""
         keys = self._recipients.of(method.path)
         with self._lock:
@@ -67,7 +68,7 @@ class Caller:
             request = sealed_pb2.ListSealingKeysRequest()
             return keys.take(self._listing.ListSealingKeys(request, timeout=longest, metadata=metadata).keys)
 
-    def pause(self, error: grpc.RpcError, key: sealing.PublicKey, attempts: Attempts | None) -> float:
+    def pause(self, error: grpc.RpcError, key: codec.PublicKey, attempts: Attempts | None) -> float:
         """Seconds to wait before another attempt at a call that ended with `error`. Raises `error` if there is none."""
         reason = explain(error)
         if reason.reason == "SEAL_KEY_UNKNOWN":

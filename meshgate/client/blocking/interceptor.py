@@ -12,7 +12,7 @@ import grpc
 
 from meshgate.client.failure import as_call_failed
 from meshgate.client.token import TokenSource
-from meshgate.runtime.metadata import AUTHORIZATION
+from meshgate.rpc.metadata import AUTHORIZATION
 
 
 class _Fields(NamedTuple):

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from meshgate.errors import MeshError, NotFound
-from meshgate.stamp import Stamp
+from meshgate.runtime.files.file_stamp import Stamp
 from services.classification.custom.heads import Head, Matrix
 from services.classification.custom.records import Manifest
 from services.classification.custom.store import Store

@@ -24,9 +24,9 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from meshgate import stamp
 from meshgate.errors import Internal, LimitExceeded, NotFound, Unavailable
-from meshgate.stamp import Stamp
+from meshgate.runtime.files import file_stamp
+from meshgate.runtime.files.file_stamp import Stamp
 from services.checks import no_classifier
 from services.classification.custom.heads import Head
 from services.classification.custom.records import Manifest, Version
@@ -51,7 +51,7 @@ class Store:
         if not NAME.fullmatch(name):
             return None
         try:
-            return stamp.of(self._of(tenant) / name / MANIFEST)
+            return file_stamp.of(self._of(tenant) / name / MANIFEST)
         except OSError:
             return None
 

@@ -1,0 +1,1 @@
+"""Files that commands read and write: texts, labelled texts, vectors, and the progress of a job."""

@@ -1,0 +1,1 @@
+"""Everything that knows gRPC: channels, servers, TLS, status, metadata, health, balancing."""

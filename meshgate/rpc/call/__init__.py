@@ -1,0 +1,1 @@
+"""What concerns one call: its deadline, its cancellation, its compression, its slot."""

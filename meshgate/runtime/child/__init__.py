@@ -1,0 +1,1 @@
+"""Child processes: started, restarted with backoff, logged, and ended with their parent."""

@@ -1,0 +1,1 @@
+"""Process logs: JSON lines on standard error, and what libraries write there."""
