@@ -21,10 +21,10 @@ import meshgate.rpc.tls13  # noqa: F401 - before grpc
 # isort: split
 from meshgate.v1 import classification_pb2 as pb
 from services.classification.config import EngineConfig, ZeroShotConfig
-from services.classification.loading import load_zero_shot
-from services.classification.model import ZeroShot
-from services.classification.scores import scored
-from services.tokens import Cut
+from services.classification.model.classifier import ZeroShot
+from services.classification.model.loading import load_zero_shot
+from services.classification.model.scores import scored
+from services.text.tokens import Cut
 
 TICKETS: Final = Path(__file__).parent.parent / "examples" / "ticket_intents.csv"
 SCALES: Final = (5.0, 10.0, 20.0, 40.0, 80.0)

@@ -7,7 +7,7 @@ import os
 from hypothesis import HealthCheck, settings
 
 import meshgate.rpc.tls13  # noqa: F401
-import services.openmp  # noqa: F401 - tests share their cores
+import services.cpu.openmp  # noqa: F401 - tests share their cores
 
 # Plain channels of tests go to the loopback, and gRPC asks a proxy even there.
 for _variable in ("grpc_proxy", "https_proxy", "http_proxy"):

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from meshgate.errors import MeshError
-from services.generation.detokenise import TokenBytes
-from services.generation.engine import Delta, Finish, Job, Sampling
-from services.generation.headroom import Headroom
-from services.generation.prefixes import Prefixes
-from services.generation.sequence import Group
-from services.generation.stepper import Stepper
+from services.generation.engine.interface import Delta, Finish, Job, Sampling
+from services.generation.model.prefix_cache import Prefixes
+from services.generation.scheduler.row_limit import Headroom
+from services.generation.scheduler.scheduler import Stepper
+from services.generation.scheduler.sequence import Group
+from services.generation.text.detokenise import TokenBytes
 
 VOCABULARY = 128
 END = 0

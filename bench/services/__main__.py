@@ -22,10 +22,10 @@ from rich.console import Console
 import certs
 from bench.rounds import Plan
 from bench.services import measured
-from bench.services.place import Place
+from bench.services.contenders.place import Place
 from bench.table import Table
 from gateway.commands import dev_issuer
-from services import device
+from services.common import device
 
 _WHOLE: Final = Plan(rounds=5, seconds=6.0)
 _QUICK: Final = Plan(rounds=2, seconds=2.0)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from bench.rounds import Plan
-from bench.services import contender, embedders, generators, models, prompts, starts, tables
-from bench.services.contender import Start
-from bench.services.generators import Model
-from bench.services.place import Place
+from bench.services import prompts, starts, tables
+from bench.services.contenders import contender, embedders, generators, models
+from bench.services.contenders.contender import Start
+from bench.services.contenders.generators import Model
+from bench.services.contenders.place import Place
 from bench.services.rounds import Measurement
 from bench.table import Table
 

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TypeVar
 from bench import process
 from bench.rounds import Plan, Round, Rounds
 from bench.services import loop
-from bench.services.contender import Contender, Streamed
+from bench.services.contenders.contender import Contender, Streamed
 from bench.services.loop import Pieces
 
 RoundT = TypeVar("RoundT")

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import certs
 from bench import process
-from bench.services import contender, mesh
-from bench.services.contender import Start
-from bench.services.place import Place
+from bench.services.contenders import contender, mesh
+from bench.services.contenders.contender import Start
+from bench.services.contenders.place import Place
 
 
 class Started(NamedTuple):

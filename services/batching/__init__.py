@@ -20,8 +20,8 @@ from __future__ import annotations
 
 from services.batching.batcher import Batcher, Permit
 from services.batching.bounds import Bounds, Counts
-from services.batching.faults import Fault, Judge
-from services.batching.take import take
+from services.batching.error_kinds import Fault, Judge
+from services.batching.select_batch import take
 from services.batching.worker import Run
 
 __all__ = ["Batcher", "Bounds", "Counts", "Fault", "Judge", "Permit", "Run", "take"]

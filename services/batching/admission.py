@@ -11,8 +11,8 @@ from typing import Final
 
 from meshgate.errors import DeadlineExceeded, Unavailable
 from services.batching.bounds import Bounds, Counts
-from services.batching.pace import Pace
-from services.batching.room import Refusal, Room
+from services.batching.latency_model import Pace
+from services.batching.tenant_capacity import Refusal, Room
 
 _RETRY_LEAST: Final = 0.05
 _RETRY_MOST: Final = 30.0

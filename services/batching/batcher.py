@@ -14,17 +14,17 @@ from types import TracebackType
 from typing import Final, Generic, cast
 
 from meshgate.errors import DeadlineExceeded, Internal, MeshError, Unavailable
-from services.batching import faults
+from services.batching import error_kinds
 from services.batching.admission import Admission
+from services.batching.batch_queue import Line
 from services.batching.bounds import Bounds, Counts
 from services.batching.call import Call, Entry
-from services.batching.faults import Fault, Judge
-from services.batching.line import Line
-from services.batching.pace import Pace
-from services.batching.room import Refusal
+from services.batching.error_kinds import Fault, Judge
+from services.batching.latency_model import Pace
+from services.batching.tenant_capacity import Refusal
 from services.batching.worker import ItemT, ResultT, Run
 from services.batching.workers import Ended, Workers
-from services.caller import Who
+from services.common.caller import Who
 
 _log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class Batcher(Generic[ItemT, ResultT]):
         bounds: Bounds,
         failed: asyncio.Event,
         clock: Callable[[], float] = time.monotonic,
-        judge: Judge = faults.judge,
+        judge: Judge = error_kinds.judge,
         sound: ItemT | None = None,
     ) -> None:
         """`failed` is set when the model can't go on; every call fails from then on. `judge` says whose fault an error

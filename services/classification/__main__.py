@@ -7,8 +7,8 @@ import sys
 
 import meshgate.rpc.tls13
 import meshgate.runtime.logs.verbosity  # noqa: F401 - both before grpc
-import services.environment  # before the libraries of models
-import services.openmp  # noqa: F401 - before torch
+import services.common.environment  # before the libraries of models
+import services.cpu.openmp  # noqa: F401 - before torch
 
 # isort: split
 from meshgate.rpc.server import serve

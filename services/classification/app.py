@@ -16,32 +16,32 @@ from meshgate.runtime.config import ConfigError
 from meshgate.runtime.metrics_server import Exposition, Readings
 from meshgate.v1 import classification_pb2_grpc, models_pb2, models_pb2_grpc
 from services import batching
-from services.batching import Batcher, figures
+from services.batching import Batcher, metrics
 from services.batching.workers import USUAL, usual
-from services.classification import ready
+from services.classification import model_proxy
 from services.classification.config import ClassificationConfig, ClassifierConfig
-from services.classification.custom.owned import Owned
 from services.classification.custom.store import Store
+from services.classification.custom.tenant_classifiers import Owned
 from services.classification.custom.training import Trainer
-from services.classification.ready import Facts, Item, Ready, ReadyClassifier, ReadyZeroShot, Scores
+from services.classification.model_proxy import Facts, Item, Ready, ReadyClassifier, ReadyZeroShot, Scores
 from services.classification.served import Custom, Served
 from services.classification.servicer import ClassificationServicer
 from services.classification.validate import Models
-from services.host import Apart, Here, Host
+from services.model_process import Apart, Here, Host
 from services.models.config import unique
+from services.models.config_watcher import Watch
 from services.models.listing import ModelServicer
-from services.models.place import Place
-from services.models.swap import Swap, apart
-from services.models.watch import Watch
-from services.preparing import Preparing
-from services.tokens import Cut, Tokens
+from services.models.model_table import Place
+from services.models.reloader import Swap, apart
+from services.text.preparing import Preparing
+from services.text.tokens import Cut, Tokens
 
 _log = logging.getLogger(__name__)
 
 _PROBE: Final = "The quick brown fox jumps over the lazy dog."
 """Its vector tells one encoder from another."""
-_LOAD_CLASSIFIER: Final = "services.classification.hosted:load_classifier"
-_LOAD_ZERO_SHOT: Final = "services.classification.hosted:load_zero_shot"
+_LOAD_CLASSIFIER: Final = "services.classification.model_worker:load_classifier"
+_LOAD_ZERO_SHOT: Final = "services.classification.model_worker:load_zero_shot"
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,13 @@ class App:
         engine = self._config.engine
         bounds = batching.Bounds(engine.batch_tokens, engine.queue_tokens, engine.queue_calls, engine.hang_seconds)
         sound = Item(_Default(self._place), Tokens([1] * 4, [0] * 4))
-        batcher = Batcher[Item, Scores](ready.run, bounds, self.failed, judge=self._host.judge, sound=sound)
+        batcher = Batcher[Item, Scores](model_proxy.run, bounds, self.failed, judge=self._host.judge, sound=sound)
         loop = asyncio.get_running_loop()
         self._host.start(lambda: loop.call_soon_threadsafe(batcher.fail))
         loaded = await self._load(self._config)
         self._zero_shot = loaded.zero_shot
         readings = Readings()
-        figures.tell(readings, batcher)
+        metrics.tell(readings, batcher)
         self._exposition = Exposition(self._config.metrics, readings, *self._host.collectors)
         await self._exposition.start()
         batcher.start(engine.concurrent_batches or usual(loaded.classifiers[0][1].facts.threads))

@@ -14,16 +14,17 @@ from meshgate.errors import InvalidArgument, Unimplemented
 from meshgate.v1 import classification_pb2 as pb
 from meshgate.v1 import models_pb2
 from services.batching import Batcher, Permit
-from services.checks import Purse
-from services.classification import entailment, locating, scores, spans, validate
-from services.classification.custom.owned import Owned
+from services.classification import validate
+from services.classification.custom.tenant_classifiers import Owned
 from services.classification.custom.training import Trainer
-from services.classification.entailment import Pairs
-from services.classification.locating import Located
-from services.classification.ready import Item, ReadyZeroShot, Scores
+from services.classification.model import entailment, offsets, scores, spans
+from services.classification.model.entailment import Pairs
+from services.classification.model.offsets import Located
+from services.classification.model_proxy import Item, ReadyZeroShot, Scores
 from services.classification.validate import Models, Plan
-from services.preparing import Preparing, Reading, at_once
-from services.tokens import Cut, Tokens
+from services.common.checks import Purse
+from services.text.preparing import Preparing, Reading, at_once
+from services.text.tokens import Cut, Tokens
 
 _REMEMBERED_LABELS: Final = 4096
 
@@ -171,7 +172,7 @@ def _results(
 def _result(raw: Scores, tokens: Tokens, text: str, plan: Plan) -> pb.Classification:
     if isinstance(tokens, Located):
         scored = scores.scored(raw, plan.function)
-        found = spans.found(scored, locating.places(tokens, text), plan.labels, plan.grouping)
+        found = spans.found(scored, offsets.places(tokens, text), plan.labels, plan.grouping)
         return pb.Classification(spans=found, tokens=tokens.length, truncated=tokens.cut)
     return pb.Classification(labels=_ranked(raw, plan), tokens=tokens.length, truncated=tokens.cut)
 

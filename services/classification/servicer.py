@@ -9,13 +9,13 @@ from meshgate.errors import InvalidArgument, PermissionDenied
 from meshgate.rpc import metadata
 from meshgate.v1 import classification_pb2 as pb
 from meshgate.v1 import classification_pb2_grpc
-from services import checks, ordered
-from services.caller import Caller, caller_of
-from services.checks import Purse
-from services.classification.custom import wire
+from services.classification.custom import proto_mapping
 from services.classification.served import Served
 from services.classification.validate import Plan
-from services.models.place import Place
+from services.common import checks, ordered_stream
+from services.common.caller import Caller, caller_of
+from services.common.checks import Purse
+from services.models.model_table import Place
 
 if TYPE_CHECKING:
     from meshgate.rpc.guard import Context
@@ -42,7 +42,7 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
     ) -> AsyncIterator[pb.ClassifyStreamResponse]:
         """One response for each request, in order."""
         bulk = _Bulk(self._place.get(), caller_of(context))
-        async for reply in ordered.answer(request_iterator, bulk.serve):
+        async for reply in ordered_stream.answer(request_iterator, bulk.serve):
             metadata.report_usage(context, bulk.purse.taken)
             yield reply
 
@@ -59,7 +59,7 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
     async def ListClassifiers(self, request: pb.ListClassifiersRequest, context: Context) -> pb.ListClassifiersResponse:
         """The tenant's own."""
         manifests = await self._place.get().custom.owned.all(_owner(context).tenant)
-        return pb.ListClassifiersResponse(classifiers=map(wire.classifier, manifests))
+        return pb.ListClassifiersResponse(classifiers=map(proto_mapping.classifier, manifests))
 
     async def DeleteClassifier(
         self, request: pb.DeleteClassifierRequest, context: Context
@@ -74,7 +74,7 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
         """Serves another version of one of the tenant's own."""
         version = request.version if request.HasField("version") else None
         manifest = await self._place.get().custom.owned.serve(_owner(context).tenant, request.model, version)
-        return pb.RollbackClassifierResponse(classifier=wire.classifier(manifest))
+        return pb.RollbackClassifierResponse(classifier=proto_mapping.classifier(manifest))
 
 
 class _Bulk:

@@ -7,10 +7,10 @@ from typing import Final, NamedTuple
 
 from meshgate.errors import InvalidArgument, NotFound
 from meshgate.v1 import classification_pb2 as pb
-from services import checks
 from services.classification.custom.heads import Head
-from services.classification.ready import Ready, ReadyClassifier, ReadyZeroShot
-from services.tokens import Cut
+from services.classification.model_proxy import Ready, ReadyClassifier, ReadyZeroShot
+from services.common import checks
+from services.text.tokens import Cut
 
 _MOST_LABELS: Final = 256
 _DESCRIPTION_BYTES: Final = 4096

@@ -7,7 +7,7 @@ import sys
 
 import meshgate.rpc.tls13
 import meshgate.runtime.logs.verbosity  # noqa: F401 - both before grpc
-import services.environment  # noqa: F401 - before the libraries of models
+import services.common.environment  # noqa: F401 - before the libraries of models
 
 # isort: split
 from meshgate.rpc.server import serve

@@ -14,23 +14,23 @@ import grpc
 from meshgate.runtime.metrics_server import Exposition, Readings
 from meshgate.v1 import embedding_pb2_grpc, models_pb2, models_pb2_grpc
 from services import batching
-from services.batching import Batcher, figures
+from services.batching import Batcher, metrics
 from services.batching.workers import USUAL, usual
-from services.embedding import ready
+from services.embedding import model_proxy
 from services.embedding.config import EmbeddingConfig, ModelConfig
-from services.embedding.ready import Item, Ready, Vector
+from services.embedding.model_proxy import Item, Ready, Vector
 from services.embedding.servicer import EmbeddingServicer, Models, Served
 from services.embedding.validate import Bounds
-from services.host import Apart, Here, Host
+from services.model_process import Apart, Here, Host
+from services.models.config_watcher import Watch
 from services.models.listing import ModelServicer
-from services.models.place import Place, Table
-from services.models.swap import Swap
-from services.models.watch import Watch
-from services.preparing import Preparing
-from services.tokens import Cut
+from services.models.model_table import Place, Table
+from services.models.reloader import Swap
+from services.text.preparing import Preparing
+from services.text.tokens import Cut
 
 _PROBE: Final = "The quick brown fox jumps over the lazy dog."
-_LOAD: Final = "services.embedding.hosted:load"
+_LOAD: Final = "services.embedding.model_worker:load"
 
 
 class App:
@@ -50,12 +50,12 @@ class App:
         self._watch = Watch(path, EmbeddingConfig, self.take) if path is not None else None
         engine = config.engine
         bounds = batching.Bounds(engine.batch_tokens, engine.queue_tokens, engine.queue_calls, engine.hang_seconds)
-        sound = ready.sound(_Default(self._place))
-        self._batcher = Batcher[Item, Vector](ready.run, bounds, self.failed, judge=self._host.judge, sound=sound)
+        sound = model_proxy.sound(_Default(self._place))
+        self._batcher = Batcher[Item, Vector](model_proxy.run, bounds, self.failed, judge=self._host.judge, sound=sound)
         self._preparing = Preparing(engine.queue_bytes)
         self._started = False
         readings = Readings()
-        figures.tell(readings, self._batcher)
+        metrics.tell(readings, self._batcher)
         self._exposition = Exposition(config.metrics, readings, *self._host.collectors)
 
     async def start(self) -> None:

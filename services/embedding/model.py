@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from services import device
+from services.common import device
 from services.embedding.config import ModelConfig
 from services.models import source
 from services.models.starting import starting
 from services.sentence_transformers import model
 from services.sentence_transformers.model import EmbeddingModel
-from services.weights import opening
-from services.weights.opening import Where
+from services.weights import load_weights
+from services.weights.load_weights import Where
 
 
 def load(config: ModelConfig, key: str = "model") -> EmbeddingModel:
@@ -17,6 +17,6 @@ def load(config: ModelConfig, key: str = "model") -> EmbeddingModel:
     directory = source.locate(config, key)
     placed = device.device_of(config.device, key)
     where = Where(placed, device.dtype_of(config.dtype, placed))
-    opening.check(config, key, placed)
+    load_weights.check(config, key, placed)
     with starting(key, config.name), source.reading(key, directory):
         return model.load(config, key, directory, where, config.max_input_tokens)

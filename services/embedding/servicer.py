@@ -11,16 +11,16 @@ from meshgate.errors import InvalidArgument
 from meshgate.rpc import metadata
 from meshgate.v1 import embedding_pb2 as pb
 from meshgate.v1 import embedding_pb2_grpc, models_pb2
-from services import checks, ordered
 from services.batching import Batcher, Permit
-from services.caller import Caller, caller_of
-from services.checks import Purse
+from services.common import checks, ordered_stream
+from services.common.caller import Caller, caller_of
+from services.common.checks import Purse
 from services.embedding import validate, vectors
-from services.embedding.ready import Item, Ready, Vector
+from services.embedding.model_proxy import Item, Ready, Vector
 from services.embedding.validate import Bounds, Plan
-from services.models.place import Place, Table
-from services.preparing import Preparing, Reading
-from services.tokens import Tokens
+from services.models.model_table import Place, Table
+from services.text.preparing import Preparing, Reading
+from services.text.tokens import Tokens
 
 if TYPE_CHECKING:
     from meshgate.rpc.guard import Context
@@ -64,7 +64,7 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
     ) -> AsyncIterator[pb.EmbedStreamResponse]:
         """One response for each request, in order."""
         bulk = _Bulk(self._place, caller_of(context))
-        async for reply in ordered.answer(request_iterator, bulk.serve):
+        async for reply in ordered_stream.answer(request_iterator, bulk.serve):
             metadata.report_usage(context, bulk.purse.taken)
             yield reply
 

@@ -7,10 +7,10 @@ from typing import Final
 
 from meshgate.errors import InvalidArgument
 from meshgate.v1 import embedding_pb2 as pb
-from services import checks
+from services.common import checks
 from services.embedding.config import PROMPT_NAME_BYTES
-from services.pooling import Pooling
-from services.tokens import Cut
+from services.encoders.pooling import Pooling
+from services.text.tokens import Cut
 
 _POOLINGS: Final = {pb.POOLING_MEAN: Pooling.MEAN, pb.POOLING_CLS: Pooling.CLS, pb.POOLING_LAST: Pooling.LAST}
 _CUTS: Final = {pb.TRUNCATION_START: Cut.START, pb.TRUNCATION_END: Cut.END}

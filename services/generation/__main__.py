@@ -8,13 +8,13 @@ import sys
 
 import meshgate.rpc.tls13
 import meshgate.runtime.logs.verbosity  # noqa: F401 - both before grpc
-import services.environment  # before the libraries of models
-import services.openmp  # noqa: F401 - before torch
+import services.common.environment  # before the libraries of models
+import services.cpu.openmp  # noqa: F401 - before torch
 
 # isort: split
 from meshgate.rpc.server import serve
 from meshgate.runtime import config, process
-from services import heap
+from services.cpu import malloc_tuning
 from services.generation import app
 from services.generation.config import GenerationConfig
 from services.generation.parallel import ranks
@@ -22,7 +22,7 @@ from services.generation.parallel import ranks
 
 def main() -> int:
     parser = process.arguments("services.generation")
-    heap.keep()
+    malloc_tuning.keep()
     flags = parser.parse_args()
     return process.run("generation", flags.config, lambda: _serve(flags))
 

@@ -12,17 +12,18 @@ import grpc
 
 from meshgate.runtime.metrics_server import Exposition, Readings
 from meshgate.v1 import generation_pb2, generation_pb2_grpc, models_pb2, models_pb2_grpc
-from services.generation import launch, parallel
+from services.generation import parallel
 from services.generation.config import GenerationConfig, ModelConfig
-from services.generation.launch import Launch
-from services.generation.listing import Listing
+from services.generation.engine import engine_factory
+from services.generation.engine.engine_factory import Launch
 from services.generation.parallel import Ranks
-from services.generation.refusals import Refusals
-from services.generation.served import Models, Served
-from services.generation.servicer import GenerationServicer
-from services.models.place import Place, Table
-from services.models.swap import Swap
-from services.models.watch import Watch
+from services.generation.serving.error_mapping import Refusals
+from services.generation.serving.listing import Listing
+from services.generation.serving.served_model import Models, Served
+from services.generation.serving.servicer import GenerationServicer
+from services.models.config_watcher import Watch
+from services.models.model_table import Place, Table
+from services.models.reloader import Swap
 
 _log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ def build(config: GenerationConfig, ranks: Ranks | None = None, path: Path | Non
 
 def follow(config: GenerationConfig, ranks: Ranks) -> int:
     """What every rank but the first does until that ends. Returns the exit status. Raises ConfigError."""
-    causal, _ = launch.load(config.model, config.engine, "model")
+    causal, _ = engine_factory.load(config.model, config.engine, "model")
     try:
         parallel.follow(causal, ranks)
     except RuntimeError:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import services.environment  # before huggingface_hub
+import services.common.environment  # before huggingface_hub
 
 # isort: split
 from huggingface_hub import constants, snapshot_download
@@ -59,8 +59,8 @@ def _snapshot(config: SourceConfig, patterns: list[str], *, local: bool, cache: 
 def _caches() -> Iterator[Path | None]:
     """Where models are looked for: the mesh's own cache, which is the library's, and the user's."""
     yield None
-    if services.environment.PERSONAL is not None:
-        yield services.environment.PERSONAL / "hub"
+    if services.common.environment.PERSONAL is not None:
+        yield services.common.environment.PERSONAL / "hub"
 
 
 def _why(failure: Exception | None, config: SourceConfig) -> str:

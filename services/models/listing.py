@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from meshgate.v1 import models_pb2 as pb
 from meshgate.v1 import models_pb2_grpc
-from services import checks
+from services.common import checks
 
 if TYPE_CHECKING:
     from meshgate.rpc.guard import Context

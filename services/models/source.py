@@ -18,8 +18,7 @@ from typing import Final
 from safetensors import SafetensorError, safe_open
 
 from meshgate.runtime.config import ConfigError
-from services import packages
-from services.models import hub
+from services.models import hub, packages
 from services.models.config import SourceConfig
 
 _INDEX: Final = "model.safetensors.index.json"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from meshgate.runtime.config import ConfigError
-from services.pooling import Pooling
+from services.encoders.pooling import Pooling
 from services.sentence_transformers import transformer_config
 from services.sentence_transformers.transformer_config import read
 

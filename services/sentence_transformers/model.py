@@ -10,16 +10,16 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoConfig
 
-from services import tokenising
-from services.encoder import Encoder, first_batches, load_encoder
+from services.encoders.encoder import Encoder, first_batches, load_encoder
+from services.encoders.pooling import Pooling
+from services.encoders.positions import longest
 from services.models.config import SourceConfig
-from services.pooling import Pooling
-from services.positions import longest
 from services.sentence_transformers import dense
 from services.sentence_transformers.card import Card, read_card
 from services.sentence_transformers.dense import Step
-from services.tokens import Tokeniser, Tokens
-from services.weights.opening import Where
+from services.text import load_tokeniser
+from services.text.tokens import Tokeniser, Tokens
+from services.weights.load_weights import Where
 
 
 class EmbeddingModel:
@@ -51,9 +51,9 @@ def load(settings: SourceConfig, key: str, directory: Path, where: Where, most: 
     reading files raises.
     """
     facts, card = AutoConfig.from_pretrained(directory), read_card(directory, key)
-    tokeniser, backend = tokenising.load(directory, key)
+    tokeniser, backend = load_tokeniser.load(directory, key)
     limit = card.max_tokens or tokeniser.model_max_length
-    backend = tokenising.lowered(backend) if card.lower_case else backend
+    backend = load_tokeniser.lowered(backend) if card.lower_case else backend
     reader = Tokeniser(backend, min(most, longest(facts, limit)))
     encoder = load_encoder(settings, key, directory, where, tokeniser, reader)
     after = dense.steps(directory, card.after, encoder.dimensions, key, pickles=settings.allow_pickle)

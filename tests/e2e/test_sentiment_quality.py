@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from services.classification.adapter import (
+from services.classification.model.sentiment import (
     BASE,
     CONFIG,
     WEIGHTS,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from meshgate.runtime.config import ConfigError
-from services.host.host import Loaded
+from services.model_process.host import Loaded
 
 _GET_DUMPABLE = 3
 _MEETING = threading.Barrier(2)

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from bench.services.callers import NotReady
-from bench.services.contender import Worked
+from bench.services.clients.callers import NotReady
+from bench.services.contenders.contender import Worked
 
 ROOT = Path(__file__).parent.parent.parent
 WORK = """
-from bench.services import worker
+from bench.services.workers import protocol
 def work(order):
     print("a library says hello", flush=True)
-    turns = worker.Turns(order)
+    turns = protocol.Turns(order)
     asked = [turns.next(caller) for caller in (0, 1, 0)]
-    return worker.Done(len([each for each in asked if each == order.items[0]]), [2.0, order.tokens])
+    return protocol.Done(len([each for each in asked if each == order.items[0]]), [2.0, order.tokens])
 
-worker.serve("test", work)
+protocol.serve("test", work)
 """
 
 

@@ -30,8 +30,8 @@ from tests.integration.mesh import Mesh, mesh
 from tests.tinymodels.bert import build_tiny_bert
 
 COMMAND = "from meshgate.cli.main import main; main()"
-IMPATIENT = f"from meshgate.cli import bulk; bulk._PAUSE_LEAST = 0.001; {COMMAND}"
-EAGER = f"from meshgate.cli import bulk; bulk._SAVE_SECONDS = 0; {COMMAND}"
+IMPATIENT = f"from meshgate.cli.commands import embed_file; embed_file._PAUSE_LEAST = 0.001; {COMMAND}"
+EAGER = f"from meshgate.cli.commands import embed_file; embed_file._SAVE_SECONDS = 0; {COMMAND}"
 MEASURED = """
 from meshgate.cli.main import main
 try:

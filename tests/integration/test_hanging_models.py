@@ -27,12 +27,12 @@ from meshgate.v1 import (
 )
 from services.classification.app import App as Classification
 from services.classification.config import ClassificationConfig
-from services.classification.model import Classifier
+from services.classification.model.classifier import Classifier
 from services.embedding.app import App as Embedding
 from services.embedding.config import EmbeddingConfig
 from services.generation.app import App as Generation
 from services.generation.config import GenerationConfig
-from services.generation.model import CausalModel
+from services.generation.model.causal_model import CausalModel
 from services.sentence_transformers.model import EmbeddingModel
 from tests.integration import mesh as meshes
 from tests.tinymodels.bert import build_tiny_bert, build_tiny_classifier

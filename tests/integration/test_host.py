@@ -22,10 +22,10 @@ import pytest
 from meshgate.runtime.config import ConfigError
 from services.batching import Fault
 from services.embedding.config import ModelConfig
-from services.embedding.ready import Item, Ready
-from services.host import Apart, Here, Host, HostError
-from services.pooling import Pooling
-from services.tokens import Cut
+from services.embedding.model_proxy import Item, Ready
+from services.encoders.pooling import Pooling
+from services.model_process import Apart, Here, Host, HostError
+from services.text.tokens import Cut
 from tests.tinymodels.bert import build_tiny_bert
 
 MODELS = "tests.integration.hosted"
@@ -205,7 +205,7 @@ def test_signals_that_end_a_service_are_left_to_it(host: Apart) -> None:
 
 PARENT = f"""
 import sys
-from services.host import Apart
+from services.model_process import Apart
 host = Apart("test")
 host.start(print)
 model = host.load("{MODELS}:load", "one")
@@ -248,7 +248,7 @@ def test_an_embedding_model_says_there_what_it_says_here(host: Apart, tmp_path: 
     config = ModelConfig(source=str(build_tiny_bert(tmp_path)), dtype="float32", device="cpu")
     vectors = []
     for where in (Here(), host):
-        model = Ready(where.load("services.embedding.hosted:load", config, "model", 1))
+        model = Ready(where.load("services.embedding.model_worker:load", config, "model", 1))
         tokens = model.tokeniser.read(["a text", "and another one", "x"], Cut.REFUSE, "inputs")
         vectors.append(model.run([Item(model, each, Pooling.MEAN) for each in tokens]))
         assert model.facts.dimensions == len(vectors[0][0])

@@ -163,7 +163,7 @@ def test_a_model_that_the_user_has_already_is_found_and_the_users_cache_is_left_
 def test_every_cache_lies_in_the_state_directory_unless_the_environment_says_otherwise(
     tmp_path: Path, setting: dict[str, str]
 ) -> None:
-    script = "import os, services.environment as e; print(*(os.environ.get(name, '') for name in e._CACHES))"
+    script = "import os, services.common.environment as e; print(*(os.environ.get(name, '') for name in e._CACHES))"
     bare = {"PATH": os.environ["PATH"], "HOME": NO_HOME, "MESHGATE_HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", script], env={**bare, **setting}, capture_output=True, text=True, check=True

@@ -18,9 +18,9 @@ from meshgate.v1 import generation_pb2 as pb
 from meshgate.v1 import generation_pb2_grpc
 from services.generation.app import App, build
 from services.generation.config import GenerationConfig
-from services.generation.sequence import Group
-from services.generation.stepping.admitting import Admitting
-from services.generation.stepping.candidates import Candidates
+from services.generation.scheduler.admitting import Admitting
+from services.generation.scheduler.candidates import Candidates
+from services.generation.scheduler.sequence import Group
 from tests.integration import mesh as meshes
 from tests.integration.limits_store import Valkey
 from tests.integration.mesh import Mesh

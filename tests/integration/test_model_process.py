@@ -25,7 +25,7 @@ from services.classification import app as classification_app
 from services.classification.config import ClassificationConfig
 from services.embedding import app as embedding_app
 from services.embedding.config import EmbeddingConfig
-from services.host import Apart
+from services.model_process import Apart
 from tests.integration import mesh as meshes
 from tests.tinymodels.bert import build_tiny_bert, build_tiny_classifier
 

@@ -30,7 +30,7 @@ import asyncio, signal, sys
 import meshgate.rpc.tls13
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from meshgate.runtime import tls
+from meshgate.rpc import tls
 name, listen, certs = sys.argv[1:]
 
 async def main():
@@ -135,7 +135,7 @@ async def test_replicas_and_a_store_are_parts_like_others(tmp_path: Path) -> Non
 
 REFUSING = """
 import logging, sys
-from meshgate.runtime import log, process
+from meshgate.runtime.logs import log; from meshgate.runtime import process
 log.configure("embedding")
 print("a library says so", file=sys.stderr)
 for line in ("embedding.toml: model.source: no such directory", "embedding.toml: engine.max_batch: at least 1"):

@@ -9,12 +9,12 @@ _CALLS = 200
 _PROGRAM = f"""
 import asyncio
 import grpc
-from meshgate.runtime import wake
+from meshgate.rpc.private import poller_wakeup
 
 reads = []
-receive = wake._End.recv
-wake._End.recv = lambda end, size: (reads.append(size), receive(end, size))[1]
-wake.install()
+receive = poller_wakeup._End.recv
+poller_wakeup._End.recv = lambda end, size: (reads.append(size), receive(end, size))[1]
+poller_wakeup.install()
 
 async def main():
     async def echo(request, context):

@@ -8,7 +8,7 @@ from typing import Final
 import meshgate.rpc.tls13  # noqa: F401 - before grpc
 
 # isort: split
-from services.generation import kinds
+from services.generation.model import decoder_kinds
 from services.generation.seq2seq.decoders import DECODERS
 from tests.tinymodels import kinds as tiny
 
@@ -27,9 +27,9 @@ This page is written by `python -m tests.kinds.page`.
 
 def text() -> str:
     """The page."""
-    refused = sorted(set(tiny.KINDS) - kinds.SERVED - {"gpt-sw3"})
+    refused = sorted(set(tiny.KINDS) - decoder_kinds.SERVED - {"gpt-sw3"})
     parts = (
-        (f"Decoders that are served: {len(kinds.SERVED)}", sorted(kinds.SERVED)),
+        (f"Decoders that are served: {len(decoder_kinds.SERVED)}", sorted(decoder_kinds.SERVED)),
         (f"Encoder-decoders that are served: {len(DECODERS)}", sorted(DECODERS)),
         (f"Decoders that transformers has and that are refused: {len(refused)}", refused),
     )

@@ -16,13 +16,13 @@ import pytest
 import torch
 
 from meshgate.runtime.config import ConfigError
-from services.classification import loading
 from services.classification.config import ClassifierConfig, EngineConfig
+from services.classification.model import loading
 from services.embedding import model
 from services.embedding.config import ModelConfig
-from services.encoder import first_batches
-from services.preparing import whole
-from services.tokens import Cut
+from services.encoders.encoder import first_batches
+from services.text.preparing import whole
+from services.text.tokens import Cut
 from tests.kinds import encoder_page as page
 from tests.kinds import kinds
 from tests.kinds.conftest import Tally

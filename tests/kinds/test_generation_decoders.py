@@ -8,17 +8,17 @@ from types import SimpleNamespace
 import pytest
 
 from meshgate.runtime.config import ConfigError
-from services.generation import kinds
+from services.generation.model import decoder_kinds
 from tests.kinds import page
 from tests.kinds.conftest import Tally
 from tests.tinymodels import kinds as tiny
 from tests.unit.engine_parity import hold
 
-OTHERS = sorted(set(tiny.KINDS) - kinds.SERVED - {"gpt-sw3"})
+OTHERS = sorted(set(tiny.KINDS) - decoder_kinds.SERVED - {"gpt-sw3"})
 """gpt-sw3 is GPT-2 by another name."""
 
 
-@pytest.mark.parametrize("kind", sorted(kinds.SERVED))
+@pytest.mark.parametrize("kind", sorted(decoder_kinds.SERVED))
 def test_it_says_what_transformers_says(kind: str, tally: Tally) -> None:
     hold(tiny.build(kind))
     tally("generation, decoders", kind, True)
@@ -27,7 +27,7 @@ def test_it_says_what_transformers_says(kind: str, tally: Tally) -> None:
 @pytest.mark.parametrize("kind", OTHERS)
 def test_any_other_kind_is_refused_by_its_name(kind: str, tally: Tally) -> None:
     with pytest.raises(ConfigError, match=rf"^models\.1\.source: .*the kind {kind} "):
-        kinds.check(SimpleNamespace(model_type=kind), "models.1", Path("here"))
+        decoder_kinds.check(SimpleNamespace(model_type=kind), "models.1", Path("here"))
     tally("generation, decoders", kind, False)
 
 

@@ -14,11 +14,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_L
 from meshgate.runtime.config import ConfigError
 from services.generation import seq2seq
 from services.generation.config import EngineConfig
-from services.generation.detokenise import TokenBytes
-from services.generation.engine import Job, Sampling
+from services.generation.engine.interface import Job, Sampling
+from services.generation.scheduler.scheduler import Stepper
+from services.generation.scheduler.sequence import Group
 from services.generation.seq2seq.decoders import DECODERS
-from services.generation.sequence import Group
-from services.generation.stepper import Stepper
+from services.generation.text.detokenise import TokenBytes
 from tests.generation_doubles import Heard, Letters
 from tests.kinds.conftest import Tally
 from tests.tinymodels.kinds import VOCABULARY, spread

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from services.generation import proof
-from services.generation.detokenise import TokenBytes
-from services.generation.engine import Job, Sampling
-from services.generation.model import CausalModel, usable_context
-from services.generation.prefixes import BLOCK, Prefixes
-from services.generation.sequence import Group
-from services.generation.stepper import Stepper
+from services.generation.engine.interface import Job, Sampling
+from services.generation.model import self_check
+from services.generation.model.causal_model import CausalModel, usable_context
+from services.generation.model.prefix_cache import BLOCK, Prefixes
+from services.generation.scheduler.scheduler import Stepper
+from services.generation.scheduler.sequence import Group
+from services.generation.text.detokenise import TokenBytes
 from tests.generation_doubles import Heard, Letters
 
 GREEDY = Sampling(temperature=0.0)
@@ -27,7 +27,7 @@ def hold(module: Any, wanted: int = 64) -> None:
     """
     context = usable_context(module.config, wanted)
     model = CausalModel(module, 3, context)
-    proof.check(model, "model", Path("tiny"))
+    self_check.check(model, "model", Path("tiny"))
     model.warm_up()
     asked = prompts(int(module.config.get_text_config().vocab_size), context)
     assert heard(model, asked) == [alone(module, prompt, min(MOST, context - len(prompt))) for prompt in asked]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.batching.fair import FairQueue
-from services.batching.line import PATIENCE, Line
+from services.batching.batch_queue import PATIENCE, Line
+from services.batching.fair_queue import FairQueue
 
 
 @dataclass(eq=False)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.batching.pace import Pace
+from services.batching.latency_model import Pace
 
 
 def test_before_the_first_batch_nothing_is_said_to_take_long() -> None:

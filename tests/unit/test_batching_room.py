@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshgate.errors import Unavailable
-from services.batching.room import Room
+from services.batching.tenant_capacity import Room
 
 
 def fill(room: Room, tenant: str) -> int:

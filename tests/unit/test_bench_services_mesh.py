@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.services import installed, mesh
-from bench.services.place import Absent
+from bench.services.contenders import installed, mesh
+from bench.services.contenders.place import Absent
 
-SHIPPED = (Path(mesh.__file__).parent.parent.parent / "deploy" / "config" / "generation.toml").read_text()
+SHIPPED = (Path(mesh.__file__).parents[3] / "deploy" / "config" / "generation.toml").read_text()
 
 
 def test_nothing_else_changes() -> None:

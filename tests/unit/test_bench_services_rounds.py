@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from bench.load import Load
 from bench.rounds import Plan
 from bench.services import rounds
-from bench.services.contender import Contender
+from bench.services.contenders.contender import Contender
 from bench.services.rounds import Measurement
 
 LONG = "long"

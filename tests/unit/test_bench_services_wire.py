@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from bench.services import http, v2
+from bench.services.clients import http, v2
 
 TENSOR = {"name": (1, "STRING", False), "datatype": (2, "STRING", False), "shape": (3, "INT64", True)}
 

@@ -8,7 +8,7 @@ from meshgate.errors import InvalidArgument
 from meshgate.v1 import classification_pb2 as pb
 from services.classification.config import CustomConfig
 from services.classification.custom.examples import Examples
-from services.classification.custom.recipe import Recipe
+from services.classification.custom.training_plan import Recipe
 
 
 def examples() -> Examples:

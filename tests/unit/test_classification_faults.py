@@ -13,11 +13,11 @@ import pytest
 
 from meshgate.errors import Internal
 from meshgate.runtime.config import ConfigError
-from services.classification import adapter, loading
 from services.classification.config import SHIPPED, ClassifierConfig, EngineConfig
-from services.classification.model import Classifier
-from services.classification.ready import Scores
-from services.tokens import Tokens
+from services.classification.model import loading, sentiment
+from services.classification.model.classifier import Classifier
+from services.classification.model_proxy import Scores
+from services.text.tokens import Tokens
 from tests.unit.classifying import build, classify, configured, running
 
 
@@ -56,7 +56,7 @@ def damaged(content: str | None, **changes: Any) -> str:
     """The sentiment model's configuration, changed; a None leaves the key out."""
     if content is not None:
         return content
-    facts = json.loads((adapter.shipped_dir() / adapter.CONFIG).read_text()) | changes
+    facts = json.loads((sentiment.shipped_dir() / sentiment.CONFIG).read_text()) | changes
     return json.dumps({key: value for key, value in facts.items() if value is not None})
 
 
@@ -75,20 +75,20 @@ def damaged(content: str | None, **changes: Any) -> str:
     ],
 )
 def test_a_damaged_configuration_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str) -> None:
-    shutil.copytree(adapter.shipped_dir(), tmp_path / "sentiment")
-    monkeypatch.setattr(adapter, "shipped_dir", lambda: tmp_path / "sentiment")
-    (tmp_path / "sentiment" / adapter.CONFIG).write_text(content)
-    with pytest.raises(ConfigError, match=str(tmp_path / "sentiment" / adapter.CONFIG)):
+    shutil.copytree(sentiment.shipped_dir(), tmp_path / "sentiment")
+    monkeypatch.setattr(sentiment, "shipped_dir", lambda: tmp_path / "sentiment")
+    (tmp_path / "sentiment" / sentiment.CONFIG).write_text(content)
+    with pytest.raises(ConfigError, match=str(tmp_path / "sentiment" / sentiment.CONFIG)):
         loading.load_classifier(ClassifierConfig(source=SHIPPED, name="sentiment"), EngineConfig(device="cpu"))
 
 
 def test_weights_that_are_not_those_it_was_built_with_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(adapter.shipped_dir(), tmp_path / "sentiment")
-    monkeypatch.setattr(adapter, "shipped_dir", lambda: tmp_path / "sentiment")
-    (tmp_path / "sentiment" / adapter.WEIGHTS).write_bytes(b"")
-    with pytest.raises(ConfigError, match=adapter.WEIGHTS):
+    shutil.copytree(sentiment.shipped_dir(), tmp_path / "sentiment")
+    monkeypatch.setattr(sentiment, "shipped_dir", lambda: tmp_path / "sentiment")
+    (tmp_path / "sentiment" / sentiment.WEIGHTS).write_bytes(b"")
+    with pytest.raises(ConfigError, match=sentiment.WEIGHTS):
         loading.load_classifier(ClassifierConfig(source=SHIPPED, name="sentiment"), EngineConfig(device="cpu"))
 
 

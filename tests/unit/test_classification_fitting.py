@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.classification.custom.evaluation import CANDIDATES, divide, fit
 from services.classification.custom.fitting import Sample, solve
-from services.classification.custom.measuring import CANDIDATES, divide, fit
-from services.classification.custom.recipe import Recipe, Stopped
+from services.classification.custom.training_plan import Recipe, Stopped
 
 NEVER = threading.Event()
 

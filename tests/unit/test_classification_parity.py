@@ -25,8 +25,8 @@ from meshgate.rpc import tls
 from meshgate.rpc.server import ServerConfig
 from meshgate.runtime.config import ConfigError
 from meshgate.v1 import classification_pb2 as pb
-from services.classification import entailment, scores
 from services.classification.config import ClassificationConfig, ClassifierConfig, EngineConfig, ZeroShotConfig
+from services.classification.model import entailment, scores
 from tests.kinds import kinds, tokenisers
 from tests.tinymodels.bert import build_tiny_bert, build_tiny_classifier
 from tests.unit.classifying import of, running

@@ -11,9 +11,9 @@ import pytest
 
 from meshgate.errors import Internal, LimitExceeded, NotFound, Unavailable
 from services.classification.custom.heads import Head
-from services.classification.custom.owned import Owned
-from services.classification.custom.records import Manifest
+from services.classification.custom.storage import Manifest
 from services.classification.custom.store import Store
+from services.classification.custom.tenant_classifiers import Owned
 
 PROBE = np.array([0.6, 0.8, 0.0], dtype=np.float32)
 

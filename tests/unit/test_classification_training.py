@@ -21,8 +21,8 @@ from meshgate.errors import (
     Unimplemented,
 )
 from meshgate.v1 import classification_pb2 as pb
-from services.classification.custom import measuring
-from services.classification.custom.recipe import Stopped
+from services.classification.custom import evaluation
+from services.classification.custom.training_plan import Stopped
 from services.classification.servicer import ClassificationServicer
 from tests.unit.classifying import (
     COLOURS,
@@ -219,7 +219,7 @@ async def test_a_caller_that_leaves_ends_the_solver_and_changes_nothing(
         stop.wait(30)
         stopped.set()
 
-    monkeypatch.setattr(measuring, "fit", endless)
+    monkeypatch.setattr(evaluation, "fit", endless)
     task = asyncio.create_task(train(servicer))
     assert await asyncio.to_thread(solving.wait, 30)
     assert (await classify(servicer, "colour", "x")).results  # meanwhile others are served
@@ -237,7 +237,7 @@ async def test_a_solver_that_takes_too_long_is_ended(
     def endless(sample: object, recipe: object, stop: threading.Event) -> None:
         stop.wait(30)
 
-    monkeypatch.setattr(measuring, "fit", endless)
+    monkeypatch.setattr(evaluation, "fit", endless)
     async with running(configured(models, tmp_path, solve_seconds=0.01)) as servicer:
         with pytest.raises(DeadlineExceeded):
             await train(servicer)
@@ -246,14 +246,14 @@ async def test_a_solver_that_takes_too_long_is_ended(
 async def test_what_is_being_solved_when_the_service_stops_is_served_at_the_next_start(
     models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    solving, go_on, fit = threading.Event(), threading.Event(), measuring.fit
+    solving, go_on, fit = threading.Event(), threading.Event(), evaluation.fit
 
     def slow(*told: Any) -> Any:
         solving.set()
         assert go_on.wait(30)
         return fit(*told)
 
-    monkeypatch.setattr(measuring, "fit", slow)
+    monkeypatch.setattr(evaluation, "fit", slow)
     async with stopping(configured(models, tmp_path)) as (servicer, stop):
         task = asyncio.create_task(train(servicer))
         assert await asyncio.to_thread(solving.wait, 30)
@@ -276,7 +276,7 @@ async def test_what_takes_longer_than_the_service_has_is_told_that_it_stops(
         assert stop.wait(30)
         raise Stopped
 
-    monkeypatch.setattr(measuring, "fit", endless)
+    monkeypatch.setattr(evaluation, "fit", endless)
     async with stopping(configured(models, tmp_path)) as (servicer, stop):
         task = asyncio.create_task(train(servicer))
         assert await asyncio.to_thread(solving.wait, 30)

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from meshgate.errors import InvalidArgument
 from meshgate.v1 import generation_pb2 as pb
 from services.generation.constraints import Constraint, Grammars, read
-from services.generation.detokenise import TokenBytes
-from services.generation.engine import FinishReason, Sampling
+from services.generation.engine.interface import FinishReason, Sampling
+from services.generation.text.detokenise import TokenBytes
 from tests.generation_doubles import END, Bench, Heard, Letters, greedy
 
 GRAMMARS = Grammars(TokenBytes(Letters()), frozenset((END,)), lambda text: list(text.encode()))

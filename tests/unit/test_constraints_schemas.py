@@ -15,8 +15,8 @@ import pytest
 
 from meshgate.errors import InvalidArgument
 from services.generation.constraints import Grammars
-from services.generation.detokenise import TokenBytes
-from services.generation.engine import FinishReason, Sampling
+from services.generation.engine.interface import FinishReason, Sampling
+from services.generation.text.detokenise import TokenBytes
 from tests.generation_doubles import END, Bench, Letters, greedy
 from tests.unit.test_constraints import constraint
 

@@ -20,15 +20,16 @@ from google.protobuf.descriptor import FieldDescriptor
 from meshgate.errors import InvalidArgument, NotFound
 from meshgate.sealing import codec
 from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2, sealed_pb2
-from services import checks
 from services.classification import validate as classifying
 from services.classification.config import CustomConfig
 from services.classification.custom.examples import Examples
-from services.classification.ready import Card, ReadyClassifier, ReadyZeroShot
+from services.classification.model_proxy import Card, ReadyClassifier, ReadyZeroShot
+from services.common import checks
 from services.embedding import validate as embedding
-from services.generation import constraints, servicer, validate
-from services.generation.limits import Limits
-from services.pooling import Pooling
+from services.encoders.pooling import Pooling
+from services.generation import constraints
+from services.generation.serving import servicer, validate
+from services.generation.serving.limits import Limits
 
 PROTOS: Final = Path(__file__).parents[2] / "protos"
 NUMBER: Final = r"(?:2\^\d+(?: - 1)?|[\d,]+(?:\.\d+)?(?:e-?\d+)?)"
@@ -129,7 +130,7 @@ def counted(request: generation_pb2.CountTokensRequest) -> None:
 
 
 def embedded(request: embedding_pb2.EmbedRequest) -> None:
-    checks.size("model", request.model, 0, checks.NAME_BYTES)  # as services.models.place finds it
+    checks.size("model", request.model, 0, checks.NAME_BYTES)  # as services.models.model_table finds it
     embedding.plan(request, embedding.Bounds(8, 32, Pooling.MEAN, {"x" * 64: ""}))
 
 

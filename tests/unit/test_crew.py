@@ -12,10 +12,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from services.classification import hosted
+from services.classification import model_worker
 from services.classification.config import EngineConfig, ZeroShotConfig
-from services.crew import Crew
-from services.generation.model import CausalModel
+from services.cpu.thread_tuner import Crew
+from services.generation.model.causal_model import CausalModel
 
 
 class Machine:
@@ -128,12 +128,12 @@ def test_a_model_that_is_loaded_while_others_serve_has_all_threads() -> None:
     """torch starts new threads with what any thread asked for last."""
     asked = """
 import threading, torch
-from services import crew
+from services.cpu import thread_tuner
 before = torch.get_num_threads()
 other = threading.Thread(target=torch.set_num_threads, args=(1,))
 other.start()
 other.join()
-print(crew.THREADS == before)
+print(thread_tuner.THREADS == before)
 """
     run = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "True"
@@ -152,13 +152,13 @@ def test_where_last_bits_depend_on_it_nothing_is_chosen(dtype: torch.dtype, numb
 def test_zero_shot_has_the_threads_it_was_given_whoever_changed_them_before(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     monkeypatch.setattr(
-        "services.classification.loading.load_zero_shot", lambda *_: seen.append(torch.get_num_threads())
+        "services.classification.model.loading.load_zero_shot", lambda *_: seen.append(torch.get_num_threads())
     )
-    monkeypatch.setattr(hosted, "_ready", lambda *_: None)
+    monkeypatch.setattr(model_worker, "_ready", lambda *_: None)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        hosted.load_zero_shot(ZeroShotConfig.model_validate({}), EngineConfig.model_validate({"threads": 3}))
+        model_worker.load_zero_shot(ZeroShotConfig.model_validate({}), EngineConfig.model_validate({"threads": 3}))
     finally:
         torch.set_num_threads(before)
     assert seen == [3]

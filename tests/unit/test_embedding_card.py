@@ -12,7 +12,7 @@ import pytest
 from meshgate.runtime.config import ConfigError
 from services.embedding import model
 from services.embedding.config import ModelConfig
-from services.pooling import Pooling
+from services.encoders.pooling import Pooling
 from services.sentence_transformers.card import read_card
 from tests.tinymodels.bert import build_tiny_bert
 

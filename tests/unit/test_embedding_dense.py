@@ -18,11 +18,11 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from torch import nn
 
 from meshgate.runtime.config import ConfigError
-from services.embedding import hosted, model
+from services.embedding import model, model_worker
 from services.embedding.config import ModelConfig
-from services.pooling import Pooling as Ours
+from services.encoders.pooling import Pooling as Ours
 from services.sentence_transformers.model import EmbeddingModel
-from services.tokens import Cut
+from services.text.tokens import Cut
 from tests.tinymodels.bert import build_tiny_bert
 
 TEXTS = ["a", "the quick brown fox", "x = 1 # a comment", "a text of somewhat more words than the others have"]
@@ -70,7 +70,7 @@ def test_vectors_are_those_of_sentence_transformers(
     if isinstance(theirs[-1], Normalize):
         got /= np.linalg.norm(got, axis=1, keepdims=True)
     np.testing.assert_allclose(got, wanted, atol=1e-5)
-    assert ours.dimensions == hosted._facts(ours).dimensions == wanted.shape[1]
+    assert ours.dimensions == model_worker._facts(ours).dimensions == wanted.shape[1]
 
 
 @pytest.fixture

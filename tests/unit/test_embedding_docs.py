@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from meshgate.v1 import embedding_pb2 as pb
-from services import ordered
+from services.common import ordered_stream
 from services.embedding.config import EngineConfig, ModelConfig
 from services.embedding.vectors import encoded
 
@@ -51,4 +51,4 @@ def test_bounds_are_those_of_the_code() -> None:
     for name in ("batch_tokens", "queue_calls", "queue_tokens", "hang_seconds"):
         assert f"`{name}` ({getattr(engine, name):,.0f})" in TEXT
     assert f"`max_batch` texts ({engine.max_batch})" in TEXT
-    assert (ordered.IN_HAND, "Eight messages of a stream" in TEXT) == (8, True)
+    assert (ordered_stream.IN_HAND, "Eight messages of a stream" in TEXT) == (8, True)

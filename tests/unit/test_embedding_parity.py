@@ -23,7 +23,7 @@ from services.embedding import model, vectors
 from services.embedding.app import App
 from services.embedding.config import EmbeddingConfig, EngineConfig, ModelConfig
 from services.embedding.servicer import EmbeddingServicer
-from services.tokens import Cut
+from services.text.tokens import Cut
 from tests.kinds import tokenisers
 from tests.tinymodels.bert import build_tiny_bert
 from tests.unit.context import FakeContext

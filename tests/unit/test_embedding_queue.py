@@ -16,16 +16,16 @@ from meshgate.rpc import tls
 from meshgate.rpc.server import ServerConfig
 from meshgate.runtime.metrics_server import Readings
 from meshgate.v1 import embedding_pb2 as pb
-from services import faults
-from services.batching import Fault, figures
+from services.batching import Fault, metrics
+from services.common import error_kinds
+from services.common.ordered_stream import IN_HAND
 from services.embedding import app as apps
 from services.embedding.app import App
 from services.embedding.config import EmbeddingConfig, EngineConfig, ModelConfig
-from services.embedding.ready import Item, Ready, Vector
+from services.embedding.model_proxy import Item, Ready, Vector
 from services.embedding.servicer import EmbeddingServicer, Models, Served
-from services.host import Hosted
-from services.models.place import Place, Table
-from services.ordered import IN_HAND
+from services.model_process import Hosted
+from services.models.model_table import Place, Table
 from tests.tinymodels.bert import build_tiny_bert
 from tests.unit.context import FakeContext
 
@@ -170,7 +170,7 @@ async def test_a_stream_that_is_left_gives_everything_back(served: Served) -> No
 
 async def test_what_happened_is_told(served: Served) -> None:
     readings = Readings()
-    figures.tell(readings, served.batcher)
+    metrics.tell(readings, served.batcher)
     await embed(served, "hello")
     told = {sample.name: sample.value for family in readings.collect() for sample in family.samples}
     assert (told["meshgate_batcher_inputs_total"], told["meshgate_batcher_tokens_total"]) == (1, 7)
@@ -180,8 +180,8 @@ async def test_what_happened_is_told(served: Served) -> None:
 def test_a_cpu_without_memory_is_told_from_a_bad_input() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 56)
-    assert faults.judge(caught.value) is Fault.MEMORY
-    assert faults.judge(torch.OutOfMemoryError("CUDA out of memory")) is Fault.MEMORY
-    assert faults.judge(torch.AcceleratorError("device-side assert")) is Fault.MODEL
-    assert faults.judge(RuntimeError("mat1 and mat2 shapes")) is Fault.INPUT
-    assert faults.judge(SystemExit()) is Fault.MODEL
+    assert error_kinds.judge(caught.value) is Fault.MEMORY
+    assert error_kinds.judge(torch.OutOfMemoryError("CUDA out of memory")) is Fault.MEMORY
+    assert error_kinds.judge(torch.AcceleratorError("device-side assert")) is Fault.MODEL
+    assert error_kinds.judge(RuntimeError("mat1 and mat2 shapes")) is Fault.INPUT
+    assert error_kinds.judge(SystemExit()) is Fault.MODEL

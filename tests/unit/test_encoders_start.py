@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from meshgate.runtime.config import ConfigError
-from services.classification import hosted as classification
+from services.classification import model_worker as classification
 from services.classification.config import ClassifierConfig, EngineConfig
-from services.embedding import hosted as embedding
+from services.embedding import model_worker as embedding
 from services.embedding.config import ModelConfig
 from tests.kinds import kinds, tokenisers
 from tests.tinymodels.bert import build_tiny_bert, build_tiny_classifier, build_tiny_tagger

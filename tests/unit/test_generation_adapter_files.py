@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from meshgate.errors import Internal, InvalidArgument, NotFound, Unavailable
-from services.generation.adapters import recipe
-from services.generation.adapters.adapting import Size
+from services.generation.adapters import lora_config
+from services.generation.adapters.adapter_store import CONFIG, WEIGHTS, Shelf, folder_of
 from services.generation.adapters.lora import Fitting, LoRA
-from services.generation.adapters.shelf import CONFIG, WEIGHTS, Shelf, folder_of
+from services.generation.adapters.lora_layers import Size
 from tests.tinymodels.lora import LAYERS, SIZES, build_lora, write_config
 
 LAYER = LAYERS[0]
@@ -285,4 +285,4 @@ def test_the_model_that_it_was_made_for_is_held_against_those_that_are_allowed(m
 )
 def test_the_scale_is_pefts(mine: Path, changes: dict[str, Any], layer: str, scale: float) -> None:
     write_config(mine, **changes)
-    assert recipe.read((mine / CONFIG).read_bytes()).scale(layer) == scale
+    assert lora_config.read((mine / CONFIG).read_bytes()).scale(layer) == scale

@@ -13,12 +13,12 @@ import pytest
 from meshgate.errors import DeadlineExceeded, Internal, MeshError
 from meshgate.rpc import metadata
 from meshgate.v1 import models_pb2 as pb
-from services.generation.adapters import loaded, shelf
-from services.generation.adapters.loaded import Adapters
-from services.generation.adapters.shelf import Names, Shelf
+from services.generation.adapters import adapter_store, loaded_adapters
+from services.generation.adapters.adapter_store import Names, Shelf
+from services.generation.adapters.loaded_adapters import Adapters
 from services.generation.app import build
 from services.generation.config import GenerationConfig
-from services.generation.listing import Listing
+from services.generation.serving.listing import Listing
 from tests.tinymodels.llama import build_tiny_llama
 from tests.unit.context import FakeContext
 
@@ -54,14 +54,14 @@ def test_only_what_can_be_named_is_listed(tmp_path: Path) -> None:
 
 
 def test_too_many_are_cut_those_for_all_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelf, "LISTED", 3)
+    monkeypatch.setattr(adapter_store, "LISTED", 3)
     found = made(tmp_path, "a/y", "a/z", "/b", "/c")
     assert found.names("a") == Names(["b", "y", "z"], True)
     assert found.names("other") == Names(["b", "c"], False)
 
 
 def test_no_more_than_so_many_entries_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelf, "_LOOKED", 5)
+    monkeypatch.setattr(adapter_store, "_LOOKED", 5)
     found = made(tmp_path, *(f"a/{number}" for number in range(20)))
     names = found.names("a")
     assert (len(names.names), names.more) == (5, True)
@@ -80,8 +80,8 @@ def test_a_folder_that_cant_be_read_is_not_an_empty_one(tmp_path: Path, monkeypa
 
 def test_bounds_are_as_documented() -> None:
     text = (Path(__file__).parents[2] / "docs" / "generation.md").read_text()
-    assert f"up to {shelf.LISTED} of a model" in text
-    assert f"the first {shelf._LOOKED:,} entries" in text
+    assert f"up to {adapter_store.LISTED} of a model" in text
+    assert f"the first {adapter_store._LOOKED:,} entries" in text
 
 
 async def test_a_disk_that_hangs_keeps_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ async def test_a_disk_that_hangs_keeps_nobody(tmp_path: Path, monkeypatch: pytes
             go_on.wait(20)
             return Names([], False)
 
-    monkeypatch.setattr(loaded, "_LIST_SECONDS", 0.05)
+    monkeypatch.setattr(loaded_adapters, "_LIST_SECONDS", 0.05)
     unfitted: Any = None
     adapters = Adapters(Hanging(tmp_path, None, 1), unfitted, memory=1, per_tenant=1)
     with pytest.raises(DeadlineExceeded):

@@ -17,7 +17,7 @@ from meshgate.runtime.config import ConfigError
 from meshgate.v1 import generation_pb2 as pb
 from services.generation.app import App, build
 from services.generation.config import GenerationConfig
-from services.generation.servicer import GenerationServicer
+from services.generation.serving.servicer import GenerationServicer
 from tests.tinymodels.llama import build_tiny_llama
 from tests.tinymodels.lora import build_lora, write_config
 from tests.unit.context import FakeContext

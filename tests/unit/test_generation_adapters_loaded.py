@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from meshgate.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable
-from services.generation.adapters.adapting import Size
-from services.generation.adapters.loaded import Adapters
+from services.generation.adapters.adapter_store import Files, Shelf
+from services.generation.adapters.loaded_adapters import Adapters
 from services.generation.adapters.lora import Fitting, LoRA
-from services.generation.adapters.shelf import Files, Shelf
+from services.generation.adapters.lora_layers import Size
 from tests.tinymodels.lora import LAYERS, SIZES, build_lora, write_config
 
 ONE = 2 * 4 * 4 * (64 + 64 + 64 + 32 + 128 + 64)

@@ -14,14 +14,14 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from services.generation.adapters.adapting import Adapting
+from services.generation.adapters.adapter_store import Shelf
 from services.generation.adapters.lora import Fitting, LoRA
-from services.generation.adapters.shelf import Shelf
-from services.generation.detokenise import TokenBytes
-from services.generation.engine import Job, Sampling
-from services.generation.model import CausalModel
-from services.generation.sequence import Group
-from services.generation.stepper import Stepper
+from services.generation.adapters.lora_layers import Adapting
+from services.generation.engine.interface import Job, Sampling
+from services.generation.model.causal_model import CausalModel
+from services.generation.scheduler.scheduler import Stepper
+from services.generation.scheduler.sequence import Group
+from services.generation.text.detokenise import TokenBytes
 from services.weights import int8, packing
 from tests.generation_doubles import Heard, Letters
 from tests.tinymodels.llama import CONTEXT, VOCABULARY, build_tiny_llama

@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack
 import pytest
 
 from meshgate.errors import DeadlineExceeded, Unavailable
-from services.batching.pace import Pace
-from services.generation.admission import Admission
+from services.batching.latency_model import Pace
+from services.generation.serving.admission import Admission
 from tests.generation_doubles import Clock
 
 

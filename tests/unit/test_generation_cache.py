@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from services.generation.cache import SlotCache
+from services.generation.model.kv_cache import SlotCache
 
 LAYERS, HEADS, SIZE = 3, 2, 4
 

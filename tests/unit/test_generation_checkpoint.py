@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from meshgate.runtime.config import ConfigError
-from services.generation import checkpoint
 from services.generation.config import ModelConfig
+from services.generation.model import checkpoint
 from tests.tinymodels.llama import build_tiny_llama
 
 

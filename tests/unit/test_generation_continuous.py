@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from meshgate.errors import MeshError, Unavailable
-from services.generation.continuous import ContinuousEngine
-from services.generation.engine import FinishReason
+from services.generation.engine.engine_thread import ContinuousEngine
+from services.generation.engine.interface import FinishReason
 from tests.generation_doubles import Bench, Heard, greedy
 
 SECONDS = 20.0  # more than any step here takes; only a broken engine waits so long

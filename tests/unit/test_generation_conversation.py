@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from meshgate.errors import InvalidArgument
-from services.generation.conversation import Conversations
-from services.generation.prompt import PromptReader
+from services.generation.text.conversation import Conversations
+from services.generation.text.prompt import PromptReader
 from tests.tinymodels.tokenisers import FAMILIES, save
 
 

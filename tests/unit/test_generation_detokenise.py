@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from services.generation.detokenise import Detokeniser, TokenBytes
+from services.generation.text.detokenise import Detokeniser, TokenBytes
 from tests.tinymodels.llama import build_tiny_llama
 
 

@@ -12,9 +12,10 @@ import torch
 from transformers import AutoConfig
 
 from meshgate.runtime.config import ConfigError
-from services.generation import launch, proof
 from services.generation.config import EngineConfig, ModelConfig
-from services.generation.model import CausalModel, usable_context
+from services.generation.engine import engine_factory
+from services.generation.model import self_check
+from services.generation.model.causal_model import CausalModel, usable_context
 from tests.tinymodels.kinds import VOCABULARY, WINDOW, build
 from tests.tinymodels.llama import build_tiny_llama
 from tests.unit.engine_parity import alone, heard, hold, prompts
@@ -91,10 +92,10 @@ def test_one_that_gets_other_scores_in_a_batch_is_not_served(
     break_it: Callable[[Any], None], dtype: torch.dtype
 ) -> None:
     module = build("gpt2").to(dtype)
-    proof.check(CausalModel(module, 2, 64), "model", Path("tiny"))
+    self_check.check(CausalModel(module, 2, 64), "model", Path("tiny"))
     break_it(module)
     with pytest.raises(ConfigError, match=r"^model\.source: tiny: a gpt2 model of this configuration"):
-        proof.check(CausalModel(module, 2, 64), "model", Path("tiny"))
+        self_check.check(CausalModel(module, 2, 64), "model", Path("tiny"))
 
 
 def refusal(folder: Path, **change: Any) -> str:
@@ -102,7 +103,9 @@ def refusal(folder: Path, **change: Any) -> str:
     (folder / "config.json").write_text(json.dumps(found | change))
     settings = {"source": str(folder), "name": "m", "dtype": "float32", "device": "cpu"}
     with pytest.raises(ConfigError) as error:
-        launch.load(ModelConfig.model_validate(settings), EngineConfig.model_validate({"max_batch": 2}), "models.2")
+        engine_factory.load(
+            ModelConfig.model_validate(settings), EngineConfig.model_validate({"max_batch": 2}), "models.2"
+        )
     assert "\n" not in str(error.value)
     assert str(error.value).startswith("models.2.source: ")
     return str(error.value)

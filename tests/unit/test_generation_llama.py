@@ -18,9 +18,9 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from services.generation import llama
-from services.generation.model import CausalModel
-from services.weights import attention, int8, joined, packing
+from services.generation.model import llama_pass
+from services.generation.model.causal_model import CausalModel
+from services.weights import attention, fused_linear, int8, packing
 
 SIZES: dict[str, Any] = {
     "vocab_size": 100,
@@ -59,9 +59,9 @@ def built(kind: str, dtype: torch.dtype = torch.float32) -> Any:
 
 
 def prepared(module: Any) -> CausalModel:
-    joined.join_siblings(module)
+    fused_linear.join_siblings(module)
     packing.pack(module)
-    assert llama.fits(module)
+    assert llama_pass.fits(module)
     return CausalModel(module, rows=4, context=100)
 
 
@@ -119,7 +119,7 @@ def test_a_layer_that_is_changed_is_heard(monkeypatch: pytest.MonkeyPatch) -> No
 def test_other_kinds_are_left_to_their_modules() -> None:
     gpt2: Any = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=32, n_layer=1, n_head=2))
     other: Any = LlamaForCausalLM(LlamaConfig(**SIZES, hidden_act="gelu"))
-    joined.join_siblings(other)
-    assert not llama.fits(gpt2)
-    assert not llama.fits(other)
-    assert not llama.fits(built("llama")), "its layers are not joined"
+    fused_linear.join_siblings(other)
+    assert not llama_pass.fits(gpt2)
+    assert not llama_pass.fits(other)
+    assert not llama_pass.fits(built("llama")), "its layers are not joined"

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from meshgate.errors import Unavailable
-from services.generation.engine import Job, Priority
-from services.generation.headroom import RECOVERY, Headroom
+from services.generation.engine.interface import Job, Priority
+from services.generation.scheduler.row_limit import RECOVERY, Headroom
 from tests.generation_doubles import BROKEN, Bench, Heard, greedy
 
 LETTERS = "bcdefghijklmnopqrstuvwxyz"

@@ -13,8 +13,8 @@ from meshgate.rpc import metadata
 from meshgate.v1 import generation_pb2 as pb
 from services.generation.app import App, build
 from services.generation.config import GenerationConfig
-from services.generation.refusals import Refusals
-from services.generation.servicer import GenerationServicer
+from services.generation.serving.error_mapping import Refusals
+from services.generation.serving.servicer import GenerationServicer
 from tests.tinymodels.llama import build_tiny_llama
 from tests.unit.context import FakeContext
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
 
-from services.generation.detokenise import TokenBytes
-from services.generation.engine import Job, Priority, Sampling
-from services.generation.model import CausalModel, pick_dtype, usable_context
-from services.generation.prefixes import BLOCK, Prefixes
-from services.generation.sequence import Group
-from services.generation.stepper import Stepper
+from services.generation.engine.interface import Job, Priority, Sampling
+from services.generation.model.causal_model import CausalModel, pick_dtype, usable_context
+from services.generation.model.prefix_cache import BLOCK, Prefixes
+from services.generation.scheduler.scheduler import Stepper
+from services.generation.scheduler.sequence import Group
+from services.generation.text.detokenise import TokenBytes
 from tests.generation_doubles import Heard, Letters
 from tests.tinymodels.llama import CONTEXT, VOCABULARY, build_tiny_llama
 

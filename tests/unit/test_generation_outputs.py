@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from meshgate.errors import Unavailable
-from services.generation.engine import Delta, Finish, FinishReason
-from services.generation.outputs import Outputs
+from services.generation.engine.interface import Delta, Finish, FinishReason
+from services.generation.engine.output_stream import Outputs
 
 STEPS = [
     [Delta(0, "a", (1,)), Delta(1, "x", (1,))],

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshgate.errors import Unavailable
-from services.generation.engine import Job
-from services.generation.prefixes import BLOCK, Prefixes
+from services.generation.engine.interface import Job
+from services.generation.model.prefix_cache import BLOCK, Prefixes
 from tests.generation_doubles import Bench, CountingModel, greedy
 
 ROWS = 4

@@ -9,9 +9,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from meshgate.errors import InvalidArgument
-from services.generation import conversation
-from services.generation.interrupt import TooLong, limited
-from services.generation.prompt import PromptReader
+from services.generation.text import conversation
+from services.generation.text.prompt import PromptReader
+from services.generation.text.time_limit import TooLong, limited
 from tests.tinymodels.llama import build_tiny_llama
 
 TURNS = [{"role": "user", "content": "hi"}]

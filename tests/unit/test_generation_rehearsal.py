@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from meshgate.runtime.config import ConfigError
-from services.generation import model, proof
 from services.generation.app import build
 from services.generation.config import GenerationConfig
-from services.generation.rehearsal import rehearse
+from services.generation.engine.warmup import rehearse
+from services.generation.model import causal_model, self_check
 from tests.generation_doubles import Bench
 from tests.tinymodels.llama import VOCABULARY, build_tiny_llama
 from tests.unit.test_generation_continuous import SECONDS, Engine
@@ -23,13 +23,13 @@ async def test_a_model_that_is_served_has_stepped_on_its_own_thread(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stepped: list[tuple[str, int]] = []
-    decode = model.CausalModel.decode
+    decode = causal_model.CausalModel.decode
 
-    def watched(self: model.CausalModel, tokens: Sequence[int], lengths: Sequence[int]) -> Tensor:
+    def watched(self: causal_model.CausalModel, tokens: Sequence[int], lengths: Sequence[int]) -> Tensor:
         stepped.append((threading.current_thread().name, len(tokens)))
         return decode(self, tokens, lengths)
 
-    monkeypatch.setattr(model.CausalModel, "decode", watched)
+    monkeypatch.setattr(causal_model.CausalModel, "decode", watched)
     tls = {"certificate": "none.pem", "key": "none.pem", "ca": "none.pem"}
     source = {"source": str(build_tiny_llama(tmp_path_factory.mktemp("tiny"))), "name": "tiny"}
     settings = {"server": {"tls": tls}, "model": source, "engine": {"max_batch": 4, "threads": 1}}
@@ -60,8 +60,8 @@ async def test_a_model_whose_first_call_fails_is_not_served(
             raise ValueError("unreadable")
         return torch.zeros(VOCABULARY)
 
-    monkeypatch.setattr(model.CausalModel, "read", broken)
-    monkeypatch.setattr(proof, "check", lambda *_: None)
+    monkeypatch.setattr(causal_model.CausalModel, "read", broken)
+    monkeypatch.setattr(self_check, "check", lambda *_: None)
     tls = {"certificate": "none.pem", "key": "none.pem", "ca": "none.pem"}
     source = {"source": str(build_tiny_llama(tmp_path_factory.mktemp("tiny"))), "name": "tiny"}
     settings = {"server": {"tls": tls}, "model": source, "engine": {"max_batch": 4, "threads": 1}}

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.generation import logits_process
 
-from services.generation.engine import Sampling
-from services.generation.sampling import Choice, NotFinite, Sampler, choose, draw, kept_tokens
+from services.generation.engine.interface import Sampling
+from services.generation.model.sampling import Choice, NotFinite, Sampler, choose, draw, kept_tokens
 
 VOCABULARY = 2000  # more than the first look of top_p
 warpers: Any = logits_process

@@ -16,10 +16,10 @@ from meshgate.errors import Internal
 from meshgate.runtime.config import ConfigError
 from services.generation import seq2seq
 from services.generation.config import EngineConfig
-from services.generation.detokenise import TokenBytes
-from services.generation.engine import FinishReason, Job, Sampling
-from services.generation.sequence import Group
-from services.generation.stepper import Stepper
+from services.generation.engine.interface import FinishReason, Job, Sampling
+from services.generation.scheduler.scheduler import Stepper
+from services.generation.scheduler.sequence import Group
+from services.generation.text.detokenise import TokenBytes
 from tests.generation_doubles import Heard, Letters
 from tests.tinymodels.seq2seq import PLACES, build_tiny_marian, build_tiny_t5
 

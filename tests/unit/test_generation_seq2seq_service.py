@@ -20,7 +20,7 @@ from meshgate.v1 import generation_pb2 as pb
 from meshgate.v1 import models_pb2
 from services.generation.app import App, build
 from services.generation.config import GenerationConfig
-from services.generation.servicer import GenerationServicer
+from services.generation.serving.servicer import GenerationServicer
 from tests.tinymodels.seq2seq import PLACES, build_tiny_marian, build_tiny_t5
 from tests.unit.context import FakeContext
 

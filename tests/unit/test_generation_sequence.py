@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from services.generation.detokenise import TokenBytes
-from services.generation.engine import FinishReason, Job
-from services.generation.sampling import Choice
-from services.generation.sequence import Group, Sequence
+from services.generation.engine.interface import FinishReason, Job
+from services.generation.model.sampling import Choice
+from services.generation.scheduler.sequence import Group, Sequence
+from services.generation.text.detokenise import TokenBytes
 
 END = 256
 TEXT = "é好👩"

@@ -18,11 +18,11 @@ from meshgate.v1 import generation_pb2 as pb
 from meshgate.v1 import models_pb2
 from services.generation.app import App, build
 from services.generation.config import GenerationConfig
-from services.generation.engine import Engine, Job, Listener, Ticket
-from services.generation.servicer import GenerationServicer
-from services.generation.tokenising import Tokenising
+from services.generation.engine.interface import Engine, Job, Listener, Ticket
+from services.generation.serving.servicer import GenerationServicer
+from services.generation.text.tokenising import Tokenising
 from services.models.listing import ModelServicer
-from services.models.place import Table
+from services.models.model_table import Table
 from tests.tinymodels.llama import CONTEXT, build_tiny_llama
 from tests.unit.context import FakeContext
 

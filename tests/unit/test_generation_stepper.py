@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshgate.errors import Unavailable
-from services.generation.engine import Delta, FinishReason, Priority
-from services.generation.line import PATIENCE, Line
-from services.generation.sequence import Group
+from services.generation.engine.interface import Delta, FinishReason, Priority
+from services.generation.scheduler.fair_queue import PATIENCE, Line
+from services.generation.scheduler.sequence import Group
 from tests.generation_doubles import BROKEN, POISON, Bench, Clock, Heard, greedy
 
 LENGTH, STOP, BUDGET, CANCELLED = (

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from services.generation.stop import StopScanner
+from services.generation.text.stop import StopScanner
 
 TEXT = st.text(alphabet="ab我", max_size=24)
 STOPS = st.lists(st.text(alphabet="ab我", min_size=1, max_size=4), max_size=3)

@@ -16,12 +16,12 @@ from transformers import AutoTokenizer
 from meshgate.runtime import config
 from meshgate.runtime.config import ConfigError
 from meshgate.v1 import generation_pb2 as pb
-from services.generation import faithful
 from services.generation.app import App, build
 from services.generation.config import GenerationConfig
-from services.generation.detokenise import Detokeniser, TokenBytes
-from services.generation.ending import all_ends
-from services.generation.servicer import GenerationServicer
+from services.generation.serving.servicer import GenerationServicer
+from services.generation.text import tokeniser_check
+from services.generation.text.detokenise import Detokeniser, TokenBytes
+from services.generation.text.eos import all_ends
 from tests.tinymodels.llama import build_tiny_llama
 from tests.tinymodels.tokenisers import FAMILIES, TEXTS, save
 from tests.unit.context import FakeContext
@@ -89,10 +89,10 @@ def test_a_vocabulary_with_a_gap_loses_no_token(tmp_path: Path) -> None:
 
 def test_a_tokeniser_whose_tokens_can_be_streamed_passes_and_another_is_refused(tokenizer: Any) -> None:
     tokens = TokenBytes(tokenizer)
-    faithful.check(tokenizer, tokens, "model", "here")
+    tokeniser_check.check(tokenizer, tokens, "model", "here")
     tokens._bytes = [each.replace(b"e", b"") for each in tokens._bytes]
     with pytest.raises(ConfigError, match=r"^model\.source: here: this \w+ is not served"):
-        faithful.check(tokenizer, tokens, "model", "here")
+        tokeniser_check.check(tokenizer, tokens, "model", "here")
 
 
 class Named:

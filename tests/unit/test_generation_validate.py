@@ -10,10 +10,10 @@ import pytest
 from meshgate.errors import InvalidArgument, NotFound, Unavailable
 from meshgate.rpc import metadata
 from meshgate.v1 import generation_pb2 as pb
-from services.generation import validate
-from services.generation.engine import Priority, Sampling
-from services.generation.limits import Limits
-from services.generation.permits import Permits
+from services.generation.engine.interface import Priority, Sampling
+from services.generation.serving import validate
+from services.generation.serving.limits import Limits
+from services.generation.serving.weighted_semaphore import Permits
 
 LIMITS = Limits("tiny", ("small",), context=256, max_output_tokens=200, max_candidates=8, vocabulary_size=320)
 USER = {"role": pb.ROLE_USER, "content": "hi"}

@@ -10,10 +10,10 @@ import pytest
 from torch import Tensor
 
 from meshgate.errors import Unavailable
-from services.generation.continuous import ContinuousEngine
-from services.generation.detokenise import TokenBytes
-from services.generation.stepper import Stepper
-from services.generation.vigil import Vigil
+from services.generation.engine.engine_thread import ContinuousEngine
+from services.generation.engine.hang_watchdog import Vigil
+from services.generation.scheduler.scheduler import Stepper
+from services.generation.text.detokenise import TokenBytes
 from tests.generation_doubles import CountingModel, Heard, Letters, greedy
 
 

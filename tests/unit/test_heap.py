@@ -15,9 +15,9 @@ pytestmark = pytest.mark.skipif(
 
 FAULTS = """
 import resource
-from services import heap
+from services.cpu import malloc_tuning
 
-heap.keep()
+malloc_tuning.keep()
 
 def take():
     made = bytearray(24 << 20)

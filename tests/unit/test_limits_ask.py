@@ -18,7 +18,7 @@ from gateway.request_info import Intent
 from gateway.routes import SEALED_ROUTES
 from meshgate import errors
 from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2, models_pb2, sealed_pb2
-from services.generation.prompt import PromptReader
+from services.generation.text.prompt import PromptReader
 from tests.tinymodels.llama import build_tiny_llama
 from tests.unit.limits_doubles import MODELS, Clock, generate, wanted
 

@@ -12,10 +12,10 @@ from meshgate.errors import InvalidArgument
 from meshgate.rpc import metadata, tls
 from meshgate.rpc.server import ServerConfig
 from meshgate.v1 import classification_pb2 as pb
-from services.checks import Purse
 from services.classification.app import App
 from services.classification.config import ClassificationConfig, ClassifierConfig, EngineConfig, ZeroShotConfig
 from services.classification.servicer import ClassificationServicer
+from services.common.checks import Purse
 from tests.tinymodels.bert import build_tiny_bert, build_tiny_classifier
 from tests.unit.context import FakeContext
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from services import characters, tokenising
-from services.classification.entailment import Pairs
-from services.preparing import whole
-from services.tokens import Cut, Tokeniser
+from services.classification.model.entailment import Pairs
+from services.text import characters, load_tokeniser
+from services.text.preparing import whole
+from services.text.tokens import Cut, Tokeniser
 from services.weights import quality
 from tests.kinds import tokenisers
 
@@ -26,7 +26,7 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """transformers' own, and ours, which went through a pipe on its way."""
     folder: Path = tmp_path_factory.mktemp("tokeniser")
     tokenisers.save(tokenisers.trained(request.param), folder)
-    plain, backend = tokenising.load(folder, "model")
+    plain, backend = load_tokeniser.load(folder, "model")
     yield plain, Tokeniser(pickle.loads(pickle.dumps(backend)), 128)
 
 

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from meshgate.runtime.config import ConfigError
-from services.models.swap import apart
+from services.models.reloader import apart
 
 
 async def test_the_thread_ends_with_what_it_loads() -> None:

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from meshgate.runtime.config import ConfigError
-from services.generation import launch
 from services.generation.config import EngineConfig, ModelConfig
+from services.generation.engine import engine_factory
 from tests.tinymodels.llama import build_tiny_llama
 from tests.tinymodels.seq2seq import build_tiny_marian, build_tiny_t5
 
@@ -37,7 +37,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def load(folder: Path) -> None:
     settings = {"source": str(folder), "name": "m", "dtype": "float32", "device": "cpu"}
-    launch.load(ModelConfig.model_validate(settings), ENGINE, "models.3")
+    engine_factory.load(ModelConfig.model_validate(settings), ENGINE, "models.3")
 
 
 def refusal(folder: Path) -> str:

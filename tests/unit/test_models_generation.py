@@ -18,7 +18,7 @@ from meshgate.runtime.config import ConfigError
 from meshgate.v1 import generation_pb2 as pb
 from services.generation.app import App, build
 from services.generation.config import GenerationConfig
-from services.generation.servicer import GenerationServicer
+from services.generation.serving.servicer import GenerationServicer
 from tests.tinymodels.llama import build_tiny_llama
 from tests.unit.context import FakeContext
 

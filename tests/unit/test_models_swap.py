@@ -21,8 +21,8 @@ from meshgate.v1 import models_pb2
 from services.embedding.app import App
 from services.embedding.config import EmbeddingConfig
 from services.embedding.servicer import EmbeddingServicer
+from services.models.config_watcher import Watch
 from services.models.listing import ModelServicer
-from services.models.watch import Watch
 from services.sentence_transformers.model import EmbeddingModel
 from tests.tinymodels.bert import build_tiny_bert
 from tests.unit.context import FakeContext

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-ASK = "import os, services.openmp; print(os.environ.get('OMP_WAIT_POLICY'), os.environ.get('GOMP_SPINCOUNT'))"
+ASK = "import os, services.cpu.openmp; print(os.environ.get('OMP_WAIT_POLICY'), os.environ.get('GOMP_SPINCOUNT'))"
 
 
 def told(**said: str) -> str:

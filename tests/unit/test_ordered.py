@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.ordered import answer
+from services.common.ordered_stream import answer
 
 
 async def numbers(count: int, read: list[int]) -> AsyncIterator[int]:

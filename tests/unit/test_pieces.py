@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
 from meshgate.errors import InvalidArgument
-from services import pieces, tokens
-from services.classification.locating import Located, LocatingTokeniser
-from services.generation import reading
-from services.generation.conversation import Conversations
-from services.generation.prompt import PromptReader
-from services.generation.reading import TextReader
-from services.pieces import Division, division
-from services.preparing import whole
-from services.tokens import Cut, Tokeniser
+from services.classification.model.offsets import Located, LocatingTokeniser
+from services.generation.text import text_reader
+from services.generation.text.conversation import Conversations
+from services.generation.text.prompt import PromptReader
+from services.generation.text.text_reader import TextReader
+from services.text import pieces, tokens
+from services.text.pieces import Division, division
+from services.text.preparing import whole
+from services.text.tokens import Cut, Tokeniser
 from tests.tinymodels import tokenisers
 from tests.tinymodels.families import FAMILIES, family
 
@@ -37,7 +37,7 @@ TEXTS = st.lists(_LETTERS | _WORDS, max_size=60).map("".join)
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pieces of a few characters."""
-    for module in (pieces, tokens, reading):
+    for module in (pieces, tokens, text_reader):
         monkeypatch.setattr(module, "PIECE", 8)
     monkeypatch.setattr(pieces, "_SOON", 1)
 
@@ -170,7 +170,7 @@ def test_what_is_refused_is_what_has_too_many_tokens(name: str) -> None:
 @pytest.mark.usefixtures("small")
 def test_prompts_have_the_tokens_that_transformers_gives(name: str, special: bool) -> None:
     theirs = _ByT5() if name == "ByT5" else _Fast(tokenizer_object=family(name))
-    reader = TextReader(theirs.encode, reading.division(theirs), reading.around(theirs))
+    reader = TextReader(theirs.encode, text_reader.division(theirs), text_reader.around(theirs))
 
     @settings(max_examples=80, deadline=None)
     @given(TEXTS)

@@ -11,9 +11,9 @@ import pytest
 import pytest_asyncio
 
 from meshgate.errors import Unavailable
-from services.caller import Who
-from services.pieces import PIECE
-from services.preparing import Preparing, Steps, at_once
+from services.common.caller import Who
+from services.text.pieces import PIECE
+from services.text.preparing import Preparing, Steps, at_once
 
 _SECONDS = 30.0
 

@@ -12,15 +12,15 @@ from transformers import BertConfig, BertModel
 
 from services.classification import app as classification_app
 from services.classification.config import ClassificationConfig
+from services.cpu.cpu_share import Company, Sharing
 from services.embedding import app as embedding_app
 from services.embedding.config import EmbeddingConfig
-from services.encoder import Encoder
-from services.host import Apart
-from services.pooling import Pooling
-from services.sharing import Company, Sharing
-from services.tokens import Tokens
-from services.weights import opening
-from services.weights.opening import Where
+from services.encoders.encoder import Encoder
+from services.encoders.pooling import Pooling
+from services.model_process import Apart
+from services.text.tokens import Tokens
+from services.weights import load_weights
+from services.weights.load_weights import Where
 from services.weights.quality import Yardstick
 from tests.tinymodels.bert import build_tiny_bert, build_tiny_classifier
 
@@ -96,7 +96,7 @@ def opened(module: Any, **settings: Any) -> bool:
     section: Any = type("Settings", (), {"quantisation": "none", "compile": False, **settings})()
     where = Where(torch.device("cpu"), torch.float32)
     yardstick = Yardstick(lambda _: torch.zeros(1), lambda *_: 1.0, 8)
-    return opening.opened(section, "model", where, lambda: module, [], yardstick)[1].serial
+    return load_weights.opened(section, "model", where, lambda: module, [], yardstick)[1].serial
 
 
 def test_what_changes_as_it_runs_is_serial() -> None:
@@ -140,8 +140,8 @@ def test_an_encoder_says_the_same_to_threads_side_by_side() -> None:
 async def test_both_services_run_as_many_batches_as_they_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: dict[str, int], batches: int
 ) -> None:
-    monkeypatch.setattr("services.embedding.hosted.THREADS", 2)
-    monkeypatch.setattr("services.classification.hosted.THREADS", 2)
+    monkeypatch.setattr("services.embedding.model_worker.THREADS", 2)
+    monkeypatch.setattr("services.classification.model_worker.THREADS", 2)
     whole = {"server": {"tls": dict.fromkeys(("certificate", "key", "ca"), tmp_path)}, "engine": engine}
     model = {"source": str(build_tiny_bert(tmp_path)), "name": "tiny", "device": "cpu"}
     embedding = EmbeddingConfig.model_validate({**whole, "model": model})

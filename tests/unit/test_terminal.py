@@ -312,7 +312,7 @@ def test_what_a_part_of_the_mesh_said_last(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
-    "module", ["certs", "gateway", "meshgate.runtime.probe", "services.embedding", "services.host"]
+    "module", ["certs", "gateway", "meshgate.runtime.probe", "services.embedding", "services.model_process"]
 )
 def test_flags_of_processes(module: str) -> None:
     """argparse repeats what it does not know as it was typed."""

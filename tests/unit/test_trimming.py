@@ -67,14 +67,14 @@ def test_a_busy_process_is_left_alone_for_a_minute() -> None:
 _PROGRAM = """
 import ctypes
 from pathlib import Path
-from meshgate.runtime import trimming
+from meshgate.runtime import memory_trimming
 library = ctypes.CDLL(None)
-library.mallinfo2.restype = trimming._Mallinfo
+library.mallinfo2.restype = memory_trimming._Mallinfo
 library.malloc.restype = ctypes.c_void_p
 library.malloc.argtypes = (ctypes.c_size_t,)
 library.free.argtypes = (ctypes.c_void_p,)
-trimmer = trimming.Trimmer(lambda: trimming._usage(library), lambda: library.malloc_trim(0))
-resident = lambda: trimming._usage(library).resident >> 20
+trimmer = memory_trimming.Trimmer(lambda: memory_trimming._usage(library), lambda: library.malloc_trim(0))
+resident = lambda: memory_trimming._usage(library).resident >> 20
 trimmer.look()
 before = resident()
 blocks = [library.malloc(8192) for _ in range(12_000)]

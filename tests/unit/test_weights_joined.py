@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from services.weights import joined
+from services.weights import fused_linear
+from services.weights.fused_linear import Part
 from services.weights.int8 import Int8Linear
-from services.weights.joined import Part
 
 
 class Attention(nn.Module):
@@ -47,7 +47,7 @@ def test_parts_say_what_the_layers_said(dtype: Any, close: float, bias: bool) ->
     module = Attention(biases=(bias, bias, bias), dtype=dtype)
     batches = [torch.randn(*shape, 64).to(dtype) for shape in ((1,), (3, 5), (40,))]
     before = [module(states) for states in batches]
-    joined.join_siblings(module)
+    fused_linear.join_siblings(module)
     assert all(isinstance(each, Part) for each in (module.q_proj, module.k_proj, module.v_proj))
     for states, wanted in zip(batches, before, strict=True):
         same(module(states), wanted, close)
@@ -55,7 +55,7 @@ def test_parts_say_what_the_layers_said(dtype: Any, close: float, bias: bool) ->
 
 def test_sizes_are_those_of_the_layers() -> None:
     module: Any = Attention()
-    joined.join_siblings(module)
+    fused_linear.join_siblings(module)
     sizes = [(each.in_features, each.out_features) for each in (module.q_proj, module.k_proj, module.v_proj)]
     assert sizes == [(64, 48), (64, 16), (64, 16)]
     assert {name for name, _ in module.named_modules()} == {"", "q_proj", "k_proj", "v_proj"}, "no further layers"
@@ -65,14 +65,14 @@ def test_a_part_is_asked_of_its_own_input_whatever_was_before() -> None:
     module = Attention()
     one, other = torch.randn(2, 64), torch.randn(2, 64)
     wanted = [module.q_proj(one), module.v_proj(other), module.k_proj(one)]
-    joined.join_siblings(module)
+    fused_linear.join_siblings(module)
     same([module.q_proj(one), module.v_proj(other), module.k_proj(one)], wanted)
 
 
 def test_what_is_added_to_a_part_reaches_no_other() -> None:
     module, states = Attention(), torch.randn(4, 64)
     wanted = module(states)
-    joined.join_siblings(module)
+    fused_linear.join_siblings(module)
     module.q_proj(states).add_(100)
     same([module.k_proj(states), module.v_proj(states)], wanted[1:])
 
@@ -81,14 +81,14 @@ def test_a_part_that_is_asked_again_does_not_say_what_was_added_to_it() -> None:
     module: Any = Attention()
     states = torch.randn(4, 64)
     wanted = module.q_proj(states)
-    joined.join_siblings(module)
+    fused_linear.join_siblings(module)
     module.q_proj(states).add_(100)
     torch.testing.assert_close(module.q_proj(states), wanted)
 
 
 def test_nothing_of_a_batch_is_kept_once_all_parts_were_asked() -> None:
     module: Any = Attention()
-    joined.join_siblings(module)
+    fused_linear.join_siblings(module)
     states = torch.randn(4, 64)
     inputs, made = weakref.ref(states), [weakref.ref(each) for each in module(states)]
     del states
@@ -102,7 +102,7 @@ def test_eight_bits_are_joined_as_they_are() -> None:
         setattr(module, name, Int8Linear.of(getattr(module, name)))
     states = torch.randn(3, 64)
     wanted = module(states)
-    joined.join_siblings(module)
+    fused_linear.join_siblings(module)
     assert module.k_proj.whole.product.linear.weight.dtype is torch.int8
     same(module(states), wanted)
 
@@ -113,7 +113,7 @@ def test_what_is_not_alike_is_left_alone() -> None:
     mixed = Attention()
     mixed.v_proj.bfloat16()
     for module in (uneven, other, mixed):
-        joined.join_siblings(module)
+        fused_linear.join_siblings(module)
         assert type(module.q_proj) is nn.Linear
 
 
@@ -121,7 +121,7 @@ def test_threads_that_ask_in_turns_get_their_own() -> None:
     module: Any = Attention()
     inputs = [torch.randn(3, 64), torch.randn(3, 64)]
     wanted = [module(each) for each in inputs]
-    joined.join_siblings(module)
+    fused_linear.join_siblings(module)
     turn, made = threading.Barrier(2), dict[int, list[Tensor]]()
 
     @torch.inference_mode()

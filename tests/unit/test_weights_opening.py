@@ -12,12 +12,12 @@ from transformers import BertModel, BitsAndBytesConfig
 
 from meshgate.runtime import config as files
 from meshgate.runtime.config import ConfigError
-from services.generation import model
 from services.generation.config import EngineConfig, GenerationConfig, ModelConfig
-from services.generation.model import CausalModel
+from services.generation.model import causal_model
+from services.generation.model.causal_model import CausalModel
 from services.models.config import SourceConfig
-from services.weights import graphics, opening, quality
-from services.weights.opening import Where
+from services.weights import gpu_quantisation, load_weights, quality
+from services.weights.load_weights import Where
 from services.weights.quality import Figure, Yardstick
 from services.weights.unpadded import UnpaddedEncoder
 from tests.tinymodels.bert import build_tiny_bert
@@ -57,9 +57,9 @@ class Asked:
         return states.mean(1)
 
 
-def open_(bert: Path, asked: Asked, **more: Any) -> tuple[Any, opening.Weights]:
+def open_(bert: Path, asked: Asked, **more: Any) -> tuple[Any, load_weights.Weights]:
     where = Where(CPU, torch.float32)
-    return opening.opened(
+    return load_weights.opened(
         settings(**more), "models.2", where, lambda: BertModel.from_pretrained(bert), [bert], asked.yardstick
     )
 
@@ -103,7 +103,7 @@ def test_where_a_figure_cant_be_kept_the_model_is_served_all_the_same(bert: Path
 
 def test_without_quantisation_nothing_is_measured(bert: Path) -> None:
     asked = Asked()
-    assert open_(bert, asked)[1] == opening.Weights("", None)
+    assert open_(bert, asked)[1] == load_weights.Weights("", None)
     assert asked.times == 0
 
 
@@ -117,20 +117,20 @@ def test_agreement() -> None:
 
 def test_what_a_device_cant_do_is_said_by_its_key() -> None:
     with pytest.raises(ConfigError, match=r"^models\.2\.quantisation: nf4 is for GPUs"):
-        opening.check(settings(quantisation="nf4"), "models.2", CPU)
+        load_weights.check(settings(quantisation="nf4"), "models.2", CPU)
     with pytest.raises(ConfigError, match=r"^model\.quantisation: on mps"):
-        opening.check(settings(quantisation="int8"), "model", torch.device("mps"))
+        load_weights.check(settings(quantisation="int8"), "model", torch.device("mps"))
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphics, "find_spec", lambda name: None)
+    monkeypatch.setattr(gpu_quantisation, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"^model\.quantisation: .*bitsandbytes and accelerate"):
-        opening.check(settings(quantisation="int8"), "model", GPU)
+        load_weights.check(settings(quantisation="int8"), "model", GPU)
 
 
 @pytest.mark.parametrize(("name", "bits"), [("int8", "load_in_8bit"), ("nf4", "load_in_4bit")])
 def test_a_gpus_weights_come_quantised_by_transformers(name: Any, bits: str) -> None:
-    given = graphics.options(name, GPU, torch.bfloat16)
+    given = gpu_quantisation.options(name, GPU, torch.bfloat16)
     assert isinstance(given["quantization_config"], BitsAndBytesConfig)
     assert getattr(given["quantization_config"], bits) is True
     assert given["device_map"] == {"": GPU}
@@ -168,6 +168,6 @@ def test_encoders_are_opened_without_padding(bert: Path) -> None:
 def test_models_of_llamas_kind_are_opened_for_their_pass(quantisation: str, tmp_path: Path) -> None:
     directory = str(build_tiny_llama(tmp_path))
     section = ModelConfig.model_validate({"source": directory, "device": "cpu", "quantisation": quantisation})
-    loaded, _ = model.load(section, EngineConfig.model_validate({"max_batch": 2}))
+    loaded, _ = causal_model.load(section, EngineConfig.model_validate({"max_batch": 2}))
     assert isinstance(loaded, CausalModel)
     assert loaded._llama is not None

@@ -14,13 +14,14 @@ import meshgate.rpc.tls13  # noqa: F401 - before grpc
 import torch
 from transformers import AutoModel
 
-from bench.services import embedders, worker
-from services import heap
+from bench.services.contenders import embedders
+from bench.services.workers import protocol
+from services.cpu import malloc_tuning
 from services.embedding import model
 from services.embedding.config import ModelConfig
-from services.encoder import Encoder
+from services.encoders.encoder import Encoder
 from services.sentence_transformers.model import EmbeddingModel
-from services.tokens import Cut
+from services.text.tokens import Cut
 
 
 def main() -> None:
@@ -29,11 +30,11 @@ def main() -> None:
     parser.add_argument("--device", required=True)
     parser.add_argument("--plain", action="store_true", help="the modules of transformers, as they are")
     flags = parser.parse_args()
-    heap.keep()
+    malloc_tuning.keep()
     loaded = model.load(ModelConfig.model_validate({"device": flags.device}))
     loaded = _plain(loaded, flags.device) if flags.plain else loaded
     loaded.warm_up()
-    worker.serve("embedding", lambda order: _work(loaded, order))
+    protocol.serve("embedding", lambda order: _work(loaded, order))
 
 
 def _plain(loaded: EmbeddingModel, device: str) -> EmbeddingModel:
@@ -42,8 +43,8 @@ def _plain(loaded: EmbeddingModel, device: str) -> EmbeddingModel:
     return EmbeddingModel(Encoder(module.to(device).eval(), 0), loaded.tokeniser, loaded.card)
 
 
-def _work(loaded: EmbeddingModel, order: worker.Order) -> worker.Done:
-    done, until = worker.Done(), time.perf_counter() + order.seconds
+def _work(loaded: EmbeddingModel, order: protocol.Order) -> protocol.Done:
+    done, until = protocol.Done(), time.perf_counter() + order.seconds
     while (began := time.perf_counter()) < until:
         done.messages += _embed(loaded, order.items, order.callers)
         done.latencies.append(time.perf_counter() - began)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 
-from bench.services import worker
 from bench.services.prompts import taken
+from bench.services.workers import protocol
 from bench.services.workers.checkpoint import Loaded, load
 
 
 def main() -> None:
     """Serves orders."""
     loaded = load()
-    worker.serve("generate", lambda order: _work(loaded, order))
+    protocol.serve("generate", lambda order: _work(loaded, order))
 
 
-def _work(loaded: Loaded, order: worker.Order) -> worker.Done:
-    done, until, turn = worker.Done(), time.perf_counter() + order.seconds, 0
+def _work(loaded: Loaded, order: protocol.Order) -> protocol.Done:
+    done, until, turn = protocol.Done(), time.perf_counter() + order.seconds, 0
     while (began := time.perf_counter()) < until:
         prompts = [taken(order.items, caller, order.callers, turn) for caller in range(order.callers)]
         done.messages += _generate(loaded, prompts, order.tokens)

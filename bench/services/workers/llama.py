@@ -13,7 +13,7 @@ from typing import Any
 import llama_cpp as llama
 import numpy as np
 
-from bench.services import worker
+from bench.services.workers import protocol
 
 _CONTEXT = 512
 """Of each sequence, in tokens."""
@@ -34,7 +34,7 @@ def main() -> None:
     model = llama.llama_model_load_from_file(str(gguf).encode(), llama.llama_model_default_params())
     if not model:
         raise SystemExit("the model can't be loaded")
-    worker.serve("llama", lambda order: _work(_Batch(model, order, flags.threads)))
+    protocol.serve("llama", lambda order: _work(_Batch(model, order, flags.threads)))
 
 
 def _converted(gguf: Path, into: Path, threads: int) -> Path:
@@ -59,15 +59,15 @@ class _Sequence:
 class _Batch:
     """Sequences in work, by their caller's number."""
 
-    def __init__(self, model: Any, order: worker.Order, threads: int) -> None:
+    def __init__(self, model: Any, order: protocol.Order, threads: int) -> None:
         self.order = order
-        self.done = worker.Done()
+        self.done = protocol.Done()
         self.running: dict[int, _Sequence] = {}
         self._vocabulary = llama.llama_model_get_vocab(model)
         self._size = llama.llama_vocab_n_tokens(self._vocabulary)
         self._context = llama.llama_init_from_model(model, _context(order.callers, threads))
         self._batch = llama.llama_batch_init(_BATCH, 0, 1)
-        self._turns = worker.Turns(order)
+        self._turns = protocol.Turns(order)
 
     def ask(self, caller: int) -> None:
         """Gives a caller's next prompt its place, if there is time for one."""
@@ -86,7 +86,7 @@ class _Batch:
         for caller, place in last.items():
             self._take(caller, place)
 
-    def close(self) -> worker.Done:
+    def close(self) -> protocol.Done:
         """Frees everything; what was done."""
         llama.llama_batch_free(self._batch)
         llama.llama_free(self._context)
@@ -134,7 +134,7 @@ def _context(sequences: int, threads: int) -> Any:
     return wanted
 
 
-def _work(batch: _Batch) -> worker.Done:
+def _work(batch: _Batch) -> protocol.Done:
     for caller in range(batch.order.callers):
         batch.ask(caller)
     while batch.running:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from bench.services import worker
+from bench.services.workers import protocol
 from bench.services.workers.checkpoint import Loaded, load
 
 _RESULT_SECONDS = 120.0
@@ -17,13 +17,13 @@ def main() -> None:
     manager = loaded.module.init_continuous_batching(generation_config=loaded.module.generation_config)
     manager.start()
     try:
-        worker.serve("paged", lambda order: _work(loaded, manager, order))
+        protocol.serve("paged", lambda order: _work(loaded, manager, order))
     finally:
         manager.stop(block=True)
 
 
-def _work(loaded: Loaded, manager: Any, order: worker.Order) -> worker.Done:
-    done, turns = worker.Done(), worker.Turns(order)
+def _work(loaded: Loaded, manager: Any, order: protocol.Order) -> protocol.Done:
+    done, turns = protocol.Done(), protocol.Turns(order)
     began: dict[str, tuple[int, float]] = {}
 
     def ask(caller: int) -> None:

@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import meshgate.rpc.tls13  # noqa: F401 - before grpc
-import services.openmp  # noqa: F401 - before torch
+import services.cpu.openmp  # noqa: F401 - before torch
 
 # isort: split
-from bench.services import worker
+from bench.services.workers import protocol
 from meshgate.errors import MeshError
-from services.generation import launch
 from services.generation.config import EngineConfig, ModelConfig
-from services.generation.detokenise import TokenBytes
-from services.generation.engine import Delta, Job, Sampling
-from services.generation.loaded import LoadedModel
-from services.generation.sequence import Group
-from services.generation.stepper import Stepper
+from services.generation.engine import engine_factory
+from services.generation.engine.interface import Delta, Job, Sampling
+from services.generation.engine.loaded_model import LoadedModel
+from services.generation.scheduler.scheduler import Stepper
+from services.generation.scheduler.sequence import Group
+from services.generation.text.detokenise import TokenBytes
 
 _PREFILL = EngineConfig.model_validate({}).prefill_tokens
 
@@ -33,19 +33,19 @@ def main() -> None:
     settings = ModelConfig.model_validate({"source": flags.model, "device": flags.device, "dtype": flags.dtype})
     loaded: dict[int, tuple[LoadedModel, Any]] = {}
 
-    def work(order: worker.Order) -> worker.Done:
+    def work(order: protocol.Order) -> protocol.Done:
         if order.callers not in loaded:
             loaded.clear()
-            loaded[order.callers] = launch.load(settings, EngineConfig(max_batch=order.callers), "model")
+            loaded[order.callers] = engine_factory.load(settings, EngineConfig(max_batch=order.callers), "model")
         return _work(*loaded[order.callers], order)
 
-    worker.serve("steps", work)
+    protocol.serve("steps", work)
 
 
-def _work(model: LoadedModel, tokenizer: Any, order: worker.Order) -> worker.Done:
+def _work(model: LoadedModel, tokenizer: Any, order: protocol.Order) -> protocol.Done:
     tokens = TokenBytes(tokenizer, model.vocabulary_size)
     stepper = Stepper(model, tokens, frozenset(), _PREFILL)  # no token ends an answer
-    done, turns = worker.Done(), worker.Turns(order)
+    done, turns = protocol.Done(), protocol.Turns(order)
 
     def ask(caller: int) -> None:
         prompt = turns.next(caller)
@@ -63,7 +63,7 @@ def _work(model: LoadedModel, tokenizer: Any, order: worker.Order) -> worker.Don
 class _Caller:
     """Hears of its job, and asks again when it is done."""
 
-    def __init__(self, number: int, done: worker.Done, ask: Any) -> None:
+    def __init__(self, number: int, done: protocol.Done, ask: Any) -> None:
         self._number = number
         self._done = done
         self._ask = ask

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator
 
 from meshgate.errors import InvalidArgument
 from meshgate.v1 import classification_pb2 as pb
-from services import checks
 from services.classification.config import CustomConfig
-from services.classification.custom.recipe import Recipe
 from services.classification.custom.store import NAME
+from services.classification.custom.training_plan import Recipe
+from services.common import checks
 
 _L2_LEAST = 1e-8
 _L2_MOST = 10.0

@@ -16,7 +16,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from services.classification.custom.recipe import Stopped
+from services.classification.custom.training_plan import Stopped
 
 _ITERATIONS: Final = 200
 _HISTORY: Final = 10

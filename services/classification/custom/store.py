@@ -27,9 +27,9 @@ from safetensors.numpy import load, save
 from meshgate.errors import Internal, LimitExceeded, NotFound, Unavailable
 from meshgate.runtime.files import file_stamp
 from meshgate.runtime.files.file_stamp import Stamp
-from services.checks import no_classifier
 from services.classification.custom.heads import Head
-from services.classification.custom.records import Manifest, Version
+from services.classification.custom.storage import Manifest, Version
+from services.common.checks import no_classifier
 
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 """A classifier's name: never a path, never hidden, the same on file systems that ignore case."""

@@ -20,19 +20,19 @@ import numpy as np
 from meshgate.errors import DeadlineExceeded, LimitExceeded, Unavailable
 from meshgate.v1 import classification_pb2 as pb
 from services.batching import Batcher
-from services.caller import Caller
-from services.checks import Purse
 from services.classification.config import CustomConfig
 from services.classification.custom.examples import Examples
 from services.classification.custom.heads import Head, Matrix
-from services.classification.custom.owned import Owned
-from services.classification.custom.recipe import Stopped
-from services.classification.ready import Item, ReadyZeroShot, Scores
-from services.preparing import Preparing, Reading
-from services.tokens import Cut
+from services.classification.custom.tenant_classifiers import Owned
+from services.classification.custom.training_plan import Stopped
+from services.classification.model_proxy import Item, ReadyZeroShot, Scores
+from services.common.caller import Caller
+from services.common.checks import Purse
+from services.text.preparing import Preparing, Reading
+from services.text.tokens import Cut
 
 if TYPE_CHECKING:
-    from services.classification.custom.measuring import Fitted
+    from services.classification.custom.evaluation import Fitted
 
 _CHUNK: Final = 64
 """Texts that are queued together: what a training has in hand, and how often it says how far it is."""
@@ -194,7 +194,7 @@ def _prepare(threads: int) -> None:
 
 
 def _fit(vectors: Matrix, examples: Examples, stop: threading.Event) -> Fitted:
-    measuring = import_module("services.classification.custom.measuring")
+    measuring = import_module("services.classification.custom.evaluation")
     sample = measuring.labelled(vectors, examples.numbers, len(examples.labels))
     fitted: Fitted = measuring.fit(sample, examples.recipe, stop)
     return fitted

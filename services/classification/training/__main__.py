@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from safetensors.torch import load_file
 
-from services.classification.adapter import BASE, build, installed_base, shipped_dir
+from services.classification.model.sentiment import BASE, build, installed_base, shipped_dir
 from services.classification.training import compress, data, evaluate, train
 
 console = Console()

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from services.classification.adapter import BASE, CONFIG, WEIGHTS, ZERO, SentimentModel
+from services.classification.model.sentiment import BASE, CONFIG, WEIGHTS, ZERO, SentimentModel
 
 MAX_TOKENS = 256  # what the base was trained up to
 LIMIT = 8_000_000  # bytes

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from services.classification.adapter import Sentiment, load_sentiment
+from services.classification.model.sentiment import Sentiment, load_sentiment
 from services.classification.training.data import LABELS, NEGATIVE, NEUTRAL, POSITIVE, Rating, label_of
 
 BATCH = 64

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from services.classification.adapter import SentimentModel
+from services.classification.model.sentiment import SentimentModel
 from services.classification.training.data import SEED, Rating, soft_label
 
 WINDOW = 50  # batches: texts are sorted by length inside a window, so that order stays random between windows

@@ -4,8 +4,8 @@ What is on disk decides who may name what (`shelf.py`), every number is checked 
 `lora.py`), those used lately stay in memory (`loaded.py`), and rows of one batch have one each (`adapting.py`).
 """
 
-from services.generation.adapters.adapting import Adapting
-from services.generation.adapters.loaded import Adapters
-from services.generation.adapters.opening import opened
+from services.generation.adapters.adapter_factory import opened
+from services.generation.adapters.loaded_adapters import Adapters
+from services.generation.adapters.lora_layers import Adapting
 
 __all__ = ["Adapters", "Adapting", "opened"]

@@ -13,11 +13,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from services.generation.adapters import recipe
-from services.generation.adapters.adapting import Size
-from services.generation.adapters.recipe import Recipe
-from services.generation.adapters.refusals import unusable
-from services.generation.adapters.shelf import Files
+from services.generation.adapters import lora_config
+from services.generation.adapters.adapter_errors import unusable
+from services.generation.adapters.adapter_store import Files
+from services.generation.adapters.lora_config import Recipe
+from services.generation.adapters.lora_layers import Size
 
 _PREFIX: Final = "base_model.model."
 _A: Final = ".lora_A.weight"
@@ -68,7 +68,7 @@ class Fitting:
 
     def fit(self, files: Files) -> LoRA:
         """Raises InvalidArgument (ADAPTER_UNUSABLE), which says what does not fit."""
-        how = recipe.read(files.config)
+        how = lora_config.read(files.config)
         if self._bases and how.base_model_name_or_path not in self._bases:
             raise unusable("it was made for another model")
         tensors = _tensors(files.weights)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from services.generation.constraints.constraint import Constraint
 
 if TYPE_CHECKING:
-    from services.generation.detokenise import TokenBytes
+    from services.generation.text.detokenise import TokenBytes
 
 
 class Spellings:

@@ -30,7 +30,7 @@ from services.generation.constraints.simplify import (
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-    from services.generation.detokenise import TokenBytes
+    from services.generation.text.detokenise import TokenBytes
 
 _KEPT: Final = 64
 """Grammars that are kept compiled."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from services.generation.parallel import command
 
 if TYPE_CHECKING:
-    from services.generation.loaded import LoadedModel
+    from services.generation.engine.loaded_model import LoadedModel
 
 
 class Line(Protocol):

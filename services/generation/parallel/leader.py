@@ -11,7 +11,7 @@ from services.generation.parallel import command
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from services.generation.loaded import LoadedModel
+    from services.generation.engine.loaded_model import LoadedModel
 
 
 class Line(Protocol):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from transformers import EncoderDecoderCache
 
-from services.generation.cache import SlotCache
+from services.generation.model.kv_cache import SlotCache
 
 
 class _Layer(NamedTuple):

@@ -8,9 +8,9 @@ from transformers import PretrainedConfig
 
 from meshgate.runtime.config import ConfigError
 from services.generation.config import EngineConfig
-from services.generation.ending import end_tokens
 from services.generation.seq2seq.decoders import DECODERS
 from services.generation.seq2seq.model import Seq2SeqModel
+from services.generation.text.eos import end_tokens
 
 
 def bounded(config: PretrainedConfig, wanted: int, engine: EngineConfig, key: str) -> int:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from services.crew import Crew
-from services.generation.memory import giving_back
+from services.cpu.thread_tuner import Crew
+from services.generation.model.device_memory import giving_back
 from services.generation.seq2seq.cache import RowCache
 from services.generation.seq2seq.decoders import DECODERS, Pass
-from services.weights.opening import Weights
+from services.weights.load_weights import Weights
 
 
 class Seq2SeqModel:

@@ -1,0 +1,1 @@
+"""Clients of every server that is measured."""

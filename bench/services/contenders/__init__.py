@@ -1,0 +1,1 @@
+"""The contenders: servers and workers that are started and measured."""

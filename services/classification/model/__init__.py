@@ -1,0 +1,1 @@
+"""Classifiers: how each kind is loaded and run, and what its raw scores mean."""

@@ -1,0 +1,1 @@
+"""How torch uses a CPU: threads, shares of the cores, memory."""

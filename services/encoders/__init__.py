@@ -1,0 +1,1 @@
+"""Transformer encoders: how a checkpoint is loaded, fed and pooled, and compared with transformers."""

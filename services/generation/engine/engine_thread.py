@@ -1,0 +1,152 @@
+"""The engine: one thread owns the model and steps while there is work.
+
+Others only put jobs into its inbox and set flags that it reads once a step. When a step fails for a reason that is not
+one sequence's, the thread tells everyone who waits, says so through `on_death`, and ends: nobody hangs on a dead
+engine. A thread that hangs in a step can't tell anyone; `give_up` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from weakref import WeakValueDictionary
+
+from meshgate.errors import MeshError, Unavailable
+from services.generation.engine.interface import Job, Listener, Ticket
+from services.generation.scheduler.scheduler import Stepper
+from services.generation.scheduler.sequence import Group
+
+_log = logging.getLogger(__name__)
+
+_LAST_STEP_SECONDS = 60.0
+"""How long the thread may take to notice that it should end: the longest step and then some."""
+
+
+class ContinuousEngine:
+    """Implements Engine over a Stepper. `start` before `submit`; `stop` leaves no thread."""
+
+    def __init__(
+        self,
+        stepper: Stepper,
+        on_death: Callable[[], object],
+        enter_thread: Callable[[], object] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`on_death` and `enter_thread` run on the engine's thread."""
+        self._stepper = stepper
+        self._on_death = on_death
+        self._enter_thread = enter_thread
+        self._clock = clock
+        self._inbox: deque[Group] = deque()
+        self._groups: WeakValueDictionary[int, Group] = WeakValueDictionary()
+        """By serial, each until nobody holds it. What the thread works on is its own, also where it hangs."""
+        self._changed = threading.Condition()
+        self._refusal: Callable[[], MeshError] | None = None
+        self._abort = False
+        self._hangs = False
+        self._stepping_since: float | None = None
+        self._thread = threading.Thread(target=self._run, name="generation", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def submit(self, job: Job, listener: Listener) -> Ticket:
+        """Queues a job. Thread-safe. Raises Unavailable when it stops (DRAINING) or has failed (MODEL_FAILED)."""
+        group = Group(job, listener, self._clock())
+        with self._changed:
+            if self._refusal is not None:
+                raise self._refusal()
+            self._groups[group.serial] = group
+            self._inbox.append(group)
+            self._changed.notify()
+        return group
+
+    def stepping(self) -> float:
+        """Seconds since the step began that runs now; 0 between steps. Thread-safe."""
+        since = self._stepping_since
+        return 0.0 if since is None else self._clock() - since
+
+    def give_up(self) -> None:
+        """The thread hangs: who is in is told so at once, nobody is let in, and `stop` does not wait for it."""
+        self._hangs = True
+        self._refuse(_dead)
+        for reference in self._groups.valuerefs():  # a list, made at once whatever the thread does
+            group = reference()
+            if group is not None:
+                group.fail(_dead())
+
+    @property
+    def refusal(self) -> Callable[[], MeshError] | None:
+        """Makes what callers are told once nobody is let in."""
+        return self._refusal
+
+    async def stop(self, grace: float) -> None:
+        """Refuses new jobs, lets those there are finish for `grace` seconds, then fails them."""
+        self._refuse(_draining)
+        await asyncio.to_thread(self._join, grace)
+
+    def _join(self, grace: float) -> None:
+        if self._thread.ident is None or self._hangs:
+            return
+        self._thread.join(grace)
+        with self._changed:
+            self._abort = True
+            self._changed.notify()
+        self._thread.join(_LAST_STEP_SECONDS)
+        if self._thread.is_alive():
+            _log.error("the model's thread did not end")
+
+    def _refuse(self, error: Callable[[], MeshError]) -> None:
+        with self._changed:
+            self._refusal = self._refusal or error
+            self._changed.notify()
+
+    def _run(self) -> None:
+        try:
+            self._enter_thread()
+            while self._take_in():
+                self._stepping_since = self._clock()
+                self._stepper.step()
+                self._stepping_since = None
+        except Exception:
+            _log.exception("the model's thread died")
+            self._die()
+        else:
+            self._fail_all(_draining())
+
+    def _take_in(self) -> bool:
+        """Waits for work and moves the inbox to the stepper. False when it is time to end."""
+        with self._changed:
+            while self._stepper.idle() and not self._inbox and self._refusal is None:
+                self._changed.wait()
+            if self._abort:
+                return False
+            while self._inbox:
+                self._stepper.add(self._inbox.popleft())
+            return not self._stepper.idle()
+
+    def _die(self) -> None:
+        self._refuse(_dead)
+        try:
+            self._fail_all(_dead())
+        finally:
+            self._on_death()
+
+    def _fail_all(self, error: MeshError) -> None:
+        with self._changed:
+            while self._inbox:
+                self._stepper.add(self._inbox.popleft())
+        self._stepper.fail(error)
+
+
+def _draining() -> Unavailable:
+    return Unavailable("this server is about to stop", reason="DRAINING", retry_after=1.0)
+
+
+def _dead() -> Unavailable:
+    return Unavailable("the model failed", reason="MODEL_FAILED", retry_after=5.0)

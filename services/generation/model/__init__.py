@@ -1,0 +1,1 @@
+"""Causal language models: their checkpoints, KV cache, forward pass and sampling."""

@@ -1,0 +1,1 @@
+"""The gRPC side of generation: servicer, validation, admission, errors and model cards."""

@@ -1,0 +1,51 @@
+"""meshgate.v1.ModelService of the generation service: its models, each with the adapters that the caller may name."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from meshgate.errors import Internal, MeshError
+from meshgate.v1 import models_pb2 as pb
+from meshgate.v1 import models_pb2_grpc
+from services.common.caller import caller_of
+from services.generation.adapters import Adapters
+from services.generation.serving.served_model import Models
+from services.models.listing import ModelServicer
+
+if TYPE_CHECKING:
+    from meshgate.rpc.guard import Context
+
+_log = logging.getLogger(__name__)
+
+
+class Listing(models_pb2_grpc.ModelServiceServicer):
+    """Lists the models."""
+
+    def __init__(self, place: Models) -> None:
+        self._place = place
+
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
+        """The models that can do what is asked for. Who is nobody is told that there may be adapters, and not which."""
+        served = self._place.get()
+        reply = await ModelServicer(lambda: served.cards).ListModels(request, context)
+        tenant = caller_of(context).tenant
+        if tenant:
+            of = {each.limits.name: each.adapters for each in served.models}
+            await asyncio.gather(*(_tell(card, of[card.name], tenant) for card in reply.models))
+        return reply
+
+
+async def _tell(card: pb.Model, adapters: Adapters | None, tenant: str) -> None:
+    """Where they can't be looked at, the card goes on saying that there may be some."""
+    if adapters is None:
+        return
+    try:
+        names = await adapters.names(tenant)
+    except MeshError as error:
+        if isinstance(error, Internal):
+            _log.warning("adapters can't be listed", extra={"model": card.name, "reason": error.message})
+        return
+    card.adapters[:] = names.names
+    card.more_adapters = names.more

@@ -1,0 +1,43 @@
+"""The models that a process serves, as its servicers see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from meshgate.v1 import models_pb2
+from services.generation.adapters import Adapters
+from services.generation.constraints import Grammars
+from services.generation.engine.interface import Engine
+from services.generation.model.prefix_cache import Prefixes
+from services.generation.scheduler.row_limit import Headroom
+from services.generation.serving.admission import Admission
+from services.generation.serving.limits import Limits
+from services.generation.text.prompt import PromptReader
+from services.models.model_table import Place, Table
+from services.text.preparing import Preparing
+
+
+class Life:
+    """Held by a model and by the calls that it serves. What its end brings about, see services.generation.app."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A loaded model and what stands before it."""
+
+    engine: Engine
+    prompts: PromptReader
+    limits: Limits
+    admission: Admission
+    headroom: Headroom
+    tokenising: Preparing
+    card: models_pb2.Model
+    life: Life
+    grammars: Grammars | None
+    """None of a model that has no token to end with: what it makes can't be constrained."""
+    adapters: Adapters | None = None
+    prefixes: Prefixes | None = None
+
+
+Models = Place[Table[Served]]
+"""Where the loaded models will be."""
