@@ -34,8 +34,8 @@ check: developing ## types, lint, imports, contract, fresh stubs
 	$(BIN)/lint-imports
 	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format -d --exit-code
 	cd protos && ../$(BIN)/buf breaking --against baseline.binpb
-	$(RUN) -m tests.fresh_stubs
-	$(RUN) -m tests.fresh_reference
+	$(RUN) -m tools.fresh_stubs
+	$(RUN) -m tools.fresh_reference
 	$(RUN) -m tools.links
 	$(RUN) -m tools.prose
 	$(RUN) -m codespell_lib $(PROSE)
@@ -55,7 +55,7 @@ proto: developing ## write the generated stubs
 		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc $(PROTOS)
 
 reference: developing ## write docs/configuration.md
-	$(RUN) -m tests.fresh_reference --write
+	$(RUN) -m tools.fresh_reference --write
 
 lock: developing ## resolve the lock files anew
 	bash deploy/lock.sh $(BIN)/pip-compile

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ports import free_ports
+from tests.support.network.ports import free_ports
 
 _READY_SECONDS = 300
 _STOP_SECONDS = 60

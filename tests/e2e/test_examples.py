@@ -10,7 +10,7 @@ import pytest
 
 from gateway.commands import dev_issuer
 from tests.e2e.conftest import Up
-from tests.ports import free_ports
+from tests.support.network.ports import free_ports
 
 pytestmark = pytest.mark.timeout(400)
 

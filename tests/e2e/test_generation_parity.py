@@ -20,7 +20,7 @@ from services.generation.model.causal_model import CausalModel
 from services.generation.scheduler.scheduler import Stepper
 from services.generation.scheduler.sequence import Group
 from services.generation.text.detokenise import TokenBytes
-from tests.generation_doubles import Heard
+from tests.support.fixtures.generation import Heard
 
 NEAR_TIE = {torch.float32: 1e-3, torch.bfloat16: 0.5}
 """Logits of SmolLM2 reach 32, where bfloat16's numbers lie 1/8 apart; its 30 layers add a few such roundings up."""

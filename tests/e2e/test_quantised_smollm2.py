@@ -12,7 +12,7 @@ from meshgate.v1 import generation_pb2 as pb
 from services.generation.app import build
 from services.generation.config import GenerationConfig
 from services.generation.serving.servicer import GenerationServicer
-from tests.unit.context import FakeContext
+from tests.support.fixtures.servicer_context import FakeContext
 
 
 @pytest.mark.timeout(300)

@@ -11,8 +11,8 @@ from meshgate.runtime.config import ConfigError
 from services.generation.model import decoder_kinds
 from tests.kinds import page
 from tests.kinds.conftest import Tally
+from tests.support.fixtures.engine_parity import hold
 from tests.tinymodels import kinds as tiny
-from tests.unit.engine_parity import hold
 
 OTHERS = sorted(set(tiny.KINDS) - decoder_kinds.SERVED - {"gpt-sw3"})
 """gpt-sw3 is GPT-2 by another name."""

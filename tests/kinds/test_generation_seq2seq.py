@@ -19,8 +19,8 @@ from services.generation.scheduler.scheduler import Stepper
 from services.generation.scheduler.sequence import Group
 from services.generation.seq2seq.decoders import DECODERS
 from services.generation.text.detokenise import TokenBytes
-from tests.generation_doubles import Heard, Letters
 from tests.kinds.conftest import Tally
+from tests.support.fixtures.generation import Heard, Letters
 from tests.tinymodels.kinds import VOCABULARY, spread
 from tests.tinymodels.seq2seq import build_tiny_marian, build_tiny_t5
 

@@ -4,8 +4,8 @@ grpc.aio makes a task and four objects for each call, so that a call can be awai
 intercepted. A gateway needs none of that, and it is a tenth of what a call costs it: bench/RESULTS.md has the figures.
 Here one coroutine is the call, and cancelling it cancels the call.
 
-This leans on names of grpcio that are not public (what its own calls are made of); tests/integration/test_unary.py
-fails where a new grpcio goes another way.
+This leans on names of grpcio that are not public (what its own calls are made of);
+tests/integration/rpc/test_fast_unary_client.py fails where a new grpcio goes another way.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ as we ended it. So the calls that have been here for a while are listened to, an
 their last batch. Who leaves before is noticed by then; its limits and its place are held as long as its work goes on.
 
 This leans on names of grpcio that are not public (what its own handlers are made of);
-tests/integration/test_unary_server.py fails where a new grpcio goes another way.
+tests/integration/rpc/test_fast_unary_server.py fails where a new grpcio goes another way.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ grpc.aio's `read` returns the same for the three. gRPC's core tells them apart. 
 message is larger than gRPC takes; gRPC tells the caller so by itself. Initial metadata can be sent to a caller who is
 there, but not to one who has left or whose deadline has passed.
 
-This leans on names of grpcio that are not public, as unary_server.py does; tests/attack/test_call_ends.py fails where a
-new grpcio goes another way.
+This leans on names of grpcio that are not public, as unary_server.py does; tests/attack/calls/test_call_ends.py fails
+where a new grpcio goes another way.
 """
 
 from __future__ import annotations

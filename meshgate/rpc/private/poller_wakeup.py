@@ -6,7 +6,7 @@ each with a read and a turn of the loop: bench/RESULTS.md has what that costs. A
 socket.
 
 This leans on names of grpcio that are not public (that it makes the pair with `socket.socketpair`, and reads with
-`recv`); tests/integration/test_wake.py fails where a new grpcio goes another way.
+`recv`); tests/integration/rpc/test_poller_wakeup.py fails where a new grpcio goes another way.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Where the server ends a call while its client still writes, grpc.aio (1.85 and b
 fault of its own, and puts INTERNAL in the place of the status that is just on its way. So who is refused would not hear
 why. Here such a write waits for the status instead.
 
-This leans on names of grpcio that are not public; tests/integration/test_refused_stream.py fails where a new grpcio
+This leans on names of grpcio that are not public; tests/integration/rpc/test_refused_stream.py fails where a new grpcio
 goes another way.
 """
 
