@@ -71,7 +71,8 @@ def start_gateway(place: Place, name: str, services: Mapping[str, int]) -> tuple
     """A gateway before services at these ports. Returns where it is, and its pid."""
     port = process.free_port()
     nowhere = dict.fromkeys(("generation", "embedding", "classification"), process.free_port())
-    command = gateway.command(gateway.configure(place.home, name), port, {**nowhere, **services})
+    config = gateway.configure(place.home, name, one_backend=False)
+    command = gateway.command(config, port, {**nowhere, **services})
     return Door(place.home, port), place.run(name, command)
 
 

@@ -18,3 +18,10 @@ def test_its_configuration_is_read_and_expects_the_backends_name(
     made = config.load(gateway.configure(tmp_path, "meshgate"), GatewayConfig)
     assert {backend.server_name for backend in made.backends.values()} == {"embedding.meshgate"}
     assert made.limits.tenant.requests_per_second == made.limits.principal.requests_per_second == 1_000_000
+
+
+def test_before_the_real_services_it_expects_the_name_of_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MESHGATE_HOME", str(tmp_path))
+    made = config.load(gateway.configure(tmp_path, "meshgate", one_backend=False), GatewayConfig)
+    names = {name: backend.server_name or f"{name}.meshgate" for name, backend in made.backends.items()}
+    assert names == {name: f"{name}.meshgate" for name in ("generation", "embedding", "classification")}
