@@ -14,9 +14,6 @@ from meshgate.v1 import embedding_pb2 as pb
 Vector = NDArray[np.float32]
 _INT8_MAX = 127
 _HALF_MAX: Final = float(np.finfo(np.float16).max)
-_TAG = bytes([pb.FloatVector.VALUES_FIELD_NUMBER << 3 | 2])
-"""Of a packed field (protobuf.dev/programming-guides/encoding): its number, and that a length follows."""
-_LAST, _MORE = 0x7F, 0x80
 
 
 def shaped(vector: Vector, dimensions: int | None, *, normalise: bool) -> Vector:
@@ -41,7 +38,7 @@ def encoded(vector: Vector, encoding: pb.EmbeddingEncoding.ValueType) -> pb.Embe
             return _int8(vector)
         case pb.EMBEDDING_ENCODING_BINARY:
             return pb.Embedding(packed=np.packbits(vector > 0).tobytes())
-    return pb.Embedding(floats=_floats(vector))
+    return pb.Embedding(floats=pb.FloatVector(values=vector.tolist()))
 
 
 def _halves(vector: Vector) -> bytes:
@@ -49,23 +46,6 @@ def _halves(vector: Vector) -> bytes:
     if float(np.abs(vector).max(initial=0.0)) > _HALF_MAX:
         raise InvalidArgument.of("options.encoding", "the vector has numbers that are too large for float16")
     return vector.astype("<f2").tobytes()
-
-
-def _floats(vector: Vector) -> pb.FloatVector:
-    """The vector as a message, read from what it is on the wire: the field's tag, a length in bytes, and the values in
-    little-endian, which is what lies in memory. Through Python's numbers it would take fifteen times as long.
-    """
-    values = vector.astype("<f4", copy=False).tobytes()
-    return pb.FloatVector.FromString(_TAG + _varint(len(values)) + values)
-
-
-def _varint(number: int) -> bytes:
-    """Protobuf's encoding of a number: seven bits a byte, the least first."""
-    made = bytearray()
-    while number > _LAST:
-        made.append(number & _LAST | _MORE)
-        number >>= 7
-    return bytes((*made, number))
 
 
 def _int8(vector: Vector) -> pb.Embedding:
