@@ -10,7 +10,7 @@ PROSE := $(wildcard *.md) docs protos meshgate gateway services certs bench depl
 PROTOS := $(wildcard protos/meshgate/v1/*.proto)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: up test test-e2e test-attack test-kinds check prose proto reference lock bench bench-gateway bench-services clean install serving developing benching train-sentiment
+.PHONY: up test test-e2e test-attack test-kinds check prose proto reference lock bench bench-gateway bench-services clean install serving developing benching documenting docs docs-serve train-sentiment
 
 up: serving ## set everything up and serve until Ctrl-C
 	@$(BIN)/meshgate up $(ARGS)
@@ -43,7 +43,7 @@ check: developing ## types, lint, imports, contract, fresh stubs
 install: developing
 
 # What serves, and no more; what develops, too; what measures, too. They look by themselves whether anything is to be done.
-serving developing benching:
+serving developing benching documenting:
 	@PYTHON='$(PYTHON)' PYTHON_CHOSEN='$(PYTHON_CHOSEN)' VENV='$(VENV)' bash deploy/install.sh $@
 
 prose: developing ## what the rules of prose say of every file, or of ARGS
@@ -56,6 +56,13 @@ proto: developing ## write the generated stubs
 
 reference: developing ## write docs/configuration.md
 	$(RUN) -m tools.fresh_reference --write
+
+docs: documenting ## the documentation as a site, in build/site
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet
+	@echo "build/site/index.html"
+
+docs-serve: documenting ## the site on 127.0.0.1:8000, made anew when a page changes
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs serve --livereload
 
 lock: developing ## resolve the lock files anew
 	bash deploy/lock.sh $(BIN)/pip-compile

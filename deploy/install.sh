@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the environment of this checkout and installs into it: `deploy/install.sh serving|developing|benching`.
+# Makes the environment of this checkout and installs into it: `deploy/install.sh serving|developing|benching|documenting`.
 # The Makefile calls it before everything else; where nothing has changed it takes some hundredths of a second.
 #
 #   PYTHON       what the environment is made with; PYTHON_CHOSEN=1 where the user named it
@@ -139,6 +139,11 @@ benching() {
   pip_install --requirement requirements-bench.lock
 }
 
+documenting() {
+  say "installing what makes the site of the documentation"
+  pip_install --requirement requirements-docs.lock
+}
+
 # Installs one layer, where its files have changed since. What is interrupted leaves the mark; what fails does not, since
 # pip installs nothing until it has everything.
 layer() {
@@ -170,3 +175,4 @@ fi
 layer serving requirements.lock requirements-models.lock pyproject.toml
 [ "$1" = serving ] || layer developing "$VENV/serving" requirements-dev.lock
 [ "$1" != benching ] || layer benching "$VENV/developing" requirements-bench.lock
+[ "$1" != documenting ] || layer documenting "$VENV/developing" requirements-docs.lock
