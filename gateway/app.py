@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from gateway import limits, redis_client
 from gateway.audit import AuditLog
 from gateway.audit.journal import Journal
-from gateway.audit.refusal_aggregator import Flood, network
+from gateway.audit.refusal_aggregator import RefusalAggregator, network
 from gateway.authentication import Authenticator, revocations_of
 from gateway.authorisation import references
 from gateway.authorisation.policy import Policy
@@ -27,7 +27,7 @@ from gateway.forwarding.adapter_names import Adapters
 from gateway.forwarding.backend import Backend
 from gateway.forwarding.builtin_services import Local
 from gateway.forwarding.model_catalogue import Catalogue
-from gateway.limits import Limits
+from gateway.limits import RateLimiter
 from gateway.metrics import gauges
 from gateway.metrics.call_metrics import Telemetry
 from gateway.pipeline import Forwarder, Pipeline
@@ -75,7 +75,7 @@ class Gateway:
         self._authenticator = Authenticator(config.issuers, revocations=revoked)
         self._limits = self._limited()
         self._telemetry = Telemetry(config.metrics)
-        self._flood = Flood(config.flood, lambda: time.time_ns() // 1000)
+        self._flood = RefusalAggregator(config.flood, lambda: time.time_ns() // 1000)
         self._journal = Journal(self._audit, self._flood, self._telemetry)
         self.exposition = Exposition(config.metrics, self._telemetry, self._readings(), worker=worker or 0)
         self._opener = Opener(config.sealing, self._replays())
@@ -101,12 +101,12 @@ class Gateway:
             max_message_bytes=self._config.server.max_message_bytes,
         )
 
-    def _limited(self) -> Limits:
+    def _limited(self) -> RateLimiter:
         config, models, most = self._config, self._catalogue.models, self._config.server.max_calls
         if config.store is None or self._store is None:
-            return Limits(config.limits, models=models, most_calls=most)
+            return RateLimiter(config.limits, models=models, max_calls=most)
         return limits.connected(
-            config.limits, config.store, self._store, workers=config.workers, models=models, most_calls=most
+            config.limits, config.store, self._store, workers=config.workers, models=models, max_calls=most
         )
 
     def _replays(self) -> Replays | None:
@@ -133,7 +133,7 @@ class Gateway:
     def _listed(self) -> None:
         """Names of models are what the services say now."""
         listed = self._catalogue.listed()
-        self._limits.know(references.aliases(listed))
+        self._limits.set_aliases(references.aliases(listed))
         if self._catalogue.complete:
             self._names.look(listed)
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from gateway.audit import ContentMacs
+from gateway.audit import ContentHmacs
 from gateway.principal import Principal
 from meshgate import errors
 
 if TYPE_CHECKING:
-    from gateway.limits.plan import Places
+    from gateway.limits.plan import ConcurrencyLimit
     from gateway.limits.store import Grant
 
 _IDS: Final = 256
@@ -64,7 +64,7 @@ class Call:
     principal: Principal | None = None
     drained: bool = False
     """Whether it was ended because the gateway stops."""
-    slots: tuple[Places, ...] = ()
+    slots: tuple[ConcurrencyLimit, ...] = ()
     """What it holds in this process of its caller's concurrency limits: see gateway.limits.pending."""
     held: Grant | None = None
     """The same in the store, where it took them before it began: see gateway.limits.shared_pending."""
@@ -87,7 +87,7 @@ class Call:
     bytes_out: int = 0
     trailers: tuple[tuple[str, str], ...] = ()
     """Metadata that a call which ends well ends with."""
-    macs: ContentMacs | None = None
+    hmacs: ContentHmacs | None = None
     """The keyed digests of what passes, once the call is admitted."""
     stages: dict[str, int] = field(default_factory=dict)
     """Stage to microseconds."""

@@ -8,7 +8,7 @@ from typing import Final, Self
 from pydantic import Field, ValidationError, model_validator
 
 from gateway.audit import AuditConfig
-from gateway.audit.refusal_aggregator import FloodConfig
+from gateway.audit.refusal_aggregator import RefusalAggregatorConfig
 from gateway.authentication import IssuerConfig, RevocationConfig
 from gateway.authorisation import references
 from gateway.authorisation.policy import PolicyConfig
@@ -83,7 +83,7 @@ class GatewayConfig(Strict):
     limits: LimitsConfig
     audit: AuditConfig
     sealing: SealingConfig
-    flood: FloodConfig = FloodConfig()
+    flood: RefusalAggregatorConfig = RefusalAggregatorConfig()
     metrics: GatewayMetricsConfig = GatewayMetricsConfig()
     store: StoreConfig | None = None
     """What workers and replicas share; without it each process is on its own."""

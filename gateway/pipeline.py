@@ -22,7 +22,7 @@ from gateway.call import Call, Replies, Requests
 from gateway.edge.concurrency import Entrance
 from gateway.forwarding.message_relay import Passage
 from gateway.forwarding.model_catalogue import Catalogue
-from gateway.limits import Limits, Reservation
+from gateway.limits import RateLimiter, Reservation
 from gateway.principal import Principal
 from gateway.request_info import Intent
 from gateway.routes import LOCAL_ROUTES, MODEL_ROUTES, PUBLIC_ROUTES, Route
@@ -50,7 +50,7 @@ class Pipeline:
     authenticator: Authenticator
     policy: Policy
     catalogue: Catalogue
-    limits: Limits
+    limits: RateLimiter
     opener: Opener
     forwarders: Mapping[str, Forwarder]
     max_message_bytes: int
@@ -106,7 +106,7 @@ class Pipeline:
 
     async def _read(self, call: Call, route: Route, requests: Requests) -> Intent:
         """The first message, and what it asks for. Authentication comes before, so that only callers we know wait."""
-        first = await self.limits.begins(call, requests.read())
+        first = await self.limits.first_message(call, requests.read())
         if first is not None and len(first) > self.max_message_bytes:
             raise errors.InvalidArgument(
                 f"the message is too large: at most {self.max_message_bytes} bytes", reason=TOO_LARGE

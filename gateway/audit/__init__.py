@@ -18,8 +18,8 @@ sign (`signing.py`) and digest (`digest.py`) follow each other (`succession.py`)
 from __future__ import annotations
 
 from gateway.audit.config import AuditConfig
-from gateway.audit.keys.content_hmac import ContentMac, ContentMacs
+from gateway.audit.keys.content_hmac import ContentHmac, ContentHmacs
 from gateway.audit.log import UNAVAILABLE, AuditLog
 from gateway.audit.record import AuditRecord
 
-__all__ = ["UNAVAILABLE", "AuditConfig", "AuditLog", "AuditRecord", "ContentMac", "ContentMacs"]
+__all__ = ["UNAVAILABLE", "AuditConfig", "AuditLog", "AuditRecord", "ContentHmac", "ContentHmacs"]

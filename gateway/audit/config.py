@@ -14,7 +14,7 @@ from meshgate.runtime.config import ConfigPath, Strict
 _DAY: float = 86_400.0
 
 
-class SinkTerms(Strict):
+class SinkBase(Strict):
     """What every sink has."""
 
     required: bool = False
@@ -26,7 +26,7 @@ class SinkTerms(Strict):
     """How many records may wait. Default: audit.queue_records."""
 
 
-class FileSinkConfig(SinkTerms):
+class FileSinkConfig(SinkBase):
     """The log on disk: hash-chained, signed, in audit.directory. What `meshgate audit` reads."""
 
     kind: Literal["file"] = "file"
@@ -34,7 +34,7 @@ class FileSinkConfig(SinkTerms):
     required: bool = True
 
 
-class RedisSinkConfig(SinkTerms):
+class RedisSinkConfig(SinkBase):
     """A stream of a Redis or Valkey, of entries with one field, `record`."""
 
     kind: Literal["redis"]
@@ -47,7 +47,7 @@ class RedisSinkConfig(SinkTerms):
     """About how many the stream keeps; older ones are trimmed."""
 
 
-class OtlpSinkConfig(SinkTerms):
+class OtlpSinkConfig(SinkBase):
     """An OpenTelemetry collector, by OTLP over gRPC."""
 
     kind: Literal["otlp"]
@@ -70,7 +70,7 @@ class OtlpSinkConfig(SinkTerms):
         return self
 
 
-class StdoutSinkConfig(SinkTerms):
+class StdoutSinkConfig(SinkBase):
     """Standard output, a line a record, for a platform that collects it."""
 
     kind: Literal["stdout"]

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-SIBLINGS: Final = 5
+COMMIT_SIBLINGS: Final = 5
 """So many calls under way, and a group that waits for more records will get them. PostgreSQL's default too."""
 _PART: Final = 0.2
 _EACH: Final = 0.0001
@@ -22,12 +22,12 @@ _WEIGHT: Final = 0.1
 """Of the newest interval between two ends, in their running mean."""
 
 
-class Crowd:
+class GroupCommit:
     """The calls under way. For one event loop."""
 
     def __init__(self, longest: float, clock: Callable[[], float]) -> None:
         """`longest` is the most seconds that a group waits."""
-        self.expected = 0
+        self.in_flight = 0
         """Calls whose last record is still to come or being written: for whoever begins and ends them to count."""
         self._committing = 0
         self._longest = longest
@@ -36,21 +36,21 @@ class Crowd:
         self._ended = 0
         self._interval = 0.0
 
-    def enter(self) -> None:
-        """A call's last record is here; `leave` follows when it is written."""
+    def begin(self) -> None:
+        """A call's last record is here; `end` follows when it is written."""
         self._committing += 1
         self._ended += 1
 
-    def leave(self) -> None:
+    def end(self) -> None:
         """A call's last record is written, or won't be."""
         self._committing -= 1
 
-    def patience(self) -> float:
+    def delay(self) -> float:
         """Seconds that a group which begins now may wait; 0 where more records are not soon to come."""
         self._measure()
-        if self.expected - self._committing < SIBLINGS:
+        if self.in_flight - self._committing < COMMIT_SIBLINGS:
             return 0.0
-        return min(self._longest, self.expected * min(_EACH, _PART * self._interval))
+        return min(self._longest, self.in_flight * min(_EACH, _PART * self._interval))
 
     def _measure(self) -> None:
         if self._ended:

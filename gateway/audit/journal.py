@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from gateway.audit import UNAVAILABLE, AuditLog, AuditRecord
-from gateway.audit.refusal_aggregator import Flood, Who, stranger
+from gateway.audit.refusal_aggregator import RefusalAggregator, Refused, unauthenticated
 from gateway.call import Call
 from gateway.metrics import outcome
 from gateway.metrics.call_metrics import Telemetry
@@ -29,15 +29,15 @@ _UNWAITED: Final = frozenset({outcome.CANCELLED, outcome.Outcome("UNAVAILABLE", 
 class Journal:
     """Writes the records of calls, and tells the metrics the same."""
 
-    def __init__(self, log: AuditLog, flood: Flood, telemetry: Telemetry) -> None:
+    def __init__(self, log: AuditLog, refusals: RefusalAggregator, telemetry: Telemetry) -> None:
         self._log = log
-        self._flood = flood
+        self._refusals = refusals
         self._telemetry = telemetry
         self._summing: asyncio.TimerHandle | None = None
 
     def began(self, call: Call) -> None:
         """A call is here. `ended` or `failed` follows."""
-        self._log.crowd.expected += 1
+        self._log.group_commit.in_flight += 1
         self._telemetry.began(call)
 
     async def ended(self, call: Call) -> None:
@@ -66,12 +66,12 @@ class Journal:
             raise errors.DeadlineExceeded("the deadline passed") from error
 
     async def _close(self, call: Call, found: Outcome, ended: Outcome) -> None:
-        if not call.admitted and not self._flood.singly(_who(call), ended.reason):
+        if not call.admitted and not self._refusals.record_singly(_who(call), ended.reason):
             self._done(call, ended)
             self._sum_up()
         elif found in _UNWAITED or (call.principal is None and not call.inside):
             # Nobody is left to wait, or nobody who was let in, or it is told already that records can't be written.
-            self._log.leave(_last(call, ended))
+            self._log.enqueue_nowait(_last(call, ended))
             self._done(call, ended)
         else:
             await self._commit(call, ended)
@@ -88,7 +88,7 @@ class Journal:
             self._done(call, ended)
 
     def _done(self, call: Call, ended: Outcome) -> None:
-        self._log.crowd.expected -= 1
+        self._log.group_commit.in_flight -= 1
         self._telemetry.ended(call, ended)
 
     def stop(self) -> None:
@@ -103,9 +103,9 @@ class Journal:
 
     def _tell(self) -> None:
         self._summing = None
-        for summed in self._flood.due():
+        for summed in self._refusals.drain():
             who = {name: value for name, value in summed.who._asdict().items() if value}
-            self._log.note(
+            self._log.log_event(
                 event="refusals",
                 time=summed.last,
                 first=summed.first,
@@ -120,11 +120,11 @@ class Journal:
         call whose replies stream; it raises Unavailable (AUDIT_UNAVAILABLE).
         """
         call.admitted = True
-        call.macs = self._log.content_macs()
+        call.hmacs = self._log.content_hmacs()
         record = _record(call, "admitted", decision="allow")
         if streams:
-            return partial(self._log.written, self._log.begin(record))
-        self._log.leave(record)
+            return partial(self._log.wait_durable, self._log.enqueue(record))
+        self._log.enqueue_nowait(record)
         return None
 
 
@@ -140,9 +140,11 @@ def _told(found: Outcome, *, late: bool) -> Outcome:
     return found._replace(code=outcome.DEADLINE_EXCEEDED.code) if late else found
 
 
-def _who(call: Call) -> Who:
+def _who(call: Call) -> Refused:
     principal = call.principal
-    return stranger(call.peer) if principal is None else Who(tenant=principal.tenant, subject=principal.subject)
+    return (
+        unauthenticated(call.peer) if principal is None else Refused(tenant=principal.tenant, subject=principal.subject)
+    )
 
 
 def _last(call: Call, ended: Outcome) -> AuditRecord:
@@ -153,7 +155,7 @@ def _last(call: Call, ended: Outcome) -> AuditRecord:
 
 def _record(call: Call, event: str, *, decision: str, reason: str = "", status: str = "") -> AuditRecord:
     principal = call.principal
-    macs = call.macs if status else None
+    hmacs = call.hmacs if status else None
     return AuditRecord(  # in the order of its fields: by name it takes three times as long, twice a call
         time.time_ns() // 1000,
         call.request_id,
@@ -177,7 +179,7 @@ def _record(call: Call, event: str, *, decision: str, reason: str = "", status: 
         call.tokens_reserved,
         call.input_tokens,
         call.output_tokens,
-        macs.request.hexdigest() if macs else "",
-        macs.reply.hexdigest() if macs else "",
-        macs.key_id if macs else "",
+        hmacs.request.hexdigest() if hmacs else "",
+        hmacs.reply.hexdigest() if hmacs else "",
+        hmacs.key_id if hmacs else "",
     )

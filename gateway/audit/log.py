@@ -1,4 +1,4 @@
-"""The stage: records go to every sink, each in a lane of its own, so that one that hangs holds up no other.
+"""The stage: records go to every sink, each in a queue of its own, so that one that hangs holds up no other.
 
 A record is encoded once and its bytes are shared. A call waits for the sinks that are required and for no other; where
 one of them hasn't the record in time, the call is refused. Then another sink may have a record of a success that the
@@ -24,14 +24,14 @@ from gateway.audit.config import (
     SinkConfig,
     StdoutSinkConfig,
 )
-from gateway.audit.group_commit import Crowd
-from gateway.audit.keys.content_hmac import ContentMacs, DigestKeys
+from gateway.audit.group_commit import GroupCommit
+from gateway.audit.keys.content_hmac import ContentHmacs, HmacKeys
 from gateway.audit.record import AuditRecord
 from gateway.audit.sinks.file_sink import FileSink
 from gateway.audit.sinks.otlp_sink import OtlpSink
 from gateway.audit.sinks.redis_sink import RedisSink
 from gateway.audit.sinks.sink import Sink
-from gateway.audit.sinks.sink_queue import Lane, Terms
+from gateway.audit.sinks.sink_queue import SinkOptions, SinkQueue
 from gateway.audit.sinks.stdout_sink import StdoutSink
 from meshgate import errors
 from meshgate.runtime.config import ConfigError, reason
@@ -46,7 +46,7 @@ _RETRY_SECONDS: Final = 1.0
 _RENEW_SECONDS: Final = 60.0
 
 
-Begun = Sequence[asyncio.Future[bool] | None]
+Enqueued = Sequence[asyncio.Future[bool] | None]
 """A record in line: for each required sink whether it has got it, in time; None is never."""
 
 
@@ -68,28 +68,28 @@ class AuditLog:
         self._disk = disk or Disk()
         self._clock = clock
         self._monotonic = monotonic
-        self._keys: DigestKeys | None = None
+        self._keys: HmacKeys | None = None
         self._renewal: asyncio.Task[None] | None = None
-        self.crowd = Crowd(config.gather_seconds, monotonic)
+        self.group_commit = GroupCommit(config.gather_seconds, monotonic)
         """The calls under way."""
-        self.lanes: Sequence[Lane] = [self._lane(sink) for sink in config.sinks]
+        self.queues: Sequence[SinkQueue] = [self._queue(sink) for sink in config.sinks]
         """One a sink, with what it has waiting and lost."""
-        self._required = [lane for lane in self.lanes if lane.terms.required]
-        self._others = [lane for lane in self.lanes if not lane.terms.required]
+        self._required = [queue for queue in self.queues if queue.options.required]
+        self._others = [queue for queue in self.queues if not queue.options.required]
 
     @property
     def healthy(self) -> bool:
         """Whether every required sink took the last that it was given."""
-        return all(lane.healthy for lane in self._required)
+        return all(queue.healthy for queue in self._required)
 
     async def start(self) -> None:
         """Opens all sinks, recovering what a crash left. Raises ConfigError when one is in use, unusable or altered."""
         self._loop = asyncio.get_running_loop()
         try:
-            for lane in self.lanes:
-                await lane.start()
+            for queue in self.queues:
+                await queue.start()
             self._keys = await asyncio.to_thread(
-                DigestKeys, self._config.keys, self._config.digest_key_seconds, self._clock
+                HmacKeys, self._config.keys, self._config.digest_key_seconds, self._clock
             )
         except (OSError, ValueError) as error:
             await self.stop()
@@ -104,48 +104,48 @@ class AuditLog:
 
         Raises Unavailable (AUDIT_UNAVAILABLE) when a sink refuses, its queue is full or its time is up.
         """
-        self.crowd.enter()
+        self.group_commit.begin()
         try:
-            await self.written(self.begin(record))
+            await self.wait_durable(self.enqueue(record))
         finally:
-            self.crowd.leave()
+            self.group_commit.end()
 
-    def begin(self, record: AuditRecord) -> Begun:
-        """Puts a record in line for all sinks, in order with all others; `written` waits for it. Never fails."""
+    def enqueue(self, record: AuditRecord) -> Enqueued:
+        """Puts a record in line for all sinks, in order with all others; `wait_durable` waits for it. Never fails."""
         encoded = _encoded(record)
         if encoded is None:
             return (None,)
-        for lane in self._others:
-            lane.leave(encoded)
-        return [lane.enter(encoded) for lane in self._required]
+        for queue in self._others:
+            queue.enqueue_nowait(encoded)
+        return [queue.enqueue(encoded) for queue in self._required]
 
-    async def written(self, begun: Begun) -> None:
-        """Returns when every required sink has the record that `begin` put in line. Raises as `commit` does."""
-        for done in begun:
+    async def wait_durable(self, enqueued: Enqueued) -> None:
+        """Returns when every required sink has the record that `enqueue` put in line. Raises as `commit` does."""
+        for done in enqueued:
             if done is None or not await done:
                 raise _unavailable()
 
-    def leave(self, record: AuditRecord) -> None:
+    def enqueue_nowait(self, record: AuditRecord) -> None:
         """Puts a record that nobody waits for in line, in order with all others. Never fails: a lost one is counted.
 
         It is written with the next that somebody waits for, and by itself after some milliseconds.
         """
         encoded = _encoded(record)
         if encoded is not None:
-            for lane in self.lanes:
-                lane.leave(encoded)
+            for queue in self.queues:
+                queue.enqueue_nowait(encoded)
 
-    def note(self, **fields: Any) -> None:
+    def log_event(self, **fields: Any) -> None:
         """Leaves a record that is not of one call, of strings and integers: at least `event` and `time`."""
         encoded = records.canonical(fields)
-        for lane in self.lanes:
-            lane.leave(encoded)
+        for queue in self.queues:
+            queue.enqueue_nowait(encoded)
 
-    def content_macs(self) -> ContentMacs:
+    def content_hmacs(self) -> ContentHmacs:
         """New keyed digests for the messages of one call, and their key's id. Only after `start`."""
         if self._keys is None:
             raise RuntimeError("the audit log is not open")
-        return self._keys.macs()
+        return self._keys.hmacs()
 
     async def stop(self) -> None:
         """Writes what waits and closes all sinks, each within its time."""
@@ -154,25 +154,25 @@ class AuditLog:
             renewal.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await renewal
-        await asyncio.gather(*(lane.stop() for lane in self.lanes))
+        await asyncio.gather(*(queue.stop() for queue in self.queues))
 
-    async def _renew(self, keys: DigestKeys) -> None:
+    async def _renew(self, keys: HmacKeys) -> None:
         """Keeps the key of digests fresh. One that can't be made leaves the old in use."""
         while True:
             await asyncio.sleep(_RENEW_SECONDS)
             try:
-                await asyncio.to_thread(keys.renew)
+                await asyncio.to_thread(keys.rotate)
             except (OSError, ValueError):
                 _log.exception("audit digest key not renewed")
 
-    def _lane(self, config: SinkConfig) -> Lane:
-        terms = Terms(
+    def _queue(self, config: SinkConfig) -> SinkQueue:
+        options = SinkOptions(
             name=config.kind,
             required=config.required,
             timeout_seconds=config.timeout_seconds or self._config.timeout_seconds,
             queue_records=config.queue_records or self._config.queue_records,
         )
-        return Lane(self._sink(config, terms.timeout_seconds), terms, self._gap, self.crowd.patience)
+        return SinkQueue(self._sink(config, options.timeout_seconds), options, self._gap, self.group_commit.delay)
 
     def _sink(self, config: SinkConfig, timeout_seconds: float) -> Sink:
         match config:

@@ -63,7 +63,7 @@ class AuditRecord(NamedTuple):
     input_tokens: int = 0
     output_tokens: int = 0
     request_hmac: str = ""
-    """ContentMac.hexdigest() of the request messages."""
+    """ContentHmac.hexdigest() of the request messages."""
     reply_hmac: str = ""
     """The same of the reply messages."""
     hmac_key_id: str = ""

@@ -34,7 +34,7 @@ _MAX_REASONS: Final = 32
 _SECOND: Final = 1_000_000
 
 
-class FloodConfig(Strict):
+class RefusalAggregatorConfig(Strict):
     """When refusals are recorded in sums."""
 
     singly_per_second: int = Field(20, ge=1, le=100_000)
@@ -51,39 +51,39 @@ class FloodConfig(Strict):
     """How many subjects are told apart in one second, as `peers`; and as many tenants beside them."""
 
 
-class Who(NamedTuple):
+class Refused(NamedTuple):
     """Who was refused: a stranger by network address, a caller by tenant and subject."""
 
     peer: str = ""
     tenant: str = ""
     subject: str = ""
 
-    def rest(self) -> Who:
+    def rest(self) -> Refused:
         """Under which name it is counted where there are too many to tell apart."""
-        return Who(tenant=self.tenant) if self.tenant else Who(peer=OTHERS)
+        return Refused(tenant=self.tenant) if self.tenant else Refused(peer=OTHERS)
 
 
-_REST: Final = Who(peer=OTHERS)
+_REST: Final = Refused(peer=OTHERS)
 
 
 @dataclass(slots=True)
-class Sum:
+class RefusalSum:
     """Refusals of one caller for one reason that have no record of their own. Times are microseconds, Unix epoch."""
 
-    who: Who
+    who: Refused
     reason: str
     count: int
     first: int
     last: int
 
 
-class Flood:
+class RefusalAggregator:
     """Decides which refusals are recorded singly and sums up the others. Memory and records a second are bounded."""
 
-    def __init__(self, config: FloodConfig, clock: Callable[[], int]) -> None:
+    def __init__(self, config: RefusalAggregatorConfig, clock: Callable[[], int]) -> None:
         """`clock` gives microseconds since the Unix epoch."""
-        self._strangers = _Share(config.singly_per_second, config.singly_per_second_in_all, config.peers, clock)
-        self._callers = _Share(
+        self._strangers = _Budget(config.singly_per_second, config.singly_per_second_in_all, config.peers, clock)
+        self._callers = _Budget(
             config.callers_singly_per_second, config.callers_singly_per_second_in_all, config.callers, clock
         )
 
@@ -92,24 +92,24 @@ class Flood:
         """Refusals without a record of their own, since the start."""
         return self._strangers.summed + self._callers.summed
 
-    def singly(self, who: Who, reason: str) -> bool:
-        """Whether this refusal gets a record of its own. If not it has been counted, and `due` will tell of it.
+    def record_singly(self, who: Refused, reason: str) -> bool:
+        """Whether this refusal gets a record of its own. If not it has been counted, and `drain` will tell of it.
 
         `reason` is that of the refusal.
         """
-        return (self._callers if who.tenant else self._strangers).singly(who, reason)
+        return (self._callers if who.tenant else self._strangers).record_singly(who, reason)
 
-    def due(self) -> list[Sum]:
+    def drain(self) -> list[RefusalSum]:
         """The sums so far, each told once. To be asked once a second while `waiting`, and at the end."""
-        return [*self._strangers.due(), *self._callers.due()]
+        return [*self._strangers.drain(), *self._callers.drain()]
 
     @property
     def waiting(self) -> bool:
-        """Whether there are sums that `due` has not told."""
+        """Whether there are sums that `drain` has not told."""
         return self._strangers.waiting or self._callers.waiting
 
 
-class _Share:
+class _Budget:
     """What strangers have, or callers."""
 
     def __init__(self, singly: int, in_all: int, apart: int, clock: Callable[[], int]) -> None:
@@ -119,11 +119,11 @@ class _Share:
         self._apart = apart
         self._clock = clock
         self._second = -1
-        self._singly: dict[Who, int] = {}
+        self._singly: dict[Refused, int] = {}
         self._in_all = 0
-        self._sums: dict[tuple[Who, str], Sum] = {}
+        self._sums: dict[tuple[Refused, str], RefusalSum] = {}
 
-    def singly(self, who: Who, reason: str) -> bool:
+    def record_singly(self, who: Refused, reason: str) -> bool:
         now = self._clock()
         self._turn(now)
         known = self._known(who)
@@ -133,7 +133,7 @@ class _Share:
         self._count(known, reason, now)
         return False
 
-    def due(self) -> list[Sum]:
+    def drain(self) -> list[RefusalSum]:
         sums, self._sums = list(self._sums.values()), {}
         return sums
 
@@ -148,38 +148,38 @@ class _Share:
             self._singly = {}
             self._in_all = 0
 
-    def _known(self, who: Who) -> Who:
+    def _known(self, who: Refused) -> Refused:
         """The name that `who` goes by in this second: its own, that of the rest of a tenant, that of all the rest."""
         for name, most in ((who, self._apart), (who.rest(), 2 * self._apart)):
             if name in self._singly or len(self._singly) < most:
                 return name
         return _REST
 
-    def _take(self, who: Who) -> bool:
+    def _take(self, who: Refused) -> bool:
         taken = self._singly.get(who, 0)
         self._singly[who] = taken + 1
         return taken < self._most
 
-    def _count(self, who: Who, reason: str, now: int) -> None:
+    def _count(self, who: Refused, reason: str, now: int) -> None:
         self.summed += 1
         key = self._key(who, reason)
         found = self._sums.get(key)
         if found is None:
-            self._sums[key] = Sum(*key, count=1, first=now, last=now)
+            self._sums[key] = RefusalSum(*key, count=1, first=now, last=now)
         else:
             found.count += 1
             found.last = now
 
-    def _key(self, who: Who, reason: str) -> tuple[Who, str]:
+    def _key(self, who: Refused, reason: str) -> tuple[Refused, str]:
         for key, most in (((who, reason), self._apart), ((who.rest(), reason), 2 * self._apart)):
             if key in self._sums or len(self._sums) < most + _MAX_REASONS:
                 return key
         return _REST, OTHERS
 
 
-def stranger(peer: str) -> Who:
+def unauthenticated(peer: str) -> Refused:
     """Whoever calls from `peer`, gRPC's name of it (`ipv4:192.0.2.1:50000`)."""
-    return Who(peer=network(peer))
+    return Refused(peer=network(peer))
 
 
 def network(peer: str) -> str:

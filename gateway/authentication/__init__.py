@@ -11,7 +11,7 @@ fresh in the background between `Authenticator.start` and `stop`. A call never w
 
 from __future__ import annotations
 
-from gateway.authentication.authenticator import STEPS, Authenticator, Findings
+from gateway.authentication.authenticator import STEPS, Authenticator, TokenReport
 from gateway.authentication.certificate import thumbprint
 from gateway.authentication.config import IssuerConfig, RevocationConfig
 from gateway.authentication.revocation.revocation_list import Revoked
@@ -23,11 +23,11 @@ __all__ = [
     "REVOKED",
     "STEPS",
     "Authenticator",
-    "Findings",
     "IssuerConfig",
     "RevocationConfig",
     "Revoked",
     "SourceState",
+    "TokenReport",
     "revocations_of",
     "thumbprint",
 ]

@@ -18,9 +18,9 @@ from typing import Final, NamedTuple
 from gateway.authentication import claims, header, token_errors
 from gateway.authentication.config import IssuerConfig, JwksConfig, RevocationConfig
 from gateway.authentication.keys.key_source import KeySource, source
-from gateway.authentication.revocation.revocation_source import Revocations
+from gateway.authentication.revocation.revocation_source import RevocationSource
 from gateway.authentication.source import Source, SourceState
-from gateway.authentication.verification import CHECKS, Passed, Trust, Verified, Verifier, bearer
+from gateway.authentication.verification import CHECKS, OnPassed, TrustedIssuer, Verified, Verifier, bearer
 from gateway.principal import Principal
 from meshgate import errors
 from meshgate.runtime.config import ConfigError
@@ -33,7 +33,7 @@ STEPS: Final = ("revocations", *CHECKS, "revoked", "certificate")
 """All that a token must pass, in order."""
 
 
-class _Known:
+class _CachedToken:
     """A token that was verified before."""
 
     __slots__ = ("revision", "verified")
@@ -45,7 +45,7 @@ class _Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class TokenReport:
     """How far a token came: the steps it passed, and who it proves or why not."""
 
     passed: tuple[str, ...]
@@ -65,18 +65,18 @@ class Authenticator:
         *,
         monotonic: Callable[[], float] = time.monotonic,
         cached_tokens: int = _CACHED_TOKENS,
-        revocations: Revocations | None = None,
+        revocations: RevocationSource | None = None,
     ) -> None:
         """`clock` gives seconds since the Unix epoch. Raises ConfigError when an issuer's keys can't be read."""
         self._clock = clock
         self._monotonic = monotonic
         self._cached_tokens = cached_tokens
-        self._cache: OrderedDict[bytes, _Known] = OrderedDict()
-        self._revocations = revocations or Revocations(None, RevocationConfig.model_construct(), monotonic)
+        self._cache: OrderedDict[bytes, _CachedToken] = OrderedDict()
+        self._revocations = revocations or RevocationSource(None, RevocationConfig.model_construct(), monotonic)
         self._revocations.trust(config.issuer for config in issuers)
         self._listed = self._revocations.known
         sources = _sources(issuers, monotonic)
-        trusted = [Trust(config, sources[_place(config)]) for config in issuers]
+        trusted = [TrustedIssuer(config, sources[_place(config)]) for config in issuers]
         self._kept: list[Source] = [*sources.values(), self._revocations]
         self._verifier = Verifier(trusted, monotonic)
         self._tasks: list[asyncio.Task[None]] = []
@@ -103,7 +103,7 @@ class Authenticator:
     def sources(self) -> list[SourceState]:
         """How the sources of keys and revocations are, for metrics."""
         now = self._monotonic()
-        return [each.watch.state(now) for each in self._kept]
+        return [each.health.state(now) for each in self._kept]
 
     def authenticate(self, authorization: str | None, certificate_thumbprint: str | None = None) -> Principal:
         """The caller that `authorization` ("Bearer <token>", the scheme in any case) proves.
@@ -129,17 +129,17 @@ class Authenticator:
             raise token_errors.binding()
         return principal
 
-    def examine(self, authorization: str | None, certificate_thumbprint: str | None = None) -> Findings:
+    def examine(self, authorization: str | None, certificate_thumbprint: str | None = None) -> TokenReport:
         """The same, but told: every step of STEPS is made anew, and the first that fails is what a caller would get."""
         passed: list[str] = []
         try:
             verified = self._examine(authorization, certificate_thumbprint, passed.append)
         except errors.MeshError as error:
-            return Findings(tuple(passed), None, error)
+            return TokenReport(tuple(passed), None, error)
         said = header.read(bearer(authorization).decode("ascii")).claims
-        return Findings(tuple(passed), verified.principal, None, claims.origin(said, verified.config))
+        return TokenReport(tuple(passed), verified.principal, None, claims.origin(said, verified.config))
 
-    def _examine(self, authorization: str | None, thumbprint: str | None, passed: Passed) -> Verified:
+    def _examine(self, authorization: str | None, thumbprint: str | None, passed: OnPassed) -> Verified:
         if self._monotonic() >= self._revocations.good_until:
             raise token_errors.revocations_unavailable()
         passed("revocations")
@@ -150,7 +150,7 @@ class Authenticator:
         passed("certificate")
         return verified
 
-    def _holds(self, known: _Known, now: float) -> bool:
+    def _holds(self, known: _CachedToken, now: float) -> bool:
         """Whether the token is in time, no key of its issuer has changed since, and it is not revoked."""
         verified = known.verified
         keys = verified.keys
@@ -160,15 +160,15 @@ class Authenticator:
             known.revision = self._listed.revision
         return self._clock() < verified.until and verified.generation == keys.generation and now < keys.good_until
 
-    def _renew(self, digest: bytes, token: bytes) -> _Known:
+    def _renew(self, digest: bytes, token: bytes) -> _CachedToken:
         """Verifies a token that is not known, or no longer, and remembers it."""
         self._cache.pop(digest, None)
-        made = self._cache[digest] = _Known(self._verify(token, _unnoticed), self._listed.revision)
+        made = self._cache[digest] = _CachedToken(self._verify(token, _unnoticed), self._listed.revision)
         if len(self._cache) > self._cached_tokens:
             self._cache.popitem(last=False)
         return made
 
-    def _verify(self, token: bytes, passed: Passed) -> Verified:
+    def _verify(self, token: bytes, passed: OnPassed) -> Verified:
         verified = self._verifier.verify(token, self._clock(), passed)
         if self._listed.covers(verified.revocable):
             raise token_errors.revoked()
@@ -179,7 +179,7 @@ def _unnoticed(_check: str) -> None:
     """Nobody asked how far a token came."""
 
 
-class _Place(NamedTuple):
+class _KeyLocation(NamedTuple):
     """What of an issuer's entry says where its keys are: entries that agree share them."""
 
     jwks: JwksConfig
@@ -187,14 +187,14 @@ class _Place(NamedTuple):
     """Who says where they are; nobody where the configuration does."""
 
 
-def _place(config: IssuerConfig) -> _Place:
+def _place(config: IssuerConfig) -> _KeyLocation:
     jwks = JwksConfig.model_validate(config.model_dump(include=set(JwksConfig.model_fields)))
-    return _Place(jwks, config.issuer if config.discovery else "")
+    return _KeyLocation(jwks, config.issuer if config.discovery else "")
 
 
-def _sources(issuers: Sequence[IssuerConfig], clock: Callable[[], float]) -> dict[_Place, KeySource]:
+def _sources(issuers: Sequence[IssuerConfig], clock: Callable[[], float]) -> dict[_KeyLocation, KeySource]:
     named: dict[tuple[str, str], int] = {}
-    made: dict[_Place, KeySource] = {}
+    made: dict[_KeyLocation, KeySource] = {}
     for number, config in enumerate(issuers):
         first = named.setdefault((config.issuer, config.audience), number)
         if first != number:

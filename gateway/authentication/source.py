@@ -37,7 +37,7 @@ class SourceState:
     """Looks that failed since the start."""
 
 
-class Watch:
+class SourceHealth:
     """The looks at one source: when the last good one was, and whether we are in an outage."""
 
     def __init__(self, name: str) -> None:
@@ -69,7 +69,7 @@ class Watch:
 class Source(Protocol):
     """What is kept fresh in the background."""
 
-    watch: Watch
+    health: SourceHealth
 
     async def refresh(self) -> None:
         """Looks for news, once and in bounded time. Never raises: bad news leave what is known."""

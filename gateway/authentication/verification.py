@@ -20,12 +20,12 @@ CHECKS: Final = ("token", "issuer", "audience", "algorithm", "key", "signature",
 _JWS: Final = PyJWS(algorithms=["ES256", "EdDSA", "RS256", "PS256"], options={"enforce_minimum_key_length": True})
 _SCHEME: Final = "bearer "
 
-Passed = Callable[[str], object]
+OnPassed = Callable[[str], object]
 """Told of each check that a token has passed."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
+class TrustedIssuer:
     """An issuer's entry and its keys."""
 
     config: IssuerConfig
@@ -47,11 +47,11 @@ class Verified:
 class Verifier:
     """Verifies tokens of trusted issuers."""
 
-    def __init__(self, trusted: Sequence[Trust], monotonic: Callable[[], float]) -> None:
+    def __init__(self, trusted: Sequence[TrustedIssuer], monotonic: Callable[[], float]) -> None:
         self._trusted = trusted
         self._monotonic = monotonic
 
-    def verify(self, token: bytes, now: float, passed: Passed) -> Verified:
+    def verify(self, token: bytes, now: float, passed: OnPassed) -> Verified:
         """Makes all of CHECKS; `now` is in seconds since the epoch. Raises Unauthenticated or Unavailable."""
         text = token.decode("ascii")
         unverified = header.read(text)
@@ -62,7 +62,7 @@ class Verifier:
         passed("signature")
         return _believed(unverified, trust, token, now, passed)
 
-    def _trust(self, unverified: header.Unverified, passed: Passed) -> Trust:
+    def _trust(self, unverified: header.Unverified, passed: OnPassed) -> TrustedIssuer:
         """The first entry whose issuer and audience the token names."""
         issuer = unverified.claims.get("iss")
         entries = [trust for trust in self._trusted if trust.config.issuer == issuer]
@@ -76,7 +76,7 @@ class Verifier:
                 return trust
         raise token_errors.audience()
 
-    def _key(self, trust: Trust, unverified: header.Unverified, passed: Passed) -> Key:
+    def _key(self, trust: TrustedIssuer, unverified: header.Unverified, passed: OnPassed) -> Key:
         """The key to check with. What the token calls its algorithm must fit both the issuer's list and the key."""
         if unverified.algorithm not in trust.config.algorithms:
             raise token_errors.algorithm()
@@ -114,7 +114,9 @@ def check_signature(token: str, key: Key, algorithm: str) -> None:
         raise token_errors.malformed("not a signed JWT") from None
 
 
-def _believed(unverified: header.Unverified, trust: Trust, token: bytes, now: float, passed: Passed) -> Verified:
+def _believed(
+    unverified: header.Unverified, trust: TrustedIssuer, token: bytes, now: float, passed: OnPassed
+) -> Verified:
     """What claims with a good signature say."""
     config = trust.config
     expires_at = claims.expiry(unverified.claims, config.leeway_seconds, now)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from gateway.authentication import STEPS, Findings
+from gateway.authentication import STEPS, TokenReport
 from gateway.authorisation import references
 from gateway.authorisation.policy import Policy
 from gateway.limits import LimitsConfig, gcra
@@ -49,7 +49,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class AppliedLimit:
     """A limit that such calls are charged to."""
 
     subject: str
@@ -64,7 +64,7 @@ class Explanation:
 
     steps: list[Step] = field(default_factory=list)
     principal: Principal | None = None
-    limits: list[Applied] = field(default_factory=list)
+    limits: list[AppliedLimit] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What is to be known beside: names in the configuration that apply to nothing, services that were not reached."""
     configuration: str = ""
@@ -81,8 +81,8 @@ class Explanation:
         return next((step.reason for step in self.steps if step.passed is False), None)
 
 
-class Models(Protocol):
-    """What services list: gateway.forwarding.model_catalogue.Catalogue, or NOBODY."""
+class ListedModels(Protocol):
+    """What services list: gateway.forwarding.model_catalogue.Catalogue, or NO_SERVICES."""
 
     def reached(self, backend: str) -> bool:
         """Whether the service has said what it has."""
@@ -94,7 +94,7 @@ class Models(Protocol):
         """All models with the backend of each."""
 
 
-class _Nobody:
+class _NoServices:
     def reached(self, backend: str) -> bool:
         return False
 
@@ -105,12 +105,12 @@ class _Nobody:
         return []
 
 
-NOBODY: Final[Models] = _Nobody()
+NO_SERVICES: Final[ListedModels] = _NoServices()
 """Where no service was reached."""
 
 
 def explain(
-    question: Question, findings: Findings, policy: Policy, limits: LimitsConfig, models: Models = NOBODY
+    question: Question, findings: TokenReport, policy: Policy, limits: LimitsConfig, models: ListedModels = NO_SERVICES
 ) -> Explanation:
     """What would become of a call by whoever `findings` are about, with what services list now."""
     made = Explanation(_of_token(findings), findings.principal)
@@ -121,7 +121,7 @@ def explain(
     return made
 
 
-def _of_token(findings: Findings) -> list[Step]:
+def _of_token(findings: TokenReport) -> list[Step]:
     refusal, passed = findings.refusal, findings.passed
     steps = [Step(name, True, detail=_proven(name, findings)) for name in passed]
     if refusal is not None:
@@ -129,7 +129,7 @@ def _of_token(findings: Findings) -> list[Step]:
     return steps + [Step(name, None) for name in STEPS[len(steps) :]]
 
 
-def _proven(name: str, findings: Findings) -> str:
+def _proven(name: str, findings: TokenReport) -> str:
     """What a passed step says of the caller; nothing where the token as a whole proves none."""
     principal = findings.principal
     if principal is None:
@@ -153,32 +153,32 @@ def _from(what: str, claim: str | None) -> str:
     return f"{what} ({claim})" if claim else what
 
 
-Said = tuple[bool | None, str]
+StepResult = tuple[bool | None, str]
 """Whether a step was passed, None where that can't be said here, and what there is to say."""
-Check = Callable[[Principal], Said]
+Check = Callable[[Principal], StepResult]
 """Raises MeshError where a call would fail."""
 
-_NOT_ASKED: Final[Said] = (None, "not asked")
+_NOT_ASKED: Final[StepResult] = (None, "not asked")
 
 
-def _checks(question: Question, policy: Policy, models: Models) -> list[tuple[str, Check]]:
-    def method(_: Principal) -> Said:
+def _checks(question: Question, policy: Policy, models: ListedModels) -> list[tuple[str, Check]]:
+    def method(_: Principal) -> StepResult:
         if question.method not in PUBLIC_ROUTES:
             like = meant(question.method, PUBLIC_ROUTES)
             raise errors.Unimplemented(f"no such method{like}", reason="METHOD_UNKNOWN")
         return True, question.method
 
-    def scope(principal: Principal) -> Said:
+    def scope(principal: Principal) -> StepResult:
         policy.authorise_method(principal, question.method)
         return True, ""
 
-    def sealed(principal: Principal) -> Said:
+    def sealed(principal: Principal) -> StepResult:
         if question.sealed or question.method in LOCAL_ROUTES:
             return _NOT_ASKED
         policy.authorise_plain(principal)
         return True, "may be in the clear"
 
-    def model(principal: Principal) -> Said:
+    def model(principal: Principal) -> StepResult:
         route = MODEL_ROUTES.get(question.method)
         if route is None:
             return _NOT_ASKED
@@ -189,7 +189,7 @@ def _checks(question: Question, policy: Policy, models: Models) -> list[tuple[st
     return [("method", method), ("scope", scope), ("sealed", sealed), ("model", model)]
 
 
-def _named_model(policy: Policy, principal: Principal, models: Models, backend: str, name: str) -> Said:
+def _named_model(policy: Policy, principal: Principal, models: ListedModels, backend: str, name: str) -> StepResult:
     """Of a call that names a model, or an alias. Raises PermissionDenied where the tenant may not use it."""
     if not models.reached(backend):
         if policy.visible(principal, name):
@@ -203,11 +203,11 @@ def _named_model(policy: Policy, principal: Principal, models: Models, backend: 
     return True, own if own == name else f"{own} ({name} is an alias)"
 
 
-def _names(models: Models, backend: str) -> set[str]:
+def _names(models: ListedModels, backend: str) -> set[str]:
     return {model.name for each, model in models.listed() if each == backend}
 
 
-def _unnamed(policy: Policy, principal: Principal, models: Models, backend: str) -> Said:
+def _unnamed(policy: Policy, principal: Principal, models: ListedModels, backend: str) -> StepResult:
     """Of a call that names no model. Raises PermissionDenied where the tenant may not use what it would get."""
     default = policy.default_model(principal, backend)
     if models.reached(backend):
@@ -232,24 +232,24 @@ def _asked(name: str, check: Check, made: Explanation) -> Step:
 
 
 def _limits(
-    question: Question, principal: Principal, policy: Policy, config: LimitsConfig, models: Models
-) -> list[Applied]:
+    question: Question, principal: Principal, policy: Policy, config: LimitsConfig, models: ListedModels
+) -> list[AppliedLimit]:
     """What the running gateway charges such a call to."""
     route = PUBLIC_ROUTES[question.method]
     streams = route.client_streams or route.server_streams
     named = question.model or policy.default_model(principal, route.backend)
     own = models.resolve(route.backend, named) if models.reached(route.backend) else named
     plans = Plans(config)
-    plans.know(references.aliases(models.listed()))
+    plans.set_aliases(references.aliases(models.listed()))
     plan = plans.of(principal.tenant, principal.subject, own, streams=streams)
     rates = [_rate(each.subject, each.name, each.limit) for each in (*plan.requests, *plan.tokens)]
-    places = [Applied(each.subject, each.name, each.most, None) for each in plan.places]
+    places = [AppliedLimit(each.subject, each.name, each.maximum, None) for each in plan.concurrency]
     return rates + places
 
 
-def _rate(subject: str, name: str, limit: gcra.Limit) -> Applied:
+def _rate(subject: str, name: str, limit: gcra.Limit) -> AppliedLimit:
     per = next((seconds for unit, seconds in _SECONDS.items() if name.startswith(unit)), 1)
-    return Applied(subject, name, round(per * gcra.SECOND / limit.interval, 3), limit.burst)
+    return AppliedLimit(subject, name, round(per * gcra.SECOND / limit.interval, 3), limit.burst)
 
 
 def named(method: str) -> str:

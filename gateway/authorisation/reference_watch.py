@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.authorisation import references
 from gateway.authorisation.policy import PolicyConfig
-from gateway.authorisation.references import Listed, Unmatched
+from gateway.authorisation.references import ListedModels, Unmatched
 from gateway.limits import LimitsConfig
 
 _log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class ReferenceWatch:
         self._limits = limits
         self._unmatched: tuple[Unmatched, ...] = ()
 
-    def look(self, listed: Listed) -> None:
+    def look(self, listed: ListedModels) -> None:
         """Compares with what services list, once each of them was asked."""
         found = references.unmatched(self._policy, self._limits, listed)
         fresh = [each for each in found if each not in self._unmatched]

@@ -25,7 +25,7 @@ KINDS: Final = ("absent", "alias", "shadowed", "denied")
 _METHODS: Final = frozenset(PUBLIC_ROUTES) - frozenset(SEALED_ROUTES)
 _PATTERNS: Final = _METHODS | {f"{path.rpartition('/')[0]}/*" for path in _METHODS}
 
-Listed = Iterable[tuple[str, models_pb2.Model]]
+ListedModels = Iterable[tuple[str, models_pb2.Model]]
 """Models with the backend of each."""
 
 
@@ -121,7 +121,7 @@ def of_models(policy: PolicyConfig, limits: LimitsConfig) -> Iterator[Reference]
             yield Reference(f"limits.tenants.{tenant}.models", model, None, aliases=True)
 
 
-def unmatched(policy: PolicyConfig, limits: LimitsConfig, listed: Listed) -> tuple[Unmatched, ...]:
+def unmatched(policy: PolicyConfig, limits: LimitsConfig, listed: ListedModels) -> tuple[Unmatched, ...]:
     """The names that do not apply as they stand, now that services list these models."""
     models = tuple(listed)
     found = [_judged(reference, models) for reference in of_models(policy, limits)]
@@ -165,7 +165,7 @@ def _denied(policy: PolicyConfig, models: Iterable[tuple[str, models_pb2.Model]]
                 yield Unmatched(key, default, "denied", f"is {owner!r}, which this tenant may not use")
 
 
-def aliases(listed: Listed) -> dict[str, tuple[str, ...]]:
+def aliases(listed: ListedModels) -> dict[str, tuple[str, ...]]:
     """Each model's other names, by its own."""
     found: dict[str, tuple[str, ...]] = defaultdict(tuple)
     for _, model in listed:

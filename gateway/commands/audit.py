@@ -188,7 +188,7 @@ def match(
             raise _failure("not matched: no record of that call has digests")
         contents = [each for path in messages for each in _messages(path, found.method, reply=reply)]
         same = matching.matches(where, found, "reply" if reply else "request", contents)
-    except matching.KeyGone as error:
+    except matching.KeyMissing as error:
         raise _failure(f"not matched: the key {error} is not in {where}; name its directory by --keys") from error
     except OSError as error:
         raise _failure(f"not matched: {_said(error)}") from error

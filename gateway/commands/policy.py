@@ -16,10 +16,10 @@ import typer
 from rich.table import Table
 
 from gateway import redis_client
-from gateway.authentication import Authenticator, Findings, revocations_of, thumbprint
+from gateway.authentication import Authenticator, TokenReport, revocations_of, thumbprint
 from gateway.authorisation import explain as explanation
 from gateway.authorisation import references
-from gateway.authorisation.explain import Applied, Explanation, Models, Question
+from gateway.authorisation.explain import AppliedLimit, Explanation, ListedModels, Question
 from gateway.authorisation.policy import Policy
 from gateway.commands import active_config
 from gateway.commands.revoke import restore, revoke
@@ -91,12 +91,12 @@ async def _explained(question: Question, loaded: GatewayConfig, token: str, bond
     return made
 
 
-async def _models(loaded: GatewayConfig) -> Models:
+async def _models(loaded: GatewayConfig) -> ListedModels:
     """What the services list, asked once with the gateway's own certificate."""
     try:
         backends = {name: Backend(name, section, loaded.mesh) for name, section in loaded.backends.items()}
     except (OSError, configs.ConfigError):
-        return explanation.NOBODY  # without the gateway's certificate nobody would answer
+        return explanation.NO_SERVICES  # without the gateway's certificate nobody would answer
     try:
         found = Catalogue(backends, _unheard)
         await found.ask()
@@ -109,7 +109,7 @@ async def _unheard(_backend: str, _serving: bool) -> None:
     """Nobody waits here for services to come or go."""
 
 
-async def _examined(loaded: GatewayConfig, token: str, bond: str | None) -> Findings:
+async def _examined(loaded: GatewayConfig, token: str, bond: str | None) -> TokenReport:
     """What the configured issuers and revocations say of the token now."""
     client = None if loaded.store is None else redis_client.connect(loaded.store)
     try:
@@ -161,5 +161,5 @@ def _show(made: Explanation) -> None:
         output.styled(("denied", "bold red"), f": {made.reason}")
 
 
-def _burst(limit: Applied) -> str:
+def _burst(limit: AppliedLimit) -> str:
     return "" if limit.burst is None else f"{limit.burst:,}"

@@ -102,7 +102,7 @@ def _write(entry: Revoked, loaded: GatewayConfig) -> str:
     if not entry.restored:
         _check_issuer(entry, loaded)
     if loaded.revocation.file is not None:
-        revocation_writer.in_file(loaded.revocation.file, entry)
+        revocation_writer.write_file(loaded.revocation.file, entry)
         return str(loaded.revocation.file)
     if loaded.store is None:
         raise ValueError("the gateway's configuration has no [store]")
@@ -117,7 +117,7 @@ def _tell(what: str, path: Path, where: str) -> None:
 async def _send(config: redis_client.StoreConfig, entry: Revoked) -> None:
     client = redis_client.connect(config)
     try:
-        await revocation_writer.in_store(client, config.prefix, entry)
+        await revocation_writer.write_stream(client, config.prefix, entry)
     finally:
         await client.aclose()
 

@@ -31,8 +31,8 @@ class Passage:
     __slots__ = (
         "_call",
         "_exchange",
+        "_hmacs",
         "_look_at",
-        "_macs",
         "_recorded",
         "_replies",
         "_requests",
@@ -54,18 +54,18 @@ class Passage:
 
         Raises RuntimeError for a call that was not admitted.
         """
-        if call.macs is None:
+        if call.hmacs is None:
             raise RuntimeError("only what is admitted passes")
         self._call = call
         self._reservation = reservation
         self._standing = standing
         self._look_at = time.monotonic() + _LOOK_SECONDS
         self._exchange = exchange
-        self._macs = call.macs
+        self._hmacs = call.hmacs
         self._recorded = recorded
         self._requests = requests
         self._replies = replies
-        self._macs.request.update(exchange.inner.first)
+        self._hmacs.request.update(exchange.inner.first)
 
     async def read(self) -> bytes | None:
         """The next request after the first, paid for, or None when the caller has sent all. Raises MeshError."""
@@ -77,13 +77,13 @@ class Passage:
         if message is not None:
             self._look()
             await self._reservation.more(self._call, message)
-            self._macs.request.update(message)
+            self._hmacs.request.update(message)
         return message
 
     async def send(self, reply: bytes) -> None:
         """Passes a reply on, or keeps it for the end where the seal wants that. Waits while the caller reads slowly."""
         self._look()
-        self._macs.reply.update(reply)
+        self._hmacs.reply.update(reply)
         await self._reply(self._exchange.seal(reply))
 
     async def finish(self) -> None:

@@ -11,14 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from gateway.limits.config import LimitsConfig
-from gateway.limits.failover import Guarded
-from gateway.limits.limiter import MOST_CALLS, Limits, Reservation
+from gateway.limits.failover import FailoverStore
+from gateway.limits.limiter import MAX_CALLS, RateLimiter, Reservation
 from gateway.limits.memory_store import MemoryStore
-from gateway.limits.redis_store import SharedStore
+from gateway.limits.redis_store import RedisStore
 from gateway.redis_client import Client, StoreConfig, address
 from meshgate.v1 import models_pb2
 
-__all__ = ["Limits", "LimitsConfig", "Reservation", "connected"]
+__all__ = ["LimitsConfig", "RateLimiter", "Reservation", "connected"]
 
 
 def connected(
@@ -28,12 +28,12 @@ def connected(
     *,
     workers: int,
     models: Callable[[], Iterable[models_pb2.Model]],
-    most_calls: int = MOST_CALLS,
-) -> Limits:
-    """The stage with its buckets in `client`'s store, which its owner closes after `Limits.stop`."""
+    max_calls: int = MAX_CALLS,
+) -> RateLimiter:
+    """The stage with its buckets in `client`'s store, which its owner closes after `RateLimiter.stop`."""
     counts: Counter[str] = Counter()
-    shared = SharedStore(client, store.prefix, store.timeout_seconds, config.lease_seconds, counts)
+    shared = RedisStore(client, store.prefix, store.timeout_seconds, config.lease_seconds, counts)
     local = MemoryStore() if config.on_outage == "local" else None
     where = address(store.url.get_secret_value())
-    guarded = Guarded(shared, local, config.replicas * workers, counts, address=where)
-    return Limits(config, guarded, models, counts=counts, most_calls=most_calls)
+    failover = FailoverStore(shared, local, config.replicas * workers, counts, address=where)
+    return RateLimiter(config, failover, models, counts=counts, max_calls=max_calls)

@@ -38,7 +38,7 @@ _KNOWN_NS: Final = 1_000_000_000
 """How long what services declared is believed before it is looked up again."""
 
 
-class Rule(Enum):
+class CostRule(Enum):
     """How a method is charged in tokens. Every call is one request besides."""
 
     REQUEST = "request"
@@ -53,41 +53,41 @@ class Rule(Enum):
     """The texts of all its messages."""
 
 
-_SERVICES: Final[Mapping[str, Mapping[str, Rule]]] = {
+_SERVICES: Final[Mapping[str, Mapping[str, CostRule]]] = {
     "GenerationService": {
-        "Generate": Rule.GENERATION,
-        "GenerateStream": Rule.GENERATION,
-        "CountTokens": Rule.COUNTING,
+        "Generate": CostRule.GENERATION,
+        "GenerateStream": CostRule.GENERATION,
+        "CountTokens": CostRule.COUNTING,
     },
-    "EmbeddingService": {"Embed": Rule.TEXTS, "EmbedStream": Rule.TEXTS},
+    "EmbeddingService": {"Embed": CostRule.TEXTS, "EmbedStream": CostRule.TEXTS},
     "ClassificationService": {
-        "Classify": Rule.TEXTS,
-        "ClassifyStream": Rule.TEXTS,
-        "TrainClassifier": Rule.TRAINING,
-        "ListClassifiers": Rule.REQUEST,
-        "DeleteClassifier": Rule.REQUEST,
-        "RollbackClassifier": Rule.REQUEST,
+        "Classify": CostRule.TEXTS,
+        "ClassifyStream": CostRule.TEXTS,
+        "TrainClassifier": CostRule.TRAINING,
+        "ListClassifiers": CostRule.REQUEST,
+        "DeleteClassifier": CostRule.REQUEST,
+        "RollbackClassifier": CostRule.REQUEST,
     },
-    "ModelService": {"ListModels": Rule.REQUEST},
-    "KeyService": {"ListSealingKeys": Rule.REQUEST},
+    "ModelService": {"ListModels": CostRule.REQUEST},
+    "KeyService": {"ListSealingKeys": CostRule.REQUEST},
 }
-RULES: Final[Mapping[str, Rule]] = {
+RULES: Final[Mapping[str, CostRule]] = {
     f"/meshgate.v1.{service}/{method}": rule for service, rules in _SERVICES.items() for method, rule in rules.items()
 }
 """The rule of every method that does work. A sealed call is charged by the method inside."""
 
 
-class Ask(NamedTuple):
+class Cost(NamedTuple):
     """Tokens to reserve: as many as there are from `least`, with which the call is worth making, to `cost`."""
 
     least: int
     cost: int
 
 
-FREE: Final = Ask(0, 0)
+FREE: Final = Cost(0, 0)
 
 
-class Declared(NamedTuple):
+class ModelLimits(NamedTuple):
     """A model's limits; UNLIMITED where they are not known."""
 
     tokens: int = UNLIMITED
@@ -98,7 +98,7 @@ class Declared(NamedTuple):
     """What the model's own prompt adds to each input that names none."""
 
 
-class Asking:
+class CostEstimator:
     """Reads what calls ask for."""
 
     def __init__(
@@ -118,34 +118,34 @@ class Asking:
         self._clock = clock
         self._template = template_tokens
         self._useful = useful_output_tokens
-        self._declared: dict[str, Declared] = {}
+        self._declared: dict[str, ModelLimits] = {}
         self._trained = _UNKNOWN
         """What is declared of the encoder that training reads texts with. A training has no batch to keep within."""
         self._until = 0
 
-    def of(self, wanted: Intent, model: str) -> Ask:
+    def of(self, wanted: Intent, model: str) -> Cost:
         """What a call asks for by its first message. `model` is the model's own name."""
         rule = RULES[wanted.route.path]
-        if rule is Rule.GENERATION:
+        if rule is CostRule.GENERATION:
             return self._generation(wanted, model)
-        if rule is Rule.REQUEST:
+        if rule is CostRule.REQUEST:
             return FREE
-        if rule is Rule.COUNTING:
+        if rule is CostRule.COUNTING:
             return self._counting(wanted)
         cost = self._encoded(wanted, self._encoder(rule, model))
-        return Ask(cost, cost)
+        return Cost(cost, cost)
 
     def later(self, message: bytes, first: Intent, model: str) -> int:
         """What a later message of a stream takes at most. Labels and prompt are those of the first."""
         rule = RULES[first.route.path]
         declared = self._encoder(rule, model)
         if first.header is not None:
-            labels = len(first.first) if rule is Rule.TEXTS and first.route.backend == "classification" else 0
+            labels = len(first.first) if rule is CostRule.TEXTS and first.route.backend == "classification" else 0
             return min(self._wire(len(message) + labels, declared), declared.batch * declared.tokens)
         request = _encoder_request(request_info.parse(first.route.request_type, message))
         return self._texts(request, len(message), _encoder_request(first.message), declared)
 
-    def _generation(self, wanted: Intent, model: str) -> Ask:
+    def _generation(self, wanted: Intent, model: str) -> Cost:
         message: Any = wanted.message
         declared = self._of(model)
         if wanted.header is not None:
@@ -162,14 +162,14 @@ class Asking:
             self._useful,
         )
 
-    def _counting(self, wanted: Intent) -> Ask:
+    def _counting(self, wanted: Intent) -> Cost:
         """No model runs, but its text is read: by size, and however long it is, for what is too long is counted too."""
         size = len(wanted.first)
         if wanted.header is None:
             cost = self._input(wanted.message, size)
         else:
             cost = min(_cap(wanted) or UNLIMITED, size + self._template)
-        return Ask(cost, cost)
+        return Cost(cost, cost)
 
     def _input(self, request: Any, size: int) -> int:
         match request.WhichOneof("input"):
@@ -179,23 +179,23 @@ class Asking:
                 return len(request.token_ids.ids)
         return size + _SPECIAL
 
-    def _sealed_generation(self, wanted: Intent, declared: Declared) -> Ask:
+    def _sealed_generation(self, wanted: Intent, declared: ModelLimits) -> Cost:
         cap = _cap(wanted) or declared.tokens
         text = len(wanted.first) + self._template
-        return Ask(min(cap, text + self._useful), cap)
+        return Cost(min(cap, text + self._useful), cap)
 
-    def _encoded(self, wanted: Intent, declared: Declared) -> int:
+    def _encoded(self, wanted: Intent, declared: ModelLimits) -> int:
         if wanted.header is None:
             request = _encoder_request(wanted.message)
             return self._texts(request, len(wanted.first), request, declared)
         size = min(self._wire(len(wanted.first), declared), declared.batch * declared.tokens)
         return min(_cap(wanted) or size, size)
 
-    def _wire(self, size: int, declared: Declared) -> int:
+    def _wire(self, size: int, declared: ModelLimits) -> int:
         """Texts that can't be seen, in so many bytes. Each takes a few of them, and may have the model's own prompt."""
         return _WIRE * size + self._template + declared.prompt * (size // _LEAST_TEXT)
 
-    def _texts(self, request: Any, size: int, first: Any, declared: Declared) -> int:
+    def _texts(self, request: Any, size: int, first: Any, declared: ModelLimits) -> int:
         """Texts of an encoder, and the labels that they are held against: each is cut or refused at a model's limit."""
         inputs, labels = len(request.inputs), _labels(first)
         texts = inputs + (len(labels) if labels is not None else 0)
@@ -208,26 +208,26 @@ class Asking:
             most += texts * declared.prompt
         return max(1, min(most, texts * declared.tokens))
 
-    def _encoder(self, rule: Rule, model: str) -> Declared:
+    def _encoder(self, rule: CostRule, model: str) -> ModelLimits:
         """What is declared of the encoder that reads the texts. A training names its result, not its encoder."""
         named = self._of(model)
-        return self._trained if rule is Rule.TRAINING else named
+        return self._trained if rule is CostRule.TRAINING else named
 
-    def _of(self, model: str) -> Declared:
+    def _of(self, model: str) -> ModelLimits:
         now = self._clock()
         if now >= self._until:
             self._until = now + _KNOWN_NS
             listed = tuple(self._models())
             self._declared = {each.name: _declared(each) for each in listed}
             readers = [each for each in listed if models_pb2.CAPABILITY_ZERO_SHOT in each.capabilities]
-            self._trained = Declared(
+            self._trained = ModelLimits(
                 tokens=max((each.max_input_tokens for each in readers), default=0) or UNLIMITED,
                 prompt=max((each.default_prompt_tokens for each in readers), default=0),
             )
         return self._declared.get(model, _UNKNOWN)
 
 
-def _bounds(text: int, output: int, candidates: int, context: int, useful: int) -> Ask:
+def _bounds(text: int, output: int, candidates: int, context: int, useful: int) -> Cost:
     """What a generation takes: `text` is the bound of its input, `output` that of a candidate.
 
     An input that leaves less room for output takes less in all, so that the fullest is the one that just leaves it.
@@ -235,10 +235,10 @@ def _bounds(text: int, output: int, candidates: int, context: int, useful: int) 
     room = context - output
     cost = (text if text < room else room) + candidates * output
     least = (text if text < context else context) + candidates * (output if output < useful else useful)
-    return Ask(least, cost if cost > least else least)
+    return Cost(least, cost if cost > least else least)
 
 
-_UNKNOWN: Final = Declared()
+_UNKNOWN: Final = ModelLimits()
 
 
 def _check_rules(routes: Mapping[str, Route]) -> None:
@@ -254,8 +254,8 @@ def _encoder_request(message: Any) -> Any:
 _HOLDERS: Final = (embedding_pb2.EmbedStreamRequest, classification_pb2.ClassifyStreamRequest)
 
 
-def _declared(model: models_pb2.Model) -> Declared:
-    return Declared(
+def _declared(model: models_pb2.Model) -> ModelLimits:
+    return ModelLimits(
         model.max_input_tokens or UNLIMITED,
         model.max_output_tokens or UNLIMITED,
         model.max_batch or UNLIMITED,

@@ -22,7 +22,7 @@ _AGAIN: Final = 1_000_000_000
 """Nanoseconds from one try to the next while it is down: so much later, at most, than the store are we back."""
 
 
-class Circuit:
+class CircuitBreaker:
     """Whether it is worth asking. Open, it lets one through now and then."""
 
     def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
@@ -53,7 +53,7 @@ class Circuit:
         return was_open
 
 
-class Guarded:
+class FailoverStore:
     """The shared store, and what stands in for it. `local` None refuses instead."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Guarded:
         local: MemoryStore | None,
         processes: int,
         counts: Counter[str],
-        circuit: Circuit | None = None,
+        circuit: CircuitBreaker | None = None,
         address: str = "",
     ) -> None:
         """`processes` share the limits. `counts` gets `down`, `up`, and `denied` or `local` for each decision.
@@ -73,7 +73,7 @@ class Guarded:
         self._local = local
         self._processes = processes
         self._counts = counts
-        self._circuit = circuit or Circuit()
+        self._circuit = circuit or CircuitBreaker()
         self._address = address
 
     async def take(self, plan: Plan, least: int, cost: int) -> Grant | Refusal:
@@ -104,7 +104,7 @@ class Guarded:
             raise errors.Unavailable("the limits can't be known now", reason="LIMITS_UNAVAILABLE", retry_after=1.0)
         self._counts["local"] += 1
         part = plan.part(self._processes)
-        return await self._local.take(part, min(least, part.most_tokens), min(cost, part.most_tokens))
+        return await self._local.take(part, min(least, part.max_tokens), min(cost, part.max_tokens))
 
     def _say(self, what: str, **why: str) -> None:
         self._counts[what] += 1

@@ -11,12 +11,12 @@ from typing import Final, TypeVar
 
 from gateway.call import Call
 from gateway.limits.config import LimitsConfig
-from gateway.limits.cost import FREE, Asking
+from gateway.limits.cost import FREE, CostEstimator
 from gateway.limits.exceeded import exceeded, seconds
 from gateway.limits.memory_store import MemoryStore
-from gateway.limits.pending import Pending
+from gateway.limits.pending import PendingCalls
 from gateway.limits.plan import Plan, Plans
-from gateway.limits.shared_pending import Waiting
+from gateway.limits.shared_pending import SharedPendingCalls
 from gateway.limits.store import Grant, Refusal, Store
 from gateway.principal import Principal
 from gateway.request_info import Intent
@@ -27,7 +27,7 @@ from meshgate.v1 import models_pb2
 _T = TypeVar("_T")
 _QUANTUM: Final = 4096
 """Tokens that a stream reserves beyond what its next message needs, so that few messages ask the store."""
-MOST_CALLS: Final = 5000
+MAX_CALLS: Final = 5000
 """Calls of one process at once, where the edge says nothing else."""
 LOCAL: Final = "local"
 """Call.limits of a call that was decided without the store."""
@@ -41,7 +41,7 @@ class Reservation:
 
     __slots__ = ("_credit", "_first", "_grants", "_limits", "_model", "_plan", "metered", "streams", "tokens")
 
-    def __init__(self, limits: Limits, grant: Grant, wanted: Intent, model: str, *, metered: bool) -> None:
+    def __init__(self, limits: RateLimiter, grant: Grant, wanted: Intent, model: str, *, metered: bool) -> None:
         self._limits = limits
         self._grants = [grant]
         self._plan = grant.plan
@@ -57,12 +57,12 @@ class Reservation:
     async def more(self, call: Call, message: bytes) -> None:
         """Reserves for a later message of a stream, before it is forwarded, and waits for tokens where it has to.
 
-        Raises LimitExceeded when they don't come in time, and what `Limits.reserve` raises.
+        Raises LimitExceeded when they don't come in time, and what `RateLimiter.reserve` raises.
         """
         if not self.metered:
             return
-        cost = self._limits.asking.later(message, self._first, self._model)
-        cost = min(cost, self._plan.most_tokens)
+        cost = self._limits.costs.later(message, self._first, self._model)
+        cost = min(cost, self._plan.max_tokens)
         if cost > self._credit:
             self._add(call, await self._limits.grow(call, self._plan.growth, cost - self._credit))
         self._credit -= cost
@@ -92,11 +92,11 @@ class Reservation:
         if not self.metered or not own.tokens:
             return requests
         tokens = grant.tokens_left + unused
-        tokens = 0 if tokens < 0 else own.most_tokens if tokens > own.most_tokens else tokens
+        tokens = 0 if tokens < 0 else own.max_tokens if tokens > own.max_tokens else tokens
         return (*requests, (metadata.REMAINING_TOKENS, str(tokens)))
 
 
-class Limits:
+class RateLimiter:
     """The stage."""
 
     def __init__(
@@ -108,9 +108,9 @@ class Limits:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         counts: Counter[str] | None = None,
         *,
-        most_calls: int = MOST_CALLS,
+        max_calls: int = MAX_CALLS,
     ) -> None:
-        """Without a store the buckets are in this process. `models` lists what services declare, `most_calls` is how
+        """Without a store the buckets are in this process. `models` lists what services declare, `max_calls` is how
         many calls this process has at once.
         """
         self.counts: Counter[str] = Counter() if counts is None else counts
@@ -118,18 +118,18 @@ class Limits:
         of it, and settlements that were `lost` to it."""
         self._store: Store = MemoryStore() if store is None else store
         self._plans = Plans(config)
-        self._pending = Pending(self._plans, most_calls)
+        self._pending = PendingCalls(self._plans, max_calls)
         self._sleep = sleep
         self._wait_seconds = config.stream_wait_seconds
         self._shared = not isinstance(self._store, MemoryStore)
-        self._waiting = Waiting(self._store, self._pending) if self._shared else None
-        self.asking = Asking(
+        self._waiting = SharedPendingCalls(self._store, self._pending) if self._shared else None
+        self.costs = CostEstimator(
             models, clock, template_tokens=config.template_tokens, useful_output_tokens=config.useful_output_tokens
         )
 
-    def know(self, aliases: Mapping[str, tuple[str, ...]]) -> None:
+    def set_aliases(self, aliases: Mapping[str, tuple[str, ...]]) -> None:
         """Takes over which other names models have, by their own: limits may be said for any of them."""
-        if self._plans.know(aliases):
+        if self._plans.set_aliases(aliases):
             self._pending.forget()
 
     def enter(self, call: Call, principal: Principal, *, streams: bool) -> None:
@@ -138,7 +138,7 @@ class Limits:
         """
         self._pending.enter(call, principal, streams=streams)
 
-    def begins(self, call: Call, message: Awaitable[_T]) -> Awaitable[_T]:
+    def first_message(self, call: Call, message: Awaitable[_T]) -> Awaitable[_T]:
         """What to await for the first message of a call that entered. Raises LimitExceeded (CONCURRENCY_LIMITED) where
         other processes have let in as many calls as there may be.
         """
@@ -160,12 +160,12 @@ class Limits:
         route = wanted.route
         streams = route.client_streams or route.server_streams
         plan = self._plans.of(principal.tenant, principal.subject, call.model, streams=streams)
-        ask = self.asking.of(wanted, call.model) if plan.tokens else FREE
+        ask = self.costs.of(wanted, call.model) if plan.tokens else FREE
         asked = plan if call.held is None else plan.after(call.held.lease)
         grant = await self._take(call, asked, ask.least, ask.cost)
         if isinstance(grant, Refusal):
             raise exceeded(grant)
-        self._pending.begun(call, plan.places)
+        self._pending.begun(call, plan.concurrency)
         if call.held is not None:
             self._release(call, call.held)
         call.tokens_reserved = grant.tokens
@@ -214,7 +214,7 @@ class Limits:
     async def _take(self, call: Call, plan: Plan, least: int, cost: int) -> Grant | Refusal:
         """More than a bucket holds is never there, so as much as it holds is asked for: the service has the last word
         on whether that is enough."""
-        most = plan.most_tokens
+        most = plan.max_tokens
         answer = await self._store.take(plan, least if least < most else most, cost if cost < most else most)
         if self._shared and isinstance(answer, Grant) and isinstance(answer.store, MemoryStore):
             call.limits = LOCAL

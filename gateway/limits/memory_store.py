@@ -47,7 +47,7 @@ class MemoryStore:
             requests, tokens = self._units(own.requests, now), self._units(own.tokens, now)
         self._charge(plan.requests, now, 1)
         self._charge(plan.tokens, now, granted)
-        for places in plan.places:
+        for places in plan.concurrency:
             self._taken[places.key] = self._taken.get(places.key, 0) + 1
         if len(self._tats) > known:
             self._sweep(now, _SWEEP * (len(self._tats) - known))
@@ -58,7 +58,7 @@ class MemoryStore:
         if unused:
             self._correct(grant.plan.tokens, unused)
         taken = self._taken
-        for places in grant.plan.places:
+        for places in grant.plan.concurrency:
             left = taken[places.key] - 1
             if left:
                 taken[places.key] = left
@@ -81,8 +81,8 @@ class MemoryStore:
 
     def _full(self, plan: Plan) -> bool:
         taken = self._taken
-        for places in plan.places:  # noqa: SIM110 - a generator would cost more than the rest
-            if taken.get(places.key, 0) >= places.most:
+        for places in plan.concurrency:  # noqa: SIM110 - a generator would cost more than the rest
+            if taken.get(places.key, 0) >= places.maximum:
                 return True
         return False
 
@@ -104,8 +104,8 @@ class MemoryStore:
 
     def _refusal(self, plan: Plan, now: int, least: int) -> Refusal:
         """Why not. Of waits that are equal the first counts."""
-        for places in plan.places:
-            if self._taken.get(places.key, 0) >= places.most:
+        for places in plan.concurrency:
+            if self._taken.get(places.key, 0) >= places.maximum:
                 return Refusal(places, None)
         waits = [(self._wait(bucket, now, 1), bucket) for bucket in plan.requests]
         waits += [(self._wait(bucket, now, least), bucket) for bucket in plan.tokens]

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from gateway.call import Call
 from gateway.limits.exceeded import exceeded
-from gateway.limits.plan import TOTAL, Owner, Places, Plans, places_of
+from gateway.limits.plan import TOTAL, ConcurrencyLimit, Owner, Plans, concurrency_limit
 from gateway.limits.store import Refusal
 from gateway.principal import Principal
 
@@ -28,7 +28,7 @@ _LEAST: Final = 4
 _SHARE: Final = "pending:"
 """What the keys of slots begin with that only this process has."""
 
-Slots = tuple[Places, ...]
+Slots = tuple[ConcurrencyLimit, ...]
 
 
 class Scope(NamedTuple):
@@ -37,7 +37,7 @@ class Scope(NamedTuple):
     choices: Slots
 
 
-class Entry(NamedTuple):
+class PendingSlots(NamedTuple):
     """What a pending call holds."""
 
     slots: Slots
@@ -46,56 +46,58 @@ class Entry(NamedTuple):
     """Where one does."""
 
 
-class Entries:
+class SlotTable:
     """Says what pending calls hold, by principal and kind of call."""
 
-    def __init__(self, plans: Plans, most_calls: int) -> None:
+    def __init__(self, plans: Plans, max_calls: int) -> None:
         self._plans = plans
         self._shares = {
-            "principal": max(_LEAST, most_calls // 2),
-            "tenant": max(_LEAST, 3 * most_calls // 4),
+            "principal": max(_LEAST, max_calls // 2),
+            "tenant": max(_LEAST, 3 * max_calls // 4),
         }
         self.of = lru_cache(maxsize=_CACHED)(self._make)
 
-    def _make(self, tenant: str, subject: str, streams: bool) -> Entry:
+    def _make(self, tenant: str, subject: str, streams: bool) -> PendingSlots:
         scopes: list[Scope] = []
         for kind in _KINDS if streams else _KINDS[:1]:
             for owner in self._plans.owners(tenant, subject, ""):
                 scopes += self._scopes(owner, kind, tenant, subject)
         if all(len(scope.choices) == 1 for scope in scopes):
             plan = self._plans.of(tenant, subject, "", streams=streams)
-            if len(scopes) == len(plan.places):
-                return Entry(plan.places, ())
-        return Entry((), tuple(scopes))
+            if len(scopes) == len(plan.concurrency):
+                return PendingSlots(plan.concurrency, ())
+        return PendingSlots((), tuple(scopes))
 
     def _scopes(self, owner: Owner, kind: str, tenant: str, subject: str) -> list[Scope]:
-        general = places_of(owner, kind)
+        general = concurrency_limit(owner, kind)
         if general is None:
             return []
         choices = (general, *self._of_models(owner, kind, tenant, subject, general))
         share = self._shares.get(owner.subject.partition(":")[0])
-        if share is None or max(each.most for each in choices) <= share:
+        if share is None or max(each.maximum for each in choices) <= share:
             return [Scope(choices)]
-        return [Scope(choices), Scope((Places(_SHARE + general.key, share, owner.subject, kind),))]
+        return [Scope(choices), Scope((ConcurrencyLimit(_SHARE + general.key, share, owner.subject, kind),))]
 
-    def _of_models(self, owner: Owner, kind: str, tenant: str, subject: str, general: Places) -> list[Places]:
+    def _of_models(
+        self, owner: Owner, kind: str, tenant: str, subject: str, general: ConcurrencyLimit
+    ) -> list[ConcurrencyLimit]:
         if owner.subject == TOTAL:
             return []
         found = []
         for model in sorted(self._plans.models):
             same = next(each for each in self._plans.owners(tenant, subject, model) if each.subject == owner.subject)
-            own = places_of(same, kind)
+            own = concurrency_limit(same, kind)
             if own is not None and own.key != general.key:
                 found.append(own)
         return found
 
 
-class Pending:
+class PendingCalls:
     """Counts the calls of this process by the slots they hold. For one event loop."""
 
-    def __init__(self, plans: Plans, most_calls: int) -> None:
-        """`most_calls` is how many calls the process has at once."""
-        self._entries = Entries(plans, most_calls)
+    def __init__(self, plans: Plans, max_calls: int) -> None:
+        """`max_calls` is how many calls the process has at once."""
+        self._entries = SlotTable(plans, max_calls)
         self._counts: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -110,7 +112,7 @@ class Pending:
             slots = tuple(self._free(scope) for scope in scopes)
         else:
             for each in slots:
-                if counts.get(each.key, 0) >= each.most:
+                if counts.get(each.key, 0) >= each.maximum:
                     raise exceeded(Refusal(each, None))
         self._hold(call, slots)
 
@@ -139,7 +141,7 @@ class Pending:
         """The slots of a pending call that all processes share."""
         return tuple(each for each in call.slots if not each.key.startswith(_SHARE))
 
-    def other(self, call: Call, key: str) -> Places | None:
+    def other(self, call: Call, key: str) -> ConcurrencyLimit | None:
         """The slot to try after that of `key`, which is taken."""
         principal = call.principal
         assert principal is not None, "it entered"  # noqa: S101 - the pipeline's order
@@ -156,8 +158,8 @@ class Pending:
             counts[each.key] = counts.get(each.key, 0) + 1
         call.slots = slots
 
-    def _free(self, scope: Scope) -> Places:
+    def _free(self, scope: Scope) -> ConcurrencyLimit:
         for each in scope.choices:
-            if self._counts.get(each.key, 0) < each.most:
+            if self._counts.get(each.key, 0) < each.maximum:
                 return each
         raise exceeded(Refusal(scope.choices[0], None))

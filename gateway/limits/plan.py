@@ -33,11 +33,11 @@ class Bucket(NamedTuple):
     """Which limit it is, as a refusal says."""
 
 
-class Places(NamedTuple):
+class ConcurrencyLimit(NamedTuple):
     """How many calls somebody may have in hand."""
 
     key: str
-    most: int
+    maximum: int
     subject: str
     name: str
 
@@ -49,33 +49,33 @@ class Plan:
     knows a call again.
     """
 
-    __slots__ = ("_part", "before", "growth", "most_tokens", "own", "places", "requests", "tokens")
+    __slots__ = ("_part", "concurrency", "growth", "held_lease", "max_tokens", "own", "requests", "tokens")
 
     def __init__(
         self,
         requests: tuple[Bucket, ...],
         tokens: tuple[Bucket, ...],
-        places: tuple[Places, ...],
+        concurrency: tuple[ConcurrencyLimit, ...],
         *,
         grows: bool = True,
     ) -> None:
         self.requests = requests
         self.tokens = tokens
-        self.places = places
-        self.most_tokens = min((bucket.limit.burst for bucket in tokens), default=UNLIMITED)
+        self.concurrency = concurrency
+        self.max_tokens = min((bucket.limit.burst for bucket in tokens), default=UNLIMITED)
         """No reservation can ever be larger."""
         self.own: Plan = self._owned()
         """The same without the buckets that all callers share: only what is left in these is the caller's to know."""
         self.growth = Plan((), tokens, (), grows=False) if grows else self
         """What later messages of a stream are charged to."""
-        self.before = ""
+        self.held_lease = ""
         """The lease that the call holds already in a shared store. Its places do not count, and are taken over."""
         self._part: tuple[int, Plan] | None = None
 
     def after(self, lease: str) -> Plan:
         """The same for the call that holds `lease`."""
         made = copy(self)
-        made.before = lease
+        made.held_lease = lease
         return made
 
     def _owned(self) -> Plan:
@@ -95,7 +95,7 @@ class Plan:
         return Plan(
             tuple(bucket._replace(limit=bucket.limit.part(count)) for bucket in self.requests),
             tuple(bucket._replace(limit=bucket.limit.part(count)) for bucket in self.tokens),
-            tuple(places._replace(most=max(1, places.most // count)) for places in self.places),
+            tuple(places._replace(maximum=max(1, places.maximum // count)) for places in self.concurrency),
         )
 
 
@@ -133,7 +133,7 @@ class Plans:
         self._aliases: dict[str, tuple[str, ...]] = {}
         self._plan = lru_cache(maxsize=_CACHED_PLANS)(self._make)
 
-    def know(self, aliases: Mapping[str, tuple[str, ...]]) -> bool:
+    def set_aliases(self, aliases: Mapping[str, tuple[str, ...]]) -> bool:
         """Takes over the other names of models, by their own. What is said for an alias holds for its model. True where
         plans are other than before.
         """
@@ -152,9 +152,9 @@ class Plans:
 
     def _make(self, tenant: str, subject: str, model: str, streams: bool) -> Plan:
         owners = self.owners(tenant, subject, model)
-        places = [places_of(owner, "concurrent_calls") for owner in owners]
+        places = [concurrency_limit(owner, "concurrent_calls") for owner in owners]
         if streams:
-            places += [places_of(owner, "concurrent_streams") for owner in owners]
+            places += [concurrency_limit(owner, "concurrent_streams") for owner in owners]
         return Plan(
             tuple(bucket for owner in owners if (bucket := _requests(owner)) is not None),
             tuple(bucket for owner in owners if (bucket := _tokens(owner)) is not None),
@@ -206,13 +206,13 @@ def _bucket(owner: Owner, kind: str, name: str, limit: gcra.Limit, model: str) -
     return Bucket(owner.key(kind, model), limit, owner.subject, _named(name, model))
 
 
-def places_of(owner: Owner, name: str) -> Places | None:
+def concurrency_limit(owner: Owner, name: str) -> ConcurrencyLimit | None:
     """The limit `concurrent_calls` or `concurrent_streams` of an owner, if it has one."""
     if (found := owner.find(name)) is None:
         return None
     allowance, model = found
     kind = name.removeprefix("concurrent_")
-    return Places(owner.key(kind, model), getattr(allowance, name), owner.subject, _named(name, model))
+    return ConcurrencyLimit(owner.key(kind, model), getattr(allowance, name), owner.subject, _named(name, model))
 
 
 def _named(name: str, model: str) -> str:

@@ -12,8 +12,8 @@ from typing import Any, Final
 import redis.exceptions
 
 from gateway.limits import lua_scripts
-from gateway.limits.plan import Bucket, Places, Plan
-from gateway.limits.settlement_queue import Settlement, Settler
+from gateway.limits.plan import Bucket, ConcurrencyLimit, Plan
+from gateway.limits.settlement_queue import Settlement, SettlementQueue
 from gateway.limits.store import Grant, Refusal, StoreDown
 from gateway.redis_client import Client, bounded
 
@@ -22,7 +22,7 @@ _RENEWALS: Final = 3
 _LEAVE_SECONDS: Final = 1.0
 
 
-class SharedStore:
+class RedisStore:
     """One script a decision. See scripts.py for what is kept."""
 
     def __init__(self, client: Client, prefix: str, timeout: float, lease_seconds: float, counts: Counter[str]) -> None:
@@ -35,7 +35,7 @@ class SharedStore:
         self._renew = client.register_script(lua_scripts.RENEW)
         self._process = os.urandom(8).hex()
         self._serial = count()
-        self._settler = Settler(self._settled, self._renewed, lease_seconds / _RENEWALS, counts)
+        self._settlements = SettlementQueue(self._settled, self._renewed, lease_seconds / _RENEWALS, counts)
         self._left: set[asyncio.Task[Grant | Refusal]] = set()
 
     async def take(self, plan: Plan, least: int, cost: int) -> Grant | Refusal:
@@ -50,28 +50,28 @@ class SharedStore:
 
     def settle(self, grant: Grant, unused: int) -> None:
         """See Store."""
-        self._settler.settle(grant, unused)
+        self._settlements.settle(grant, unused)
 
     async def stop(self) -> None:
         """See Store."""
         if self._left:
             await asyncio.wait(self._left, timeout=_LEAVE_SECONDS + self._timeout)
-        await self._settler.stop()
+        await self._settlements.stop()
 
     async def _ask(self, plan: Plan, least: int, cost: int) -> Grant | Refusal:
         lease = f"{self._process}{next(self._serial):x}"
         keys, arguments = self._plan(plan)
         own = plan.own
         asked = (len(plan.requests), len(plan.tokens), least, cost, lease, self._lease_ms)
-        head = (*asked, plan.before, len(own.requests), len(own.tokens))
+        head = (*asked, plan.held_lease, len(own.requests), len(own.tokens))
         answer = await self._call(self._take, keys, (*head, *arguments))
         if not answer[0]:
-            every: tuple[Bucket | Places, ...] = (*plan.requests, *plan.tokens, *plan.places)
+            every: tuple[Bucket | ConcurrencyLimit, ...] = (*plan.requests, *plan.tokens, *plan.concurrency)
             by = every[answer[1] - 1]
             return Refusal(by, answer[2] if isinstance(by, Bucket) else None)
         grant = Grant(self, plan, lease, *answer[1:])
-        if plan.places:
-            self._settler.hold(grant)
+        if plan.concurrency:
+            self._settlements.hold(grant)
         return grant
 
     def _undo(self, asked: asyncio.Task[Grant | Refusal]) -> None:
@@ -86,9 +86,9 @@ class SharedStore:
         for bucket in (*plan.requests, *plan.tokens):
             keys.append(self._prefix + bucket.key)
             arguments += (bucket.limit.interval, bucket.limit.burst)
-        for places in plan.places:
+        for places in plan.concurrency:
             keys.append(self._prefix + places.key)
-            arguments.append(places.most)
+            arguments.append(places.maximum)
         return keys, arguments
 
     async def _settled(self, batch: Sequence[Settlement]) -> None:
@@ -97,13 +97,13 @@ class SharedStore:
         for grant, unused in batch:
             plan = grant.plan
             keys += (self._prefix + bucket.key for bucket in plan.tokens)
-            keys += (self._prefix + places.key for places in plan.places)
-            arguments += (grant.lease, unused, len(plan.tokens), len(plan.places))
+            keys += (self._prefix + places.key for places in plan.concurrency)
+            arguments += (grant.lease, unused, len(plan.tokens), len(plan.concurrency))
             arguments += (bucket.limit.interval for bucket in plan.tokens)
         await self._call(self._settle, keys, arguments)
 
     async def _renewed(self, grants: Sequence[Grant]) -> None:
-        held = [(self._prefix + places.key, grant.lease) for grant in grants for places in grant.plan.places]
+        held = [(self._prefix + places.key, grant.lease) for grant in grants for places in grant.plan.concurrency]
         await self._call(self._renew, [key for key, _ in held], [self._lease_ms, *(lease for _, lease in held)])
 
     async def _call(self, script: Any, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:

@@ -28,7 +28,7 @@ _DRAIN_SECONDS: Final = 5.0
 Settlement = tuple[Grant, int]
 
 
-class Settler:
+class SettlementQueue:
     """Holds what is granted, from `hold` to `settle`."""
 
     def __init__(

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from gateway.call import Call
 from gateway.limits.exceeded import exceeded
-from gateway.limits.pending import Pending, Slots
+from gateway.limits.pending import PendingCalls, Slots
 from gateway.limits.plan import Plan
 from gateway.limits.store import Grant, Refusal, Store, StoreDown
 from meshgate import errors
@@ -37,10 +37,10 @@ class _Waiter:
         self.refusal: Refusal | None = None
 
 
-class Waiting:
+class SharedPendingCalls:
     """Takes slots in the store for calls that stay pending. For one event loop."""
 
-    def __init__(self, store: Store, pending: Pending) -> None:
+    def __init__(self, store: Store, pending: PendingCalls) -> None:
         self._store = store
         self._pending = pending
         self._waiters: dict[asyncio.Task[Any], _Waiter] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from gateway.limits.plan import Bucket, Places, Plan
+from gateway.limits.plan import Bucket, ConcurrencyLimit, Plan
 
 
 class StoreDown(Exception):
@@ -16,7 +16,7 @@ class Refusal(NamedTuple):
     when one comes free nobody knows: then there is no time after which the same call would be allowed.
     """
 
-    by: Bucket | Places
+    by: Bucket | ConcurrencyLimit
     wait: int | None
 
 
@@ -43,7 +43,7 @@ class Store(Protocol):
     async def take(self, plan: Plan, least: int, cost: int) -> Grant | Refusal:
         """Charges a request, a place, and as many tokens as there are from `least` to `cost`; or nothing at all.
 
-        Both are at most `plan.most_tokens`. Raises StoreDown, and Unavailable (OVERLOADED) when it has no memory left.
+        Both are at most `plan.max_tokens`. Raises StoreDown, and Unavailable (OVERLOADED) when it has no memory left.
         Cancelled, it sees to it that nothing stays charged.
         """
 

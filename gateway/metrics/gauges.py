@@ -7,7 +7,7 @@ from typing import Protocol
 
 from gateway.audit import AuditLog
 from gateway.authentication import Authenticator
-from gateway.limits import Limits
+from gateway.limits import RateLimiter
 from meshgate.runtime.metrics_server import Readings
 
 
@@ -23,19 +23,19 @@ def of_audit(readings: Readings, log: AuditLog) -> None:
     readings.gauge(
         "meshgate_gateway_audit_sink_up",
         "Whether the sink took the last that it was given",
-        lambda: {lane.terms.name: float(lane.healthy) for lane in log.lanes},
+        lambda: {queue.options.name: float(queue.healthy) for queue in log.queues},
         "sink",
     )
     readings.gauge(
         "meshgate_gateway_audit_waiting_records",
         "Records not yet written",
-        lambda: {lane.terms.name: lane.waiting for lane in log.lanes},
+        lambda: {queue.options.name: queue.waiting for queue in log.queues},
         "sink",
     )
     readings.counter(
         "meshgate_gateway_audit_lost_records_total",
         "Records that the sink did not get",
-        lambda: {lane.terms.name: lane.lost for lane in log.lanes},
+        lambda: {queue.options.name: queue.lost for queue in log.queues},
         "sink",
     )
 
@@ -56,7 +56,7 @@ def of_sources(readings: Readings, authenticator: Authenticator) -> None:
     )
 
 
-def of_limits(readings: Readings, limits: Limits) -> None:
+def of_limits(readings: Readings, limits: RateLimiter) -> None:
     """What the store's absence did: `down`, `up`, `denied`, `local` and `lost`. It is up while down equals up."""
     readings.counter(
         "meshgate_gateway_limit_store_events_total",

@@ -2,7 +2,7 @@
 
 The hash of a line says that nobody changed it since; it does not say that all readers see the same record in it. JSON
 has many spellings of one thing: escapes, white space, members that are there twice, numbers with a fraction. Each could
-hide a member from one reader and show it to another, and so each of them is Broken.
+hide a member from one reader and show it to another, and so each of them is BrokenChain.
 
 Nearly all lines are records of calls. One expression matches those, their members in order and each at most once, and
 finds their time; other lines, and texts with an escape in them, are parsed and encoded again.
@@ -14,7 +14,7 @@ import json
 import re
 from typing import Any, Final, NamedTuple
 
-from gateway.audit.chain.hash_chain import Broken
+from gateway.audit.chain.hash_chain import BrokenChain
 from gateway.audit.chain.segments import MAX_LINE
 from gateway.audit.record import canonical
 
@@ -67,13 +67,13 @@ class Entry(NamedTuple):
 
 
 def read(line: bytes, seq: int) -> Entry:
-    """Reads record `seq` from its line, without the newline. Raises Broken for a line that is written otherwise."""
+    """The entry of record `seq`, read from its line without the newline. Raises BrokenChain for another spelling."""
     found = _CALL(line)
     if found is not None and (line.isascii() or _is_utf8(line)) and (time := int(found[1])) < _SAFE:
         return Entry(time, None)
     content = record(line)
     if content is None:
-        raise Broken(seq, "not written as the gateway writes it")
+        raise BrokenChain(seq, "not written as the gateway writes it")
     return Entry(_time(content), content)
 
 

@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.audit.chain.checkpoint_bound import Promise
-from gateway.audit.chain.hash_chain import Broken, Link
+from gateway.audit.chain.hash_chain import BrokenChain, Link
 from gateway.audit.keys.signing import SigningKeys, key_id
 from gateway.audit.record import canonical
 
@@ -71,19 +71,19 @@ class SignedCheckpoint:
         return canonical({**self.checkpoint._statement(self.key), "signature": self.signature.hex()})
 
     def check(self, keys: Sequence[Ed25519PublicKey]) -> None:
-        """Raises Broken unless it is from one of `keys`."""
+        """Raises BrokenChain unless it is from one of `keys`."""
         key = next((key for key in keys if key_id(key) == self.key), None)
         if key is None:
-            raise Broken(self.seq, f"its checkpoint was signed with another key, {self.key[:16]}")
+            raise BrokenChain(self.seq, f"its checkpoint was signed with another key, {self.key[:16]}")
         try:
             key.verify(self.signature, _CONTEXT + canonical(self.checkpoint._statement(self.key)))
         except InvalidSignature:
-            raise Broken(self.seq, "the signature of its checkpoint is wrong") from None
+            raise BrokenChain(self.seq, "the signature of its checkpoint is wrong") from None
 
 
 def parse(line: bytes) -> SignedCheckpoint:
-    """What `line`, with its newline or without, says. Raises Broken, of seq -1, where it is not exactly a checkpoint's
-    line: what can be spelled in two ways can be read in two ways.
+    """What `line`, with its newline or without, says. Raises BrokenChain, of seq -1, where it is not exactly a
+    checkpoint's line: what can be spelled in two ways can be read in two ways.
     """
     signed = _parsed(line)
     if signed.line != line.removesuffix(b"\n"):
@@ -91,17 +91,17 @@ def parse(line: bytes) -> SignedCheckpoint:
     return signed
 
 
-def unreadable() -> Broken:
+def unreadable() -> BrokenChain:
     """What a line of checkpoints raises that is none."""
-    return Broken(-1, "a line of the checkpoints is not a checkpoint, exactly as the gateway writes one")
+    return BrokenChain(-1, "a line of the checkpoints is not a checkpoint, exactly as the gateway writes one")
 
 
 def in_order(signed: SignedCheckpoint, before: SignedCheckpoint | None) -> SignedCheckpoint:
-    """`signed`, if it may follow `before`: it covers more, or promises something else. Raises Broken."""
+    """`signed`, if it may follow `before`: it covers more, or promises something else. Raises BrokenChain."""
     if before is not None and signed.seq == before.seq and signed.checkpoint.promise == before.checkpoint.promise:
-        raise Broken(signed.seq, "its checkpoint is there twice")
+        raise BrokenChain(signed.seq, "its checkpoint is there twice")
     if before is not None and signed.seq < before.seq:
-        raise Broken(signed.seq, "its checkpoint does not stand where it was written")
+        raise BrokenChain(signed.seq, "its checkpoint does not stand where it was written")
     return signed
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.audit.chain.hash_chain import Broken
+from gateway.audit.chain.hash_chain import BrokenChain
 
 _GROUP: Final = 1000
 """Records that may be written at once when the next checkpoint is all but due."""
@@ -41,7 +41,7 @@ class Promise:
 
 
 @dataclass(slots=True)
-class Stretch:
+class Uncovered:
     """Records that no checkpoint covers yet."""
 
     records: int = 0
@@ -50,7 +50,7 @@ class Stretch:
     newest: int = 0
 
     @classmethod
-    def of(cls, records: Iterable[bytes]) -> Stretch:
+    def of(cls, records: Iterable[bytes]) -> Uncovered:
         """Of records that were made here, or lines of them."""
         times = [_made_at(record) for record in records]
         return cls(len(times), min(times), max(times)) if times else cls()
@@ -63,7 +63,7 @@ class Stretch:
             self.newest = time
         self.records += 1
 
-    def join(self, other: Stretch) -> None:
+    def join(self, other: Uncovered) -> None:
         """All of `other` more."""
         if other.records:
             self.oldest = min(self.oldest, other.oldest) if self.records else other.oldest
@@ -75,24 +75,24 @@ class Stretch:
         return self.records <= promise.records and self.newest - self.oldest <= promise.microseconds
 
 
-class Coverage:
+class CheckpointBound:
     """Follows a log along its checkpoints. Before the first, and after one that promises nothing, all is let pass."""
 
     def __init__(self) -> None:
         self.seq = -1
         """The number of the last record that a checkpoint covers."""
         self.promise: Promise | None = None
-        self._stretch = Stretch()
+        self._stretch = Uncovered()
 
     def signed(self, seq: int, promise: Promise | None) -> None:
         """A good checkpoint covers all through `seq`."""
-        self.seq, self.promise, self._stretch = seq, promise, Stretch()
+        self.seq, self.promise, self._stretch = seq, promise, Uncovered()
 
     def add(self, seq: int, time: int, event: str = "") -> None:
         """Record `seq`, made at `time`; it names no signing key. `event` may be left out for a call's.
 
-        Raises Broken where a checkpoint is missing, and for a record that does not say when it was made: it could be
-        held to no promise.
+        Raises BrokenChain where a checkpoint is missing, and for a record that does not say when it was made: it could
+        be held to no promise.
         """
         dated(seq, time)
         if self.promise is None:
@@ -103,15 +103,15 @@ class Coverage:
         if not self._stretch.within(self.promise):
             raise self.missing("as the last one promised")
 
-    def missing(self, when: str) -> Broken:
+    def missing(self, when: str) -> BrokenChain:
         """Names the first record that is in doubt."""
-        return Broken(self.seq + 1, f"no checkpoint covers it, where there was one {when}")
+        return BrokenChain(self.seq + 1, f"no checkpoint covers it, where there was one {when}")
 
 
 def dated(seq: int, time: int) -> None:
-    """Raises Broken for record `seq` where it does not say when it was made."""
+    """Raises BrokenChain for record `seq` where it does not say when it was made."""
     if not time:
-        raise Broken(seq, "does not say when it was made")
+        raise BrokenChain(seq, "does not say when it was made")
 
 
 def _made_at(record: bytes) -> int:

@@ -12,16 +12,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.audit.chain import canonical
 from gateway.audit.chain.checkpoint import SignedCheckpoint, in_order, parse, unreadable
-from gateway.audit.chain.checkpoint_bound import Coverage, dated
-from gateway.audit.chain.hash_chain import Broken, Link
+from gateway.audit.chain.checkpoint_bound import CheckpointBound, dated
+from gateway.audit.chain.hash_chain import BrokenChain, Link
 from gateway.audit.chain.segments import MAX_LINE, regular
 from gateway.audit.keys.signing import SIGNING_KEY, Endorsement, key_id
 
 _BEGINNINGS: Final = frozenset(("genesis", "segment"))
 
 
-class Witness:
-    """Follows a log record by record, with the key in force there. Raises Broken at the first that is bad.
+class ExternalCheckpoints:
+    """Follows a log record by record, with the key in force there. Raises BrokenChain at the first that is bad.
 
     The log may grow meanwhile. A checkpoint is on disk before the next record is, so it is looked for when that has
     been read; only those that were there at the beginning are missed when the log ends before them.
@@ -36,14 +36,14 @@ class Witness:
         """Checkpoints of the log that fit."""
         self.matched = 0
         """Those kept elsewhere that fit."""
-        self.coverage = Coverage()
+        self.coverage = CheckpointBound()
         self._name: object = None
         self._candidates = kept
         self._kept: deque[SignedCheckpoint] = deque()
         self._lines = _Lines(path)
         self._next: SignedCheckpoint | None = None
         self._before: SignedCheckpoint | None = None
-        self._unreadable: Broken | None = None
+        self._unreadable: BrokenChain | None = None
 
     def add(self, line: bytes, link: Link, *, continues: Link | None = None) -> None:
         """The log has come to `link` with `line`, which is without its newline. `continues`: a later segment begins
@@ -75,7 +75,7 @@ class Witness:
             self._compare(self._kept.popleft(), last)
             self.matched += 1
 
-    def rest(self, records: int, *, whole: bool) -> Broken | None:
+    def rest(self, records: int, *, whole: bool) -> BrokenChain | None:
         """What is wrong with those that a log of `records` did not come to. `whole`: it was good to its end."""
         if self._unreadable is not None or not whole:
             return self._unreadable
@@ -83,42 +83,42 @@ class Witness:
         try:
             for signed in due:
                 signed.check([self.key])
-        except Broken as error:
+        except BrokenChain as error:
             return error
         if due:
-            return Broken(records, f"missing: a checkpoint covers the log as far as record {due[-1].seq}")
+            return BrokenChain(records, f"missing: a checkpoint covers the log as far as record {due[-1].seq}")
         return self.coverage.missing("when the log began") if records > 1 and not self.good else None
 
     def close(self) -> None:
         self._lines.close()
 
     def _begin(self, genesis: Mapping[str, Any]) -> None:
-        """Raises Broken unless the log begins, and with the key that the auditor has."""
+        """Raises BrokenChain unless the log begins, and with the key that the auditor has."""
         if genesis.get("event") != "genesis":
-            raise Broken(0, "not the beginning of a log")
+            raise BrokenChain(0, "not the beginning of a log")
         if genesis.get("key") != key_id(self.key):
-            raise Broken(0, f"the log begins with another key, {str(genesis.get('key'))[:16]}")
+            raise BrokenChain(0, f"the log begins with another key, {str(genesis.get('key'))[:16]}")
         self.writer = str(genesis.get("writer"))
         self._name = genesis.get("name")
         mine = (signed for signed in self._candidates if signed.checkpoint.writer == self.writer)
         self._kept.extend(sorted(mine, key=lambda signed: signed.seq))
 
     def _go_on(self, said: Mapping[str, Any], seq: int, continues: Link | None) -> None:
-        """Raises Broken unless `said` begins a segment of this log, and stands where one begins."""
+        """Raises BrokenChain unless `said` begins a segment of this log, and stands where one begins."""
         if continues is None or said.get("event") != "segment":
-            raise Broken(seq, "segments begin with a record of where they go on, and no others are such a record")
+            raise BrokenChain(seq, "segments begin with a record of where they go on, and no others are such a record")
         expected = {"previous": continues.hash.hex(), "writer": self.writer, "key": key_id(self.key)}
         if said.get("name") != self._name or {name: said.get(name) for name in expected} != expected:
-            raise Broken(seq, "begins a segment of another log, or of another place in this one")
+            raise BrokenChain(seq, "begins a segment of another log, or of another place in this one")
 
     def _compare(self, signed: SignedCheckpoint, link: Link) -> None:
         signed.check([self.key])
         found = signed.checkpoint.link
         if found.seq != link.seq:
-            raise Broken(found.seq, "its checkpoint does not stand where it was written")
+            raise BrokenChain(found.seq, "its checkpoint does not stand where it was written")
         if found.hash != link.hash:
             why = "not what its checkpoint was signed for: it or one since the last checkpoint was altered"
-            raise Broken(link.seq, why)
+            raise BrokenChain(link.seq, why)
 
     def _read(self) -> SignedCheckpoint | None:
         try:
@@ -127,7 +127,7 @@ class Witness:
                 return None
             self._before = in_order(parse(line), self._before)
             return self._before
-        except Broken as error:
+        except BrokenChain as error:
             self._unreadable = error
             return None
 
@@ -146,7 +146,7 @@ class _Lines:
         return self._read <= self._size
 
     def next(self) -> bytes | None:
-        """None where there is none yet. Raises Broken for bytes at the end that are no beginning of one."""
+        """None where there is none yet. Raises BrokenChain for bytes at the end that are no beginning of one."""
         line = self._file.readline(MAX_LINE) if self._file else b""
         if line.endswith(b"\n"):
             self._read += len(line)
@@ -174,7 +174,7 @@ def kept(lines: Iterable[str]) -> list[SignedCheckpoint]:
     found = [said for line in lines if (said := _said(line)) is not None]
     try:
         made = [parse(said.encode("utf-8", "surrogatepass")) for said in found]
-    except Broken as error:
+    except BrokenChain as error:
         raise ValueError(error.why) from None
     if not made:
         raise ValueError("there is no checkpoint in what was given")
@@ -209,11 +209,11 @@ def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def successor(stated: Mapping[str, Any], seq: int, by: Ed25519PublicKey) -> Ed25519PublicKey:
-    """The key that record `seq` names, as the one before it, `by`, signed. Raises Broken."""
+    """The key that record `seq` names, as the one before it, `by`, signed. Raises BrokenChain."""
     try:
         made = Endorsement.read(stated, by)
     except ValueError as error:
-        raise Broken(seq, f"names {error}") from None
+        raise BrokenChain(seq, f"names {error}") from None
     if stated.keys() != {"event", "time", *made.fields()}:
-        raise Broken(seq, "names a signing key and something else")
+        raise BrokenChain(seq, "names a signing key and something else")
     return made.public

@@ -15,20 +15,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-LOOK_SECONDS: Final = 0.5
+CHECK_SECONDS: Final = 0.5
 _AT_A_LOOK: Final = 256
 """Sealed segments that one look is at, in turns, so that a log of very many costs no more."""
 _REMEDY: Final = "put it back as it was, or stop the gateway and see what `meshgate audit verify` says"
 
 
-class Disturbed(OSError):
+class LogFileChanged(OSError):
     """A file of the log is not what or where it was: what is written to it is not in the log."""
 
     def __init__(self, name: str, what: str) -> None:
         super().__init__(errno.ESTALE, f"{name} {what}; {_REMEDY}")
 
 
-class Watched:
+class WatchedFile:
     """A file, by its name, and what it has to be."""
 
     def __init__(self, path: Path, opened: os.stat_result) -> None:
@@ -40,22 +40,22 @@ class Watched:
         self.size = opened.st_size
 
     def check(self, size: int | None = None) -> None:
-        """Raises Disturbed. `size` is how large it has to be, where it grows."""
+        """Raises LogFileChanged. `size` is how large it has to be, where it grows."""
         name, expected = self.path.name, self.size if size is None else size
         found = _found(self.path)
         if _identity(found) != self._identity:
-            raise Disturbed(name, "was replaced: another file has its name")
+            raise LogFileChanged(name, "was replaced: another file has its name")
         if found.st_size < expected:
-            raise Disturbed(
+            raise LogFileChanged(
                 name, "was emptied" if not found.st_size else f"was cut from {expected} bytes to {found.st_size}"
             )
         if found.st_size > expected or (size is None and found.st_mtime_ns != self._modified):
-            raise Disturbed(name, "was written to by somebody else")
+            raise LogFileChanged(name, "was written to by somebody else")
         if found.st_mode & stat.S_IRUSR != self._mode & stat.S_IRUSR:
-            raise Disturbed(name, "can't be read any more: its mode was changed")
+            raise LogFileChanged(name, "can't be read any more: its mode was changed")
 
 
-class Presence:
+class LogDirectory:
     """The directory of a log, and its sealed segments."""
 
     def __init__(self, directory: Path, sealed: Iterable[Path]) -> None:
@@ -63,18 +63,18 @@ class Presence:
         self._directory = directory
         made = directory.stat()
         self._identity = _identity(made)
-        self._sealed = [Watched(path, path.lstat()) for path in sealed]
+        self._sealed = [WatchedFile(path, path.lstat()) for path in sealed]
         self._at = 0
 
     def seal(self, path: Path) -> None:
         """One more that is sealed. Raises OSError."""
-        self._sealed.append(Watched(path, path.lstat()))
+        self._sealed.append(WatchedFile(path, path.lstat()))
 
     def check(self) -> None:
-        """Looks at the directory and at some of the segments. Raises Disturbed."""
+        """Looks at the directory and at some of the segments. Raises LogFileChanged."""
         found = _found(self._directory, "the directory of the audit log")
         if _identity(found) != self._identity:
-            raise Disturbed("the directory of the audit log", "was replaced: another one has its name")
+            raise LogFileChanged("the directory of the audit log", "was replaced: another one has its name")
         if self._at >= len(self._sealed):
             self._at = 0
         for watched in islice(self._sealed, self._at, self._at + _AT_A_LOOK):
@@ -82,7 +82,7 @@ class Presence:
         self._at += _AT_A_LOOK
 
 
-class Looks:
+class PeriodicCheck:
     """When it is time to look again."""
 
     def __init__(self, check: Callable[[], None], monotonic: Callable[[], float]) -> None:
@@ -96,9 +96,9 @@ class Looks:
         return max(0.0, self._at - self._monotonic())
 
     def look(self) -> None:
-        """Looks where it is time, and each time while something is wrong. Raises Disturbed."""
+        """Looks where it is time, and each time while something is wrong. Raises LogFileChanged."""
         if self._disturbed or self.due() == 0:
-            self._at = self._monotonic() + LOOK_SECONDS
+            self._at = self._monotonic() + CHECK_SECONDS
             self._disturbed = True
             self._check()
             self._disturbed = False
@@ -113,6 +113,6 @@ def _found(path: Path, name: str = "") -> os.stat_result:
     try:
         return path.lstat()
     except FileNotFoundError:
-        raise Disturbed(name or path.name, "was renamed or removed") from None
+        raise LogFileChanged(name or path.name, "was renamed or removed") from None
     except OSError as error:
-        raise Disturbed(name or path.name, f"can't be found any more: {error.strerror}") from None
+        raise LogFileChanged(name or path.name, f"can't be found any more: {error.strerror}") from None

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from gateway.audit.chain.file_watch import Watched
+from gateway.audit.chain.file_watch import WatchedFile
 
 _APPEND: Final = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 OWNER_ONLY: Final = 0o600
@@ -72,10 +72,10 @@ class AppendFile:
         self.size = disk.size(self._descriptor)
         """Bytes known to be on disk."""
         self._clean = True
-        self._watched = Watched(path, os.fstat(self._descriptor))
+        self._watched = WatchedFile(path, os.fstat(self._descriptor))
 
-    def undisturbed(self) -> None:
-        """Raises Disturbed where what has this name is not this file any more, or is not what was written."""
+    def check_unchanged(self) -> None:
+        """Raises LogFileChanged where what has this name is not this file any more, or is not what was written."""
         if self._clean:  # or a part that could not be taken back is there, which the next append begins with
             self._watched.check(self.size)
 

@@ -28,11 +28,11 @@ class Link(NamedTuple):
     hash: bytes
 
 
-ORIGIN: Final = Link(-1, bytes(32))
+BEFORE_GENESIS: Final = Link(-1, bytes(32))
 """Before the genesis."""
 
 
-class Broken(Exception):
+class BrokenChain(Exception):
     """The first record that is not what was written. `seq` is its number, or that which it should have; -1 where it is
     no record that is broken.
     """
@@ -52,7 +52,7 @@ def link(record: bytes, last: Link) -> tuple[bytes, Link]:
 
 
 def follow(lines: Iterable[bytes], last: Link) -> Iterator[Link]:
-    """Where the chain stands after each of `lines`, which have no newlines. Raises Broken at the first bad one."""
+    """Where the chain stands after each of `lines`, which have no newlines. Raises BrokenChain at the first bad one."""
     for line in lines:
         last = after(line, last)
         yield last
@@ -64,13 +64,13 @@ def record_of(line: bytes) -> bytes:
 
 
 def after(line: bytes, last: Link) -> Link:
-    """Where the chain stands after `line`, which has no newline. Raises Broken if it does not belong there."""
+    """Where the chain stands after `line`, which has no newline. Raises BrokenChain if it does not belong there."""
     expected = last.seq + 1
     body = line[_BODY_AT:]
     digest = _digest(last.hash, body)
     if line[:_BODY_AT] == _HEAD + digest.hex().encode() + b'",' and line.endswith(_SEQ + str(expected).encode() + b"}"):
         return Link(expected, digest)
-    raise Broken(expected, _why(line, expected))
+    raise BrokenChain(expected, _why(line, expected))
 
 
 def _why(line: bytes, expected: int) -> str:

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from gateway.audit.chain import hash_chain, recovery, segments
 from gateway.audit.chain.checkpoint import FILE, Checkpoint
-from gateway.audit.chain.checkpoint_bound import Promise, Stretch
-from gateway.audit.chain.file_watch import Presence
+from gateway.audit.chain.checkpoint_bound import Promise, Uncovered
+from gateway.audit.chain.file_watch import LogDirectory
 from gateway.audit.chain.fsync import AppendFile, Disk
 from gateway.audit.config import AuditConfig
 from gateway.audit.keys.signing import PRIVATE_KEY, SIGNING_KEY, SigningKeys
@@ -55,7 +55,7 @@ class Ledger:
     ) -> None:
         """Opens the log of `writer` or begins one. What a crash left half-written is moved aside.
 
-        Raises OSError, ValueError for keys that can't be used, and chain.Broken for a log that is not as it was left.
+        Raises OSError, ValueError for keys that can't be used, and BrokenChain for a log that is not as it was left.
         """
         self._config = config
         self._disk = disk
@@ -65,7 +65,7 @@ class Ledger:
         self._name = writer
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = disk.lock(self._directory / "lock")
-        self._stretch = Stretch()
+        self._stretch = Uncovered()
         self._promise = Promise.of(config.checkpoint_records, config.checkpoint_seconds)
         self._checkpoint_at = 0.0
         self._look_at = monotonic() + _LOOK_SECONDS
@@ -98,7 +98,7 @@ class Ledger:
         self._began = origin.time if origin else self._now()
         self._segment = AppendFile(self._path(self._number), disk)
         sealed = [path for number, path in segments.listed(self._directory) if number < self._number]
-        self._presence = Presence(self._directory, sealed)
+        self._presence = LogDirectory(self._directory, sealed)
         torn = found.torn.fields() if found.torn else {}
         fresh = self._segment.size == 0
         if fresh:
@@ -113,11 +113,11 @@ class Ledger:
             self.append([self._event("opened", **torn)])
         disk.sync_directory(self._directory)
 
-    def undisturbed(self) -> None:
-        """Raises Disturbed where a file of the log, or its directory, is not what or where it was."""
+    def check_unchanged(self) -> None:
+        """Raises LogFileChanged where a file of the log, or its directory, is not what or where it was."""
         self._presence.check()
-        self._segment.undisturbed()
-        self._checkpoints.undisturbed()
+        self._segment.check_unchanged()
+        self._checkpoints.check_unchanged()
 
     def append(self, records: Sequence[bytes]) -> None:
         """Returns when all of the canonical `records` are on disk, after one sync."""
@@ -157,7 +157,7 @@ class Ledger:
             self._key = successor.key_id
         line = Checkpoint(self._last, self._now(), self._writer, self._promise).signed(self._keys)
         self._checkpoints.append(line)
-        self._stretch = Stretch()
+        self._stretch = Uncovered()
         self._late = False
         # The process log leaves this machine: with it, even a log cut together with its checkpoints is found out.
         _log.info("audit checkpoint", extra={"checkpoint": line.decode().rstrip()})
@@ -175,7 +175,7 @@ class Ledger:
     def close(self) -> None:
         """Writes the record of an orderly end and its checkpoint, if all before it has one and nobody disturbed it."""
         try:
-            self.undisturbed()
+            self.check_unchanged()
             self.checkpoint()
             self._write([self._event("closed")])
             self.checkpoint()
@@ -196,13 +196,13 @@ class Ledger:
             return
         self._look_at = self._monotonic() + _LOOK_SECONDS
         try:
-            self._keys.renew()
+            self._keys.rotate()
         except (OSError, ValueError):
             _log.exception("audit signing keys not looked through")  # the one in use stays good
 
     def _extend(self, records: Sequence[bytes]) -> None:
         """Writes `records` with no more uncovered than was promised, in parts if need be."""
-        added = Stretch.of(records)
+        added = Uncovered.of(records)
         if len(records) > 1 and not added.within(self._promise):
             middle = len(records) // 2
             self._extend(records[:middle])
@@ -214,11 +214,11 @@ class Ledger:
             self.checkpoint()
         self._write(records, added)
 
-    def _write(self, records: Sequence[bytes], stretch: Stretch | None = None) -> None:
+    def _write(self, records: Sequence[bytes], stretch: Uncovered | None = None) -> None:
         self._put(records)
         if not self._stretch.records:
             self._checkpoint_at = self._monotonic() + self._config.checkpoint_seconds
-        self._stretch.join(stretch or Stretch.of(records))
+        self._stretch.join(stretch or Uncovered.of(records))
 
     def _put(self, records: Sequence[bytes]) -> None:
         last = self._last
@@ -254,7 +254,7 @@ class Ledger:
     def _first(self) -> bytes:
         """What begins a log or a segment."""
         who = {"key": self._key, "version": 1, "writer": self._writer, **({"name": self._name} if self._name else {})}
-        if self._last == hash_chain.ORIGIN:
+        if self._last == hash_chain.BEFORE_GENESIS:
             return self._event("genesis", **who)
         return self._event("segment", previous=self._last.hash.hex(), **who)
 

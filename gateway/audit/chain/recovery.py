@@ -17,10 +17,10 @@ from typing import Any, Final
 
 from gateway.audit.chain import canonical, hash_chain, segments
 from gateway.audit.chain.checkpoint import SignedCheckpoint, in_order, parse
-from gateway.audit.chain.checkpoint_bound import Coverage, dated
+from gateway.audit.chain.checkpoint_bound import CheckpointBound, dated
 from gateway.audit.chain.external_checkpoints import successor
 from gateway.audit.chain.fsync import OWNER_ONLY, AppendFile, Disk
-from gateway.audit.chain.hash_chain import Broken, Link
+from gateway.audit.chain.hash_chain import BrokenChain, Link
 from gateway.audit.keys.signing import SIGNING_KEY, SigningKeys, key_id
 from meshgate.runtime.files import key_file
 
@@ -30,7 +30,7 @@ _MOST_TORN: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Torn:
+class PartialRecord:
     """The unfinished end of a segment, and where it is now."""
 
     file: str
@@ -43,19 +43,19 @@ class Torn:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class TailState:
     """Where a log stands."""
 
     last: Link
     segment: int
     """The number of the segment to go on with; it may not exist yet or be empty."""
-    origin: Origin | None
+    origin: ChainStart | None
     """None for a new log."""
-    torn: Torn | None
+    torn: PartialRecord | None
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ChainStart:
     """What the first record of a segment says."""
 
     start: Link
@@ -71,9 +71,9 @@ class Origin:
 
 def recover(
     directory: Path, disk: Disk, covered: SignedCheckpoint | None, keys: SigningKeys, writer: str = ""
-) -> Found:
+) -> TailState:
     """Looks at the last segment of the log of `writer`, all of it, and at where the others begin and end, and moves an
-    unfinished line aside. Raises OSError and Broken.
+    unfinished line aside. Raises OSError and BrokenChain.
 
     `covered` is the last checkpoint: a log that does not reach it was cut, and one that goes too far beyond it, or has
     none and more than its genesis, lost checkpoints.
@@ -81,21 +81,21 @@ def recover(
     found = segments.listed(directory)
     for expected, (counted, _) in enumerate(found, 1):
         if counted != expected:
-            raise Broken(-1, f"missing: {segments.name(expected)}")
+            raise BrokenChain(-1, f"missing: {segments.name(expected)}")
     torn = _torn_of(found, disk)
     whole = [path for _, path in found if path.stat().st_size]
     _check_joints(found, whole)
-    last, origin = _follow(whole[-1], covered, keys) if whole else (hash_chain.ORIGIN, None)
+    last, origin = _follow(whole[-1], covered, keys) if whole else (hash_chain.BEFORE_GENESIS, None)
     if origin is not None and origin.name != writer:
-        raise Broken(0, f"the log of another writer, {origin.name or 'one without a name'}")
+        raise BrokenChain(0, f"the log of another writer, {origin.name or 'one without a name'}")
     if covered is None and last.seq > 0:
-        raise Coverage().missing("when the log began")
+        raise CheckpointBound().missing("when the log began")
     if covered is not None and covered.seq > last.seq:
-        raise Broken(last.seq + 1, f"missing: the last checkpoint covers the log as far as record {covered.seq}")
-    return Found(last, _to_go_on_with(found, whole, last, covered), origin, torn)
+        raise BrokenChain(last.seq + 1, f"missing: the last checkpoint covers the log as far as record {covered.seq}")
+    return TailState(last, _to_go_on_with(found, whole, last, covered), origin, torn)
 
 
-def _torn_of(found: list[tuple[int, Path]], disk: Disk) -> Torn | None:
+def _torn_of(found: list[tuple[int, Path]], disk: Disk) -> PartialRecord | None:
     """What a crash left unfinished. A segment that could not be begun may be there empty after the one that has it."""
     torn = None
     for _, path in reversed(found):
@@ -106,16 +106,16 @@ def _torn_of(found: list[tuple[int, Path]], disk: Disk) -> Torn | None:
 
 
 def _check_joints(found: list[tuple[int, Path]], whole: list[Path]) -> None:
-    """Raises Broken unless each segment goes on where the one before it ended, and the first is a log's beginning. What
-    is between the ends of those is not looked at: a checkpoint covers it, and `verify` reads it.
+    """Raises BrokenChain unless each segment goes on where the one before it ended, and the first is a log's
+    beginning. What is between the ends of those is not looked at: a checkpoint covers it, and `verify` reads it.
     """
     if len(whole) < len(found) - 1 or any(path != kept for (_, path), kept in zip(found, whole, strict=False)):
         empty = next(path for _, path in found if path not in whole)
-        raise Broken(-1, f"missing: {empty.name} is empty")
-    last = hash_chain.ORIGIN
+        raise BrokenChain(-1, f"missing: {empty.name} is empty")
+    last = hash_chain.BEFORE_GENESIS
     for path in whole:
         if _origin(next(_stripped(path))).start != last:
-            raise Broken(last.seq + 1, f"missing: {path.name} does not go on where the log before it ended")
+            raise BrokenChain(last.seq + 1, f"missing: {path.name} does not go on where the log before it ended")
         last = _end(path)
 
 
@@ -125,7 +125,7 @@ def _end(path: Path) -> Link:
         line = json.loads(next(segments.lines_reversed(path)))
         return Link(int(line["seq"]), bytes.fromhex(line["hash"]))
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise Broken(-1, f"{path.name} does not end with a record") from None
+        raise BrokenChain(-1, f"{path.name} does not end with a record") from None
 
 
 def _to_go_on_with(
@@ -137,7 +137,7 @@ def _to_go_on_with(
 
 
 def checkpoints(path: Path, disk: Disk, keys: SigningKeys) -> tuple[AppendFile, SignedCheckpoint | None]:
-    """The file of checkpoints, cut to whole lines, and the last of them. Raises OSError and Broken."""
+    """The file of checkpoints, cut to whole lines, and the last of them. Raises OSError and BrokenChain."""
     file = AppendFile(segments.regular(path), disk)
     try:
         torn = _torn_from(path)
@@ -153,7 +153,7 @@ def checkpoints(path: Path, disk: Disk, keys: SigningKeys) -> tuple[AppendFile, 
 
 
 def _last_of(path: Path, torn: int | None) -> SignedCheckpoint | None:
-    """The last of the whole lines, each of which is a checkpoint and comes after the one before. Raises Broken."""
+    """The last of the whole lines, each of which is a checkpoint and comes after the one before. Raises BrokenChain."""
     last, read = None, 0
     for line in segments.lines(path):
         read += len(line)
@@ -164,24 +164,24 @@ def _last_of(path: Path, torn: int | None) -> SignedCheckpoint | None:
 
 
 def _torn_from(path: Path) -> int | None:
-    """Where an unfinished last line begins, or None. Raises Broken for what no crash leaves at the end of a file."""
+    """Where an unfinished last line begins, or None. Raises BrokenChain where the end is not what a crash leaves."""
     start = segments.torn_from(path)
     if start is not None and not canonical.unfinished(_from(path, start)):
-        raise Broken(-1, f"{path.name} ends with bytes that are no part of a line of the gateway's")
+        raise BrokenChain(-1, f"{path.name} ends with bytes that are no part of a line of the gateway's")
     return start
 
 
 def _from(path: Path, start: int) -> bytes:
-    """Raises Broken for more than a crash leaves."""
+    """Raises BrokenChain for more than a crash leaves."""
     with path.open("rb") as file:
         file.seek(start)
         rest = file.read(_MOST_TORN + 1)
     if len(rest) > _MOST_TORN:
-        raise Broken(-1, f"{path.name} ends with a line that is longer than any of the gateway's")
+        raise BrokenChain(-1, f"{path.name} ends with a line that is longer than any of the gateway's")
     return rest
 
 
-def _move_torn(path: Path, disk: Disk) -> Torn | None:
+def _move_torn(path: Path, disk: Disk) -> PartialRecord | None:
     start = _torn_from(path)
     if start is None:
         return None
@@ -194,11 +194,11 @@ def _move_torn(path: Path, disk: Disk) -> Torn | None:
         segment.cut(start)
     finally:
         segment.close()
-    return Torn(aside.name, len(rest), digest)
+    return PartialRecord(aside.name, len(rest), digest)
 
 
-def _follow(path: Path, covered: SignedCheckpoint | None, keys: SigningKeys) -> tuple[Link, Origin]:
-    """Where the segment ends, and what it began with. Raises Broken, also where it contradicts the checkpoint."""
+def _follow(path: Path, covered: SignedCheckpoint | None, keys: SigningKeys) -> tuple[Link, ChainStart]:
+    """Where the segment ends, and what it began with. Raises BrokenChain, also where it contradicts the checkpoint."""
     stripped = _stripped(path)
     first = next(stripped)
     origin = _origin(first)
@@ -210,7 +210,7 @@ def _follow(path: Path, covered: SignedCheckpoint | None, keys: SigningKeys) -> 
         time, content = canonical.read(line, last.seq)
         event = str(content.get("event")) if content is not None else ""
         if last.seq > origin.start.seq + 1 and event in _BEGINNINGS:
-            raise Broken(last.seq, "begins a segment within another")
+            raise BrokenChain(last.seq, "begins a segment within another")
         if content is not None and event == SIGNING_KEY:
             dated(last.seq, time)
             key = _next_key(content, last.seq, key, keys)
@@ -222,9 +222,9 @@ def _follow(path: Path, covered: SignedCheckpoint | None, keys: SigningKeys) -> 
     return last, replace(origin, key=key)
 
 
-def _covered(origin: Origin, covered: SignedCheckpoint | None) -> Coverage:
+def _covered(origin: ChainStart, covered: SignedCheckpoint | None) -> CheckpointBound:
     """What the last checkpoint says of the segment that begins there: at least the one before ended covered."""
-    coverage = Coverage()
+    coverage = CheckpointBound()
     if covered is not None:
         coverage.signed(covered.seq, covered.checkpoint.promise)
         _compare(origin.start, covered.checkpoint.link)
@@ -235,37 +235,37 @@ def _covered(origin: Origin, covered: SignedCheckpoint | None) -> Coverage:
 
 def _compare(found: Link, signed: Link) -> None:
     if found.seq == signed.seq and found.hash != signed.hash:
-        raise Broken(found.seq, "not what its checkpoint was signed for")
+        raise BrokenChain(found.seq, "not what its checkpoint was signed for")
 
 
-def _check_signer(covered: SignedCheckpoint, origin: Origin, key: str) -> None:
-    """Raises Broken unless the checkpoint is from the key in force at its record, and of this log's writer."""
+def _check_signer(covered: SignedCheckpoint, origin: ChainStart, key: str) -> None:
+    """Raises BrokenChain unless the checkpoint is from the key in force at its record, and of this log's writer."""
     if covered.key != key:
-        raise Broken(covered.seq, f"its checkpoint was signed with another key, {covered.key[:16]}")
+        raise BrokenChain(covered.seq, f"its checkpoint was signed with another key, {covered.key[:16]}")
     if covered.checkpoint.writer != origin.writer:
-        raise Broken(covered.seq, "its checkpoint is of another writer's log")
+        raise BrokenChain(covered.seq, "its checkpoint is of another writer's log")
 
 
 def _next_key(content: Mapping[str, Any], seq: int, key: str, keys: SigningKeys) -> str:
-    """The id of the key that record `seq` names after `key`. Raises Broken unless that one signed it."""
+    """The id of the key that record `seq` names after `key`. Raises BrokenChain unless that one signed it."""
     public = keys.public(key)
     if public is None:
-        raise Broken(seq, "the key before it is none of those in audit.keys")
+        raise BrokenChain(seq, "the key before it is none of those in audit.keys")
     return key_id(successor(content, seq, public))
 
 
-def _origin(first: bytes) -> Origin:
+def _origin(first: bytes) -> ChainStart:
     try:
         line = json.loads(first.decode())
         record, seq = line["record"], int(line["seq"])
         genesis = record["event"] == "genesis"
-        start = hash_chain.ORIGIN if genesis else Link(seq - 1, bytes.fromhex(record["previous"]))
+        start = hash_chain.BEFORE_GENESIS if genesis else Link(seq - 1, bytes.fromhex(record["previous"]))
         if record["event"] not in _BEGINNINGS:
             raise ValueError
         name = str(record.get("name", ""))
-        return Origin(start, str(record["writer"]), str(record["key"]), name, int(record["time"]))
+        return ChainStart(start, str(record["writer"]), str(record["key"]), name, int(record["time"]))
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise Broken(0, "a segment does not begin with a record of where it goes on") from None
+        raise BrokenChain(0, "a segment does not begin with a record of where it goes on") from None
 
 
 def _stripped(path: Path) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from gateway.audit.keys.key_rotation import Succession
+from gateway.audit.keys.key_rotation import KeyRotation
 
 KEY_BYTES: Final = 32
 _STEM: Final = "audit-hmac"
@@ -23,7 +23,7 @@ _SUFFIX: Final = ".key"
 Direction = Literal["request", "reply"]
 
 
-class ContentMac:
+class ContentHmac:
     """HMAC-SHA256 over the messages of one direction of a call.
 
     Each message is preceded by its length in eight bytes, so that the same bytes cut differently differ, and all by
@@ -35,9 +35,9 @@ class ContentMac:
     def __init__(self, key: bytes, direction: Direction) -> None:
         self._mac = hmac.new(key, direction.encode() + b"\x00", hashlib.sha256)
 
-    def fresh(self) -> ContentMac:
+    def copy(self) -> ContentHmac:
         """A copy. Of one that has no message yet it is a new one, several times cheaper than made from the key."""
-        made = ContentMac.__new__(ContentMac)
+        made = ContentHmac.__new__(ContentHmac)
         made._mac = self._mac.copy()
         return made
 
@@ -51,39 +51,39 @@ class ContentMac:
         return self._mac.hexdigest()
 
 
-class ContentMacs(NamedTuple):
+class ContentHmacs(NamedTuple):
     """What one call's content is digested with."""
 
-    request: ContentMac
-    reply: ContentMac
+    request: ContentHmac
+    reply: ContentHmac
     key_id: str
 
 
-class DigestKeys:
+class HmacKeys:
     """The keys in a directory. Makes the first, and the next when the newest has come of age."""
 
     def __init__(self, directory: Path, age_seconds: float, clock: Callable[[], float] = time.time) -> None:
         """Raises OSError, or ValueError for a file that is no key."""
-        self._files = Succession(directory, _STEM, _SUFFIX)
+        self._files = KeyRotation(directory, _STEM, _SUFFIX)
         self._age = age_seconds
         self._clock = clock
-        self.renew()
+        self.rotate()
 
-    def renew(self) -> None:
+    def rotate(self) -> None:
         """Goes over to the newest key, which it makes where it is time. Raises as the constructor does."""
         number = self._files.newest(lambda: secrets.token_bytes(KEY_BYTES), before=self._clock() - self._age)
         key = _load(self._files.path(number))
-        self._blank = ContentMacs(ContentMac(key, "request"), ContentMac(key, "reply"), key_id(key))
+        self._blank = ContentHmacs(ContentHmac(key, "request"), ContentHmac(key, "reply"), key_id(key))
 
-    def macs(self) -> ContentMacs:
+    def hmacs(self) -> ContentHmacs:
         """New digests for one call."""
         blank = self._blank
-        return ContentMacs(blank.request.fresh(), blank.reply.fresh(), blank.key_id)
+        return ContentHmacs(blank.request.copy(), blank.reply.copy(), blank.key_id)
 
 
 def find_key(directory: Path, wanted: str) -> bytes | None:
     """The key of an id, however old. Raises OSError, or ValueError for a file that is no key."""
-    keys = (_load(path) for _, path in Succession(directory, _STEM, _SUFFIX).listed())
+    keys = (_load(path) for _, path in KeyRotation(directory, _STEM, _SUFFIX).listed())
     return next((key for key in keys if key_id(key) == wanted), None)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from meshgate.runtime.files import key_file
 
 
-class Succession:
+class KeyRotation:
     """The files of one kind of key."""
 
     def __init__(self, directory: Path, stem: str, suffix: str) -> None:

@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from gateway.audit.keys.key_rotation import Succession
+from gateway.audit.keys.key_rotation import KeyRotation
 from gateway.audit.record import canonical
 from meshgate.runtime.files import key_file
 
@@ -76,14 +76,14 @@ class SigningKeys:
     def __init__(self, directory: Path, age_seconds: float, clock: Callable[[], float] = time.time) -> None:
         """Raises OSError, or ValueError for keys that can't be used."""
         self._directory = directory
-        self._files = Succession(directory, "audit-key", ".pem")
+        self._files = KeyRotation(directory, "audit-key", ".pem")
         self._age = age_seconds
         self._clock = clock
         self.keys: list[SigningKey] = []
         """Oldest first."""
-        self.renew()
+        self.rotate()
 
-    def renew(self) -> None:
+    def rotate(self) -> None:
         """Reads what is there, and makes what is missing or due. Raises as the constructor does."""
         number = self._files.newest(_new_key, before=self._clock() - self._age)
         private = _private(self._files.path(number))

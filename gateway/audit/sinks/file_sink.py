@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
-from gateway.audit.chain.file_watch import Disturbed, Looks
+from gateway.audit.chain.file_watch import LogFileChanged, PeriodicCheck
 from gateway.audit.chain.fsync import Disk
-from gateway.audit.chain.hash_chain import Broken
+from gateway.audit.chain.hash_chain import BrokenChain
 from gateway.audit.chain.ledger import Ledger
 from gateway.audit.config import AuditConfig
 from gateway.audit.sinks.sink import SinkFailed
@@ -39,7 +39,7 @@ class FileSink:
     ) -> None:
         self._make = partial(Ledger, config, disk, writer=writer, clock=clock, monotonic=monotonic)
         self._ledger: Ledger | None = None
-        self._looks = Looks(lambda: self._opened().undisturbed(), monotonic)
+        self._looks = PeriodicCheck(lambda: self._opened().check_unchanged(), monotonic)
 
     def open(self) -> None:
         """Recovers what a crash left. Raises ConfigError when the log is in use, unusable or altered."""
@@ -47,13 +47,13 @@ class FileSink:
             self._ledger = self._make()
         except BlockingIOError:
             raise ConfigError("audit.directory: another process writes to this audit log") from None
-        except Broken as error:
+        except BrokenChain as error:
             raise ConfigError(f"audit.directory: the audit log is not as it was left: {error}. {_REMEDY}") from error
         except (OSError, ValueError) as error:
             raise ConfigError(f"audit.directory: {reason(error)}") from error
 
     def write(self, records: Sequence[bytes]) -> None:
-        """Returns when all are on disk. Raises OSError, Disturbed where a file of the log is not where it was."""
+        """Returns when all are on disk. Raises OSError, LogFileChanged where a file of the log is not where it was."""
         self._looks.look()
         self._opened().append(records)
 
@@ -65,7 +65,7 @@ class FileSink:
         try:
             self._looks.look()
             self._opened().idle()
-        except Disturbed as error:
+        except LogFileChanged as error:
             raise SinkFailed(error.strerror) from error
         except OSError as error:  # it will be tried again with the next record
             _log.error("audit log: no new segment", extra={"why": error.strerror})

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.audit.sinks.sink import Sink, SinkFailed, SinkRefused
-from gateway.audit.sinks.sink_thread import Gap, Group, Pump
+from gateway.audit.sinks.sink_thread import GapRecord, Group, SinkThread
 
 _log = logging.getLogger(__name__)
 
-RIDE_SECONDS: Final = 0.01
+FLUSH_SECONDS: Final = 0.01
 _SWEEPS: Final = 4
 """How often in a lane's time those are looked for whose time is up. One timer for all is cheaper than one each."""
 _FIRST_RETRY: Final = 0.1
@@ -34,8 +34,8 @@ _LAST_RETRY: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """On what terms a sink is served."""
+class SinkOptions:
+    """On what options a sink is served."""
 
     name: str
     required: bool
@@ -44,12 +44,14 @@ class Terms:
     queue_records: int
 
 
-class Lane:
+class SinkQueue:
     """Serves one sink. Except for its thread, all of it is for one event loop."""
 
-    def __init__(self, sink: Sink, terms: Terms, gap: Gap, patience: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(
+        self, sink: Sink, options: SinkOptions, gap: GapRecord, patience: Callable[[], float] = lambda: 0.0
+    ) -> None:
         """`patience` says how many seconds a group may grow that begins now; it is asked once for each."""
-        self.terms = terms
+        self.options = options
         self._patience = patience
         self.healthy = False
         """Whether the last write succeeded."""
@@ -57,7 +59,7 @@ class Lane:
         """Records not yet written."""
         self.lost = 0
         """Records since the start that the sink did not get."""
-        self._pump = Pump(sink, terms.name, gap, self._landed, self._rested)
+        self._pump = SinkThread(sink, options.name, gap, self._landed, self._rested)
         self._open = False
         self._unsaid = 0
         self._forming = Group()
@@ -76,7 +78,7 @@ class Lane:
         await self._pump.start()
         self.healthy = self._open = True
 
-    def enter(self, record: bytes) -> asyncio.Future[bool] | None:
+    def enqueue(self, record: bytes) -> asyncio.Future[bool] | None:
         """Puts `record` in line; the future says whether it was written in time. None: the lane is full or closed."""
         if not self._add(record):
             return None
@@ -88,13 +90,13 @@ class Lane:
         if self._flying is None and self._departure is None:
             self._depart()
         if self._sweeper is None:
-            self._sweeper = self._loop.call_later(self.terms.timeout_seconds / _SWEEPS, self._sweep)
+            self._sweeper = self._loop.call_later(self.options.timeout_seconds / _SWEEPS, self._sweep)
         return done
 
-    def leave(self, record: bytes) -> None:
+    def enqueue_nowait(self, record: bytes) -> None:
         """Puts `record`, which nobody waits for, in line. One that finds no room is counted as lost."""
         if self._add(record) and self._tick is None:
-            self._tick = self._loop.call_later(RIDE_SECONDS, self._ticked)
+            self._tick = self._loop.call_later(FLUSH_SECONDS, self._ticked)
 
     async def stop(self) -> None:
         """Writes what waits, within the lane's time, and closes the sink. Says so where that was not enough."""
@@ -103,18 +105,18 @@ class Lane:
         self._open = False
         self._hurry()
         try:
-            async with asyncio.timeout(self.terms.timeout_seconds):
+            async with asyncio.timeout(self.options.timeout_seconds):
                 await self._idle.wait()
         except TimeoutError:
             self._abandon()
-        if not await self._pump.stop(self.terms.timeout_seconds):
-            _log.error("audit sink not closed in time", extra={"sink": self.terms.name})
+        if not await self._pump.stop(self.options.timeout_seconds):
+            _log.error("audit sink not closed in time", extra={"sink": self.options.name})
         for timer in (self._departure, self._tick, self._sweeper, self._retry):
             if timer is not None:
                 timer.cancel()
 
     def _add(self, record: bytes) -> bool:
-        if not self._open or self.waiting >= self.terms.queue_records:
+        if not self._open or self.waiting >= self.options.queue_records:
             self._forming.dropped += 1
             self._lose(1, "full")
             return False
@@ -188,11 +190,11 @@ class Lane:
     def _recovers(self) -> None:
         if not self.healthy:
             self.healthy = True
-            _log.info("audit sink writes again", extra={"sink": self.terms.name, "lost": self.lost})
+            _log.info("audit sink writes again", extra={"sink": self.options.name, "lost": self.lost})
 
     def _again(self, group: Group, failure: Exception) -> bool:
         """Whether a group is tried again: that of a sink nobody waits for is, while the queue behind it has room."""
-        if self.terms.required or not self._open or isinstance(failure, SinkRefused):
+        if self.options.required or not self._open or isinstance(failure, SinkRefused):
             return False
         self._fails(_why(failure))
         self._retry = self._loop.call_later(self._retry_seconds, self._retried, group)
@@ -211,19 +213,19 @@ class Lane:
     def _fails(self, why: str) -> None:
         """Said once, until it is well again."""
         if self.healthy:
-            _log.error("audit records not written", extra={"sink": self.terms.name, "why": why})
+            _log.error("audit records not written", extra={"sink": self.options.name, "why": why})
         self.healthy = False
 
     def _sweep(self) -> None:
         """Refuses those whose time is up, or will be before the next sweep."""
         self._sweeper = None
-        patience = self.terms.timeout_seconds * (1 - 1 / _SWEEPS)
+        patience = self.options.timeout_seconds * (1 - 1 / _SWEEPS)
         groups = [group for group in (self._flying, self._forming) if group is not None and group.waiters]
         for group in groups:
             if self._loop.time() - group.born >= patience:
                 self._refuse(group)
         if any(group.waiters for group in groups):
-            self._sweeper = self._loop.call_later(self.terms.timeout_seconds / _SWEEPS, self._sweep)
+            self._sweeper = self._loop.call_later(self.options.timeout_seconds / _SWEEPS, self._sweep)
 
     def _refuse(self, group: Group) -> None:
         """Its records stay in line: they say what happened, and nobody waits for them any more."""

@@ -13,7 +13,7 @@ from gateway.audit.sinks.sink import Sink, SinkFailed
 
 _log = logging.getLogger(__name__)
 
-Gap = Callable[[int], bytes]
+GapRecord = Callable[[int], bytes]
 """Makes the record which says that so many before it are missing."""
 
 
@@ -31,17 +31,17 @@ class Group:
     """How many missing records it begins by owning up to."""
 
 
-Resting = Callable[[Exception | None], None]
+OnIdle = Callable[[Exception | None], None]
 """Is told on the loop that a sink which nobody wrote to is down, and why; None: that it is well again."""
 
-Landed = Callable[[Group, Exception | None], None]
+OnWritten = Callable[[Group, Exception | None], None]
 """Gets a group back on the loop, and why it could not be written, if so."""
 
 
-class Pump:
+class SinkThread:
     """Runs one sink on one thread."""
 
-    def __init__(self, sink: Sink, name: str, gap: Gap, landed: Landed, resting: Resting) -> None:
+    def __init__(self, sink: Sink, name: str, gap: GapRecord, landed: OnWritten, resting: OnIdle) -> None:
         self._sink = sink
         self._name = name
         self._gap = gap

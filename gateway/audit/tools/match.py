@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.audit.keys.content_hmac import ContentMac, Direction, find_key
+from gateway.audit.keys.content_hmac import ContentHmac, Direction, find_key
 from gateway.audit.tools.search import UNREADABLE, Query, search
 
 
 @dataclass(frozen=True, slots=True)
-class Digests:
+class ContentDigests:
     """What a call's last record says of its content."""
 
     method: str
@@ -22,11 +22,11 @@ class Digests:
     reply: str
 
 
-class KeyGone(ValueError):
+class KeyMissing(ValueError):
     """The key of a call's digests is not there; the text is its id."""
 
 
-def digests_of(root: Path, request_id: str) -> Digests | None:
+def digests_of(root: Path, request_id: str) -> ContentDigests | None:
     """Of the call of that id, or None where no record has them. Raises OSError, and ValueError for a log with lines
     that are not written as the gateway writes them.
     """
@@ -38,16 +38,18 @@ def digests_of(root: Path, request_id: str) -> Digests | None:
             )
         if key_id := str(record.get("hmac_key_id", "")):
             method = str(record.get("target") or record.get("method", ""))
-            return Digests(method, key_id, str(record.get("request_hmac", "")), str(record.get("reply_hmac", "")))
+            return ContentDigests(
+                method, key_id, str(record.get("request_hmac", "")), str(record.get("reply_hmac", ""))
+            )
     return None
 
 
-def matches(keys: Path, found: Digests, direction: Direction, messages: Sequence[bytes]) -> bool:
+def matches(keys: Path, found: ContentDigests, direction: Direction, messages: Sequence[bytes]) -> bool:
     """Whether exactly `messages` went that way. Raises OSError, KeyGone, ValueError for a file that is no key."""
     key = find_key(keys, found.key_id)
     if key is None:
-        raise KeyGone(found.key_id)
-    mac = ContentMac(key, direction)
+        raise KeyMissing(found.key_id)
+    mac = ContentHmac(key, direction)
     for message in messages:
         mac.update(message)
     return hmac.compare_digest(mac.hexdigest(), found.request if direction == "request" else found.reply)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from gateway.audit.chain import segments
 from gateway.audit.chain.canonical import read, record
-from gateway.audit.chain.hash_chain import Broken
+from gateway.audit.chain.hash_chain import BrokenChain
 from gateway.audit.record import canonical
 
 _METHOD_AT: Final = re.compile(rb'"(?:method|target)":"([^"]*)"')
@@ -76,7 +76,7 @@ class _Filter:
             line = ended[:-1]
             try:
                 time = read(line, 0).time
-            except Broken:
+            except BrokenChain:
                 yield time, line  # beside its neighbour
                 continue
             for needle in needles:

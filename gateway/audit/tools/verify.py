@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from gateway.audit.chain import canonical, hash_chain, segments
 from gateway.audit.chain.checkpoint import FILE, SignedCheckpoint
-from gateway.audit.chain.external_checkpoints import Witness
-from gateway.audit.chain.hash_chain import ORIGIN, Broken, Link
+from gateway.audit.chain.external_checkpoints import ExternalCheckpoints
+from gateway.audit.chain.hash_chain import BEFORE_GENESIS, BrokenChain, Link
 from gateway.audit.keys.signing import key_id
 from gateway.audit.tools.search import content
 
@@ -46,7 +46,7 @@ class Report:
     """Of a last line that is still being written or was torn by a crash."""
     key: str = ""
     """The id of the key that signs at the end."""
-    broken: Broken | None = None
+    broken: BrokenChain | None = None
     """The first bad record, if there is one."""
 
     @property
@@ -77,10 +77,10 @@ def verify(directory: Path, key: Ed25519PublicKey, kept: Sequence[SignedCheckpoi
     Of `kept`, checkpoints from elsewhere, it must contain those of its writer.
     """
     report = Report()
-    with closing(Witness(directory / FILE, key, kept)) as witness:
+    with closing(ExternalCheckpoints(directory / FILE, key, kept)) as witness:
         try:
             _follow(directory, witness, report)
-        except Broken as error:
+        except BrokenChain as error:
             report.broken = error
             report.records = min(report.records, max(0, error.seq))
         report.broken = _first(report.broken, witness.rest(report.records, whole=report.broken is None))
@@ -90,13 +90,13 @@ def verify(directory: Path, key: Ed25519PublicKey, kept: Sequence[SignedCheckpoi
     return report
 
 
-def _follow(directory: Path, witness: Witness, report: Report) -> None:
-    last = ORIGIN
+def _follow(directory: Path, witness: ExternalCheckpoints, report: Report) -> None:
+    last = BEFORE_GENESIS
     listed = segments.listed(directory)
     newest = max((number for number, path in listed if path.stat().st_size), default=0)
     for expected, (number, path) in enumerate(listed, 1):
         if number != expected:
-            raise Broken(last.seq + 1, f"missing: {segments.name(expected)}")
+            raise BrokenChain(last.seq + 1, f"missing: {segments.name(expected)}")
         report.segments += 1
         last = _segment(_lines(path, report, newest=number >= newest), last, witness, report)
         if report.unfinished_bytes:
@@ -104,7 +104,7 @@ def _follow(directory: Path, witness: Witness, report: Report) -> None:
     witness.settle(last)
 
 
-def _segment(lines: Iterator[bytes], last: Link, witness: Witness, report: Report) -> Link:
+def _segment(lines: Iterator[bytes], last: Link, witness: ExternalCheckpoints, report: Report) -> Link:
     """Where the log stands after a segment that goes on from `last`."""
     continues: Link | None = last
     for line in lines:
@@ -121,23 +121,27 @@ def _gone(reports: Sequence[Report], kept: Sequence[SignedCheckpoint]) -> Iterat
     furthest = {signed.checkpoint.writer: signed.seq for signed in sorted(kept, key=lambda signed: signed.seq)}
     for writer in furthest.keys() - {report.origin for report in reports}:
         why = f"missing: the log of the writer {writer[:32]}, which a checkpoint covers as far as record"
-        yield Report(writer=writer[:32], broken=Broken(0, f"{why} {furthest[writer]}"))
+        yield Report(writer=writer[:32], broken=BrokenChain(0, f"{why} {furthest[writer]}"))
 
 
-def _misplaced(directory: Path, name: str, logs: Sequence[tuple[str, Path]]) -> Broken | None:
+def _misplaced(directory: Path, name: str, logs: Sequence[tuple[str, Path]]) -> BrokenChain | None:
     """Whether a log, whose genesis is good, is that of the writer in whose place it is. One that is looked at alone may
     have any name.
     """
     genesis = next(segments.lines(segments.listed(directory)[0][1]))
     found = content(genesis[:-1]).get("name", "")
     alone = not name and len(logs) == 1
-    return None if alone or found == name else Broken(0, f"the log of another writer, {found or 'one without a name'}")
+    return (
+        None
+        if alone or found == name
+        else BrokenChain(0, f"the log of another writer, {found or 'one without a name'}")
+    )
 
 
 def _lines(path: Path, report: Report, *, newest: bool) -> Iterator[bytes]:
     """The lines of a segment without their newlines, less an unfinished last one. `newest`: no later one has any.
 
-    Raises Broken for a segment that is empty and not the newest.
+    Raises BrokenChain for a segment that is empty and not the newest.
     """
     empty = True
     for line in segments.lines(path):
@@ -150,9 +154,9 @@ def _lines(path: Path, report: Report, *, newest: bool) -> Iterator[bytes]:
         else:
             yield line
     if empty and not newest:
-        raise Broken(report.records, f"missing: {path.name} is empty")
+        raise BrokenChain(report.records, f"missing: {path.name} is empty")
 
 
-def _first(one: Broken | None, other: Broken | None) -> Broken | None:
+def _first(one: BrokenChain | None, other: BrokenChain | None) -> BrokenChain | None:
     found = [broken for broken in (one, other) if broken is not None]
     return min(found, key=lambda broken: broken.seq, default=None)

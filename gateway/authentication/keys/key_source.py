@@ -20,7 +20,7 @@ from typing import Final, Protocol
 from gateway.authentication.config import JwksConfig
 from gateway.authentication.keys import discovery, https_get
 from gateway.authentication.keys.keyset import EMPTY, Key, KeySet, parse
-from gateway.authentication.source import Source, SourceError, SourceFile, Watch
+from gateway.authentication.source import Source, SourceError, SourceFile, SourceHealth
 from meshgate.runtime.config import ConfigError
 
 _log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class _Keys:
     def __init__(self, name: str, clock: Clock) -> None:
         self.generation = 0
         self.good_until = -math.inf
-        self.watch = Watch(f"keys {name}")
+        self.health = SourceHealth(f"keys {name}")
         self._clock = clock
         self._keys: KeySet = EMPTY
 
@@ -94,9 +94,9 @@ class _Keys:
         old, self._keys = self._keys, keys
         if keys.keys != old.keys:
             self.generation += 1
-            _log.info("keys loaded", extra={"source": self.watch.name, "count": len(keys.keys)})
+            _log.info("keys loaded", extra={"source": self.health.name, "count": len(keys.keys)})
         if keys.dropped and keys.dropped != old.dropped:
-            said = {"source": self.watch.name, "count": len(keys.dropped), "why": "; ".join(keys.dropped[:_SAID])}
+            said = {"source": self.health.name, "count": len(keys.dropped), "why": "; ".join(keys.dropped[:_SAID])}
             _log.warning("some keys of the set are left out", extra=said)
 
 
@@ -118,7 +118,7 @@ class KeyFile(_Keys):
             self._look()
         except SourceError as error:
             self._file.forget()
-            self.watch.failed(error)
+            self.health.failed(error)
 
     async def run(self) -> None:
         while True:
@@ -129,7 +129,7 @@ class KeyFile(_Keys):
         content = self._file.changed()
         if content is not None:
             self._take(parse(content))
-        self.watch.good(self._clock())
+        self.health.good(self._clock())
 
 
 class KeyUrl(_Keys):
@@ -158,13 +158,13 @@ class KeyUrl(_Keys):
         try:
             keys = parse(await self._get())
         except SourceError as error:
-            self.watch.failed(error)
+            self.health.failed(error)
             self._again(self._pause)
             self._pause = min(2 * self._pause, self._refresh_seconds)
             return
         self.good_until = self._asked_at + self._keep_seconds
         self._take(keys)
-        self.watch.good(self._clock())
+        self.health.good(self._clock())
         self._pause = _FIRST_RETRY_SECONDS
         self._again(self._refresh_seconds)
 

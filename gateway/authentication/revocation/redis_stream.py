@@ -20,7 +20,7 @@ from typing import Any, Final, cast
 
 import redis
 
-from gateway.authentication.revocation.revocation_list import MAX_ENTRIES, Reading, RevocationList, Revoked
+from gateway.authentication.revocation.revocation_list import MAX_ENTRIES, ListRebuild, RevocationList, Revoked
 from gateway.authentication.source import SourceError
 from gateway.redis_client import Client, cause, heed_cancellation
 
@@ -42,8 +42,8 @@ _START: Final = "0-0"
 Page = list[tuple[bytes, dict[bytes, bytes]]]
 
 
-class EntriesStream:
-    """A stream in the store, as `Entries`."""
+class RevocationStream:
+    """A stream in the store, as a `RevocationStore`."""
 
     def __init__(self, client: Client, prefix: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
@@ -52,12 +52,12 @@ class EntriesStream:
         self._after = _START
         self._found: list[Revoked] = []
         """News that are not told yet: a page that fails costs none of those before it."""
-        self._again: _Again | None = None
+        self._again: _Rebuild | None = None
         self._again_at = math.inf
         self._urgent = False
 
     async def look(self, known: RevocationList) -> None:
-        """See Entries."""
+        """See RevocationStore."""
         try:
             await self._news(known)
             await self._reread(known)
@@ -76,7 +76,7 @@ class EntriesStream:
         await self._find()
         known.add(self._found)  # all at once, so that nobody is caught between an entry and its `restored`
         if self._again is not None:
-            self._again.reading.note(self._found)
+            self._again.rebuild.feed(self._found)
         self._found = []
         self._again_at = min(self._again_at, self._clock() + _REREAD_SECONDS)
 
@@ -91,7 +91,7 @@ class EntriesStream:
         if self._again is None:
             if self._clock() < self._again_at:
                 return
-            self._again = _Again(self._client, self._key)
+            self._again = _Rebuild(self._client, self._key)
         if await self._again.slice(known, _URGENT_SLICE if self._urgent else _SLICE):
             self._again = None
             self._again_at = self._clock() + _REREAD_SECONDS
@@ -113,11 +113,11 @@ class EntriesStream:
                 raise SourceError(f"more than {MAX_ENTRIES} entries")
 
 
-class _Again:
+class _Rebuild:
     """One reading of the whole stream, a slice at a time."""
 
     def __init__(self, client: Client, key: str) -> None:
-        self.reading = Reading()
+        self.rebuild = ListRebuild()
         self._client = client
         self._key = key
         self._after = _START
@@ -128,7 +128,7 @@ class _Again:
         """Reads on, and at the end tells `known`. Whether that was all."""
         for _ in range(pages):
             if self._ended:
-                return self.reading.tell(known, _TOLD)
+                return self.rebuild.finish(known, _TOLD)
             await self._read()
         return False
 
@@ -157,7 +157,7 @@ class _Again:
             if entry.until is not None and entry.until <= self._spent and not entry.restored:
                 spent.add(identity)
             else:
-                self.reading.note((entry,))
+                self.rebuild.feed((entry,))
         return spent
 
     async def _delete(self, names: set[bytes]) -> None:

@@ -72,7 +72,7 @@ class Name(NamedTuple):
     """The token's `jti` or the subject."""
 
 
-class _Mark(NamedTuple):
+class _Revocation(NamedTuple):
     """What an entry says of a token or subject."""
 
     issued_before: float
@@ -86,8 +86,8 @@ class RevocationList:
         self.revision = 0
         self.issuers: set[str] = set()
         """Whom entries name, those that were taken back among them; the first of them, where they are many."""
-        self._tokens: dict[tuple[str, str], _Mark] = {}
-        self._subjects: dict[tuple[str, str], _Mark] = {}
+        self._tokens: dict[tuple[str, str], _Revocation] = {}
+        self._subjects: dict[tuple[str, str], _Revocation] = {}
 
     def __len__(self) -> int:
         return len(self._tokens) + len(self._subjects)
@@ -113,7 +113,7 @@ class RevocationList:
         for entry in entries:
             self._apply(entry)
 
-    def settle(self, name: Name, mark: _Mark | None, *, afresh: bool) -> None:
+    def assign(self, name: Name, mark: _Revocation | None, *, afresh: bool) -> None:
         """Applies all that a list says of one name; `afresh`: it was restored before `mark`, or is. Raises as `add`."""
         known = None if afresh else self._table(name).get(name[1:])
         self._say(name, None if mark is None else _stricter(known, mark))
@@ -131,7 +131,7 @@ class RevocationList:
         known = self._table(name).get(name[1:])
         self._say(name, None if entry.restored else _stricter(known, _mark(entry)))
 
-    def _say(self, name: Name, mark: _Mark | None) -> None:
+    def _say(self, name: Name, mark: _Revocation | None) -> None:
         """From now on `mark` holds for `name`; None takes back what did."""
         table, key = self._table(name), name[1:]
         known = table.get(key)
@@ -143,20 +143,20 @@ class RevocationList:
             table[key] = mark
         self.revision += mark != known
 
-    def _table(self, name: Name) -> dict[tuple[str, str], _Mark]:
+    def _table(self, name: Name) -> dict[tuple[str, str], _Revocation]:
         return self._tokens if name.of_token else self._subjects
 
 
-class Reading:
+class ListRebuild:
     """What a list says that is read again bit by bit. It is put together aside, because only at its end is it known
     what holds: between an entry and its `restored` nobody must be shut out who is not.
     """
 
     def __init__(self) -> None:
-        self._said: dict[Name, _Mark | None] = {}
+        self._said: dict[Name, _Revocation | None] = {}
         self._restored: set[Name] = set()
 
-    def note(self, entries: Iterable[Revoked]) -> None:
+    def feed(self, entries: Iterable[Revoked]) -> None:
         """The next entries; they were told to the RevocationList too if they are new. Raises SourceError where there
         are too many.
         """
@@ -168,11 +168,11 @@ class Reading:
             if entry.restored:
                 self._restored.add(name)
 
-    def tell(self, known: RevocationList, most: int) -> bool:
-        """Tells `known` of at most so many names. Whether these were all that are left. Raises as `note` does."""
+    def finish(self, known: RevocationList, most: int) -> bool:
+        """Tells `known` of at most so many names. Whether these were all that are left. Raises as `feed` does."""
         for _ in range(min(most, len(self._said))):
             name, mark = self._said.popitem()
-            known.settle(name, mark, afresh=name in self._restored)
+            known.assign(name, mark, afresh=name in self._restored)
             self._restored.discard(name)
         return not self._said
 
@@ -183,13 +183,13 @@ def _name(entry: Revoked) -> Name:
     return Name(False, entry.issuer, str(entry.subject))
 
 
-def _mark(entry: Revoked) -> _Mark:
+def _mark(entry: Revoked) -> _Revocation:
     before = math.inf if entry.issued_before is None else entry.issued_before
-    return _Mark(before, math.inf if entry.until is None else entry.until + _LONGEST_LEEWAY)
+    return _Revocation(before, math.inf if entry.until is None else entry.until + _LONGEST_LEEWAY)
 
 
-def _stricter(known: _Mark | None, new: _Mark) -> _Mark:
+def _stricter(known: _Revocation | None, new: _Revocation) -> _Revocation:
     """Two entries of one name: the one that spares less, for as long as either says."""
     if known is None:
         return new
-    return _Mark(max(known.issued_before, new.issued_before), max(known.until, new.until))
+    return _Revocation(max(known.issued_before, new.issued_before), max(known.until, new.until))

@@ -19,9 +19,9 @@ from typing import Final, Protocol
 from pydantic import ValidationError
 
 from gateway.authentication.config import RevocationConfig
-from gateway.authentication.revocation.redis_stream import EntriesStream
+from gateway.authentication.revocation.redis_stream import RevocationStream
 from gateway.authentication.revocation.revocation_list import Revocable, RevocationList, Revoked
-from gateway.authentication.source import SourceError, SourceFile, Watch
+from gateway.authentication.source import SourceError, SourceFile, SourceHealth
 from gateway.redis_client import Client, heed_cancellation
 from meshgate.runtime.config import ConfigError, Strict
 from meshgate.runtime.config.problems import problems
@@ -33,27 +33,27 @@ _FORGET_SECONDS: Final = 60.0
 _MAX_BYTES: Final = 16 * 1024 * 1024
 _NOBODY: Final = '{"revoked": []}'
 _LISTS: Final = re.compile(rb'"revoked"\s*:')
-"""In a RevokedFile nothing else looks so: no entry has such a key, and a quote in a text has a backslash."""
+"""In a RevocationDocument nothing else looks so: no entry has such a key, and a quote in a text has a backslash."""
 _SAID: Final = 4
 """Issuers whom a log line names."""
 
 Clock = Callable[[], float]
 
 
-class RevokedFile(Strict):
+class RevocationDocument(Strict):
     """What a file says: `{"revoked": [...]}`, all of it each time."""
 
     revoked: Sequence[Revoked]
 
 
-class Entries(Protocol):
+class RevocationStore(Protocol):
     """Where entries come from."""
 
     async def look(self, known: RevocationList) -> None:
         """Brings `known` up to date. Raises SourceError with what is known left in force."""
 
 
-class EntriesFile:
+class RevocationFile:
     """A file; what it no longer says is no longer revoked. One that is no list changes nothing."""
 
     def __init__(self, path: Path) -> None:
@@ -78,23 +78,25 @@ def _listed(content: bytes) -> Sequence[Revoked]:
     if not content.strip():
         raise SourceError(f"empty: {_NOBODY} says that nobody is revoked")
     try:
-        listed = RevokedFile.model_validate_json(content).revoked
+        listed = RevocationDocument.model_validate_json(content).revoked
         if len(_LISTS.findall(content)) > 1:
             raise SourceError("`revoked` is there twice: parsers differ on which one counts")
     except ValidationError as error:
-        raise SourceError(f"not a list of revocations: {problems(error, RevokedFile)[0]}") from None
+        raise SourceError(f"not a list of revocations: {problems(error, RevocationDocument)[0]}") from None
     if any(entry.restored for entry in listed):
         raise SourceError("restored is for the store: leave the entry out")
     return listed
 
 
-class Revocations:
+class RevocationSource:
     """The list, kept fresh in the background."""
 
-    def __init__(self, source: Entries | None, config: RevocationConfig, clock: Clock, now: Clock = time.time) -> None:
+    def __init__(
+        self, source: RevocationStore | None, config: RevocationConfig, clock: Clock, now: Clock = time.time
+    ) -> None:
         """`clock` is monotonic and `now` the time of day, both in seconds. Without a source nothing is revoked."""
         self.known = RevocationList()
-        self.watch = Watch("revocations")
+        self.health = SourceHealth("revocations")
         self.good_until = math.inf if source is None else -math.inf
         """On the clock: from then on nobody is let in. It is never infinite before a list was read."""
         self._source = source
@@ -122,14 +124,14 @@ class Revocations:
         try:
             await self._source.look(self.known)
         except SourceError as error:
-            self.watch.failed(error)
+            self.health.failed(error)
             return
         self.seen()
 
     def seen(self) -> None:
         """Notes that the list is up to date."""
         now = self._clock()
-        self.watch.good(now)
+        self.health.good(now)
         self._look_for_strangers()
         self.good_until = math.inf if self._keep else now + self._outage_seconds
         if now >= self._forget_at:
@@ -154,20 +156,20 @@ class Revocations:
 
 def revocations_of(
     config: RevocationConfig | None, client: Client | None, prefix: str = "", clock: Clock = time.monotonic
-) -> Revocations:
+) -> RevocationSource:
     """The list that `config` tells of. `client` is of the [store]. Raises ConfigError where a file is no list."""
     if config is None:
-        return Revocations(None, RevocationConfig.model_construct(), clock)
+        return RevocationSource(None, RevocationConfig.model_construct(), clock)
     if config.file is not None:
         return _of_file(config.file, config, clock)
     if client is None:
         raise ConfigError("revocation.store: there is no [store]")
-    return Revocations(EntriesStream(client, prefix, clock), config, clock)
+    return RevocationSource(RevocationStream(client, prefix, clock), config, clock)
 
 
-def _of_file(path: Path, config: RevocationConfig, clock: Clock) -> Revocations:
-    source = EntriesFile(path)
-    made = Revocations(source, config, clock)
+def _of_file(path: Path, config: RevocationConfig, clock: Clock) -> RevocationSource:
+    source = RevocationFile(path)
+    made = RevocationSource(source, config, clock)
     try:
         source.look_now(made.known)
     except SourceError as error:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from gateway.authentication.revocation.redis_stream import stream_key
 from gateway.authentication.revocation.revocation_list import Revoked
-from gateway.authentication.revocation.revocation_source import RevokedFile
+from gateway.authentication.revocation.revocation_source import RevocationDocument
 from gateway.redis_client import Client
 
 _MODE: Final = 0o644
@@ -42,7 +42,7 @@ def of_token(token: str) -> Revoked:
         raise ValueError("the token's iss, jti or exp makes no sense: revoke its subject") from None
 
 
-def in_file(path: Path, entry: Revoked) -> None:
+def write_file(path: Path, entry: Revoked) -> None:
     """Adds `entry` to the list in a file, which may not be there yet; one with `restored` takes its like away.
 
     Raises OSError, or ValueError for a file that is no such list, which stays as it is.
@@ -52,7 +52,7 @@ def in_file(path: Path, entry: Revoked) -> None:
         _put(path, listed if entry.restored else [*listed, entry])
 
 
-async def in_store(client: Client, prefix: str, entry: Revoked) -> None:
+async def write_stream(client: Client, prefix: str, entry: Revoked) -> None:
     """Adds `entry` to the stream in the store. Raises redis.RedisError, OSError or TimeoutError."""
     said = entry.model_dump(exclude_defaults=True)
     fields = {name: int(value) if value is True else value for name, value in said.items()}
@@ -65,7 +65,7 @@ def _name(entry: Revoked) -> tuple[str, str | None, str | None]:
 
 def _listed(path: Path) -> list[Revoked]:
     try:
-        return list(RevokedFile.model_validate_json(path.read_bytes()).revoked)
+        return list(RevocationDocument.model_validate_json(path.read_bytes()).revoked)
     except FileNotFoundError:
         return []
     except ValidationError:
@@ -73,7 +73,7 @@ def _listed(path: Path) -> list[Revoked]:
 
 
 def _put(path: Path, listed: list[Revoked]) -> None:
-    content = RevokedFile(revoked=listed).model_dump_json(exclude_defaults=True, indent=1)
+    content = RevocationDocument(revoked=listed).model_dump_json(exclude_defaults=True, indent=1)
     descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -17,7 +17,7 @@ import pytest
 
 from gateway.audit.chain import hash_chain, segments
 from gateway.audit.chain.checkpoint import FILE
-from gateway.audit.chain.hash_chain import Broken, Link
+from gateway.audit.chain.hash_chain import BrokenChain, Link
 from gateway.audit.keys.signing import PUBLIC_KEY, SigningKeys, load_public_key
 from gateway.audit.record import canonical
 from gateway.audit.tools.search import UNREADABLE, Query, search
@@ -146,7 +146,7 @@ def broken(log: Path) -> None:
 
 def not_started_on(log: Path, writer: str = "", match: str | None = None) -> None:
     signed = (log / writer / FILE).read_bytes()
-    with pytest.raises(Broken, match=match):
+    with pytest.raises(BrokenChain, match=match):
         audit_log.ledger(log.parent, FastDisk(), writer=writer)
     assert (log / writer / FILE).read_bytes() == signed
 
@@ -266,7 +266,7 @@ def test_a_good_endorsement_that_does_not_say_when(tmp_path: Path, when: Any) ->
     said = {"event": "signing_key", **made.endorsement.fields(), **({} if when is None else {"time": when})}
     forged(log, said)
     broken(log)
-    with pytest.raises(Broken):
+    with pytest.raises(BrokenChain):
         audit_log.ledger(tmp_path, FastDisk())
 
 

@@ -16,7 +16,7 @@ from gateway.audit import record as records
 from gateway.audit.chain import hash_chain, segments
 from gateway.audit.chain.checkpoint import FILE, Checkpoint, SignedCheckpoint
 from gateway.audit.chain.external_checkpoints import kept
-from gateway.audit.chain.hash_chain import ORIGIN, Broken, Link
+from gateway.audit.chain.hash_chain import BEFORE_GENESIS, BrokenChain, Link
 from gateway.audit.chain.ledger import Ledger
 from gateway.audit.keys.signing import PUBLIC_KEY, SigningKeys, load_public_key
 from gateway.audit.record import canonical
@@ -60,7 +60,7 @@ def lines(log: Path) -> Lines:
 
 def rechained(log: Path, change: Callable[[int, bytes], bytes | None]) -> Link:
     """Writes the log anew with other records and good hashes throughout; None leaves a record out."""
-    last, forged = ORIGIN, []
+    last, forged = BEFORE_GENESIS, []
     for seq, line in enumerate(lines(log)):
         content = change(seq, hash_chain.record_of(line[:-1]))
         if content is not None:
@@ -90,7 +90,7 @@ def renamed(seq: int, content: bytes) -> bytes:
 def not_continued(log: Path) -> None:
     """The gateway does not start, so that it signs nothing of this."""
     before = {path: path.read_bytes() for path in log.iterdir()}
-    with pytest.raises(Broken):
+    with pytest.raises(BrokenChain):
         audit_log.ledger(log.parent)
     assert {path: path.read_bytes() for path in log.iterdir()} == before
 
@@ -214,7 +214,7 @@ def endorsed_at(log: Path) -> int:
     return next(seq for seq, line in enumerate(lines(log)) if b'"event":"signing_key"' in line)
 
 
-def verdict(log: Path) -> Broken:
+def verdict(log: Path) -> BrokenChain:
     broken = audit_log.verified(log).broken
     assert broken is not None
     return broken
@@ -333,7 +333,7 @@ def test_hostile_lines_are_named_and_nothing_worse(tmp_path: Path, hostile: byte
     for newest_first in (True, False):
         assert len(list(search(log, Query(since=0), newest_first=newest_first))) >= len(whole)
     assert tail.last(log, 5)
-    with pytest.raises(Broken):
+    with pytest.raises(BrokenChain):
         audit_log.ledger(tmp_path)
 
 

@@ -25,7 +25,7 @@ from gateway.audit import record as records
 from gateway.audit.chain import canonical, hash_chain
 from gateway.audit.chain.checkpoint import FILE
 from gateway.audit.chain.external_checkpoints import kept
-from gateway.audit.chain.hash_chain import ORIGIN, Broken, Link
+from gateway.audit.chain.hash_chain import BEFORE_GENESIS, BrokenChain, Link
 from gateway.audit.tools import match, tail
 from gateway.audit.tools.search import UNREADABLE, Query, search
 from meshgate.cli.main import app
@@ -132,7 +132,7 @@ def log(tmp_path: Path) -> Path:
 def forge(log: Path, change: Change) -> None:
     """Chains on what someone without a key can: from FORGED on, with good hashes."""
     lines = audit_log.segment(log).read_bytes().splitlines()
-    last, made = ORIGIN, []
+    last, made = BEFORE_GENESIS, []
     for seq, line in enumerate(lines):
         content = hash_chain.record_of(line)
         if seq == FORGED:
@@ -148,7 +148,7 @@ def refused(log: Path, seq: int) -> None:
     assert broken is not None
     assert broken.seq == seq
     before = {path: path.read_bytes() for path in log.iterdir() if path.name != "lock"}
-    with pytest.raises(Broken) as raised:
+    with pytest.raises(BrokenChain) as raised:
         audit_log.ledger(log.parent)
     assert raised.value.seq in (seq, -1)
     assert {path: path.read_bytes() for path in log.iterdir() if path.name != "lock"} == before
@@ -218,7 +218,7 @@ def test_a_line_that_is_spelled_otherwise(log: Path, change: Change) -> None:
     broken = audit_log.verified(log).broken
     assert broken is not None
     assert broken.seq in (FORGED, FORGED + 1)
-    with pytest.raises(Broken):
+    with pytest.raises(BrokenChain):
         audit_log.ledger(log.parent)
     assert any(record is UNREADABLE for record in search(log, Query(), newest_first=False))
 
@@ -231,7 +231,7 @@ def test_bytes_at_the_end_that_no_crash_leaves(log: Path, file: str, rest: bytes
     expected = rest == b"{"  # so a line begins
     assert (audit_log.verified(log).broken is None) is expected
     if not expected:
-        with pytest.raises(Broken):
+        with pytest.raises(BrokenChain):
             audit_log.ledger(log.parent)
 
 
@@ -287,7 +287,7 @@ def test_a_checkpoint_that_is_spelled_otherwise(log: Path, change: Change, at: i
     lines[at] = change(lines[at])
     (log / FILE).write_bytes(b"\n".join(lines) + b"\n")
     assert audit_log.verified(log).broken is not None
-    with pytest.raises(Broken):
+    with pytest.raises(BrokenChain):
         audit_log.ledger(log.parent)
 
 
@@ -375,7 +375,7 @@ def test_a_record_of_a_key_that_is_spelled_otherwise(succeeded: Path, change: Ch
     at = next(seq for seq, line in enumerate(lines) if b'"signing_key"' in line)
     said = hash_chain.record_of(lines[at])
     stated = {**json.loads(change(said))}
-    last, made = ORIGIN, []
+    last, made = BEFORE_GENESIS, []
     for seq, line in enumerate(lines):
         content = records.canonical(stated) if seq == at else hash_chain.record_of(line)
         forged, last = hash_chain.link(content, last)
@@ -435,7 +435,7 @@ def test_whatever_the_gateway_writes_is_written_as_the_gateway_writes_it(entry: 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_broken_and_nothing_worse(line: bytes) -> None:
-    with pytest.raises(Broken):
+    with pytest.raises(BrokenChain):
         canonical.read(line, 0)
     canonical.unfinished(line)
 

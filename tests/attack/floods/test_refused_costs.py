@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from gateway.audit.group_commit import Crowd
+from gateway.audit.group_commit import GroupCommit
 from gateway.audit.journal import Journal
-from gateway.audit.refusal_aggregator import Flood, FloodConfig
+from gateway.audit.refusal_aggregator import RefusalAggregator, RefusalAggregatorConfig
 from gateway.authentication import verification
 from gateway.authentication.keys import key_source
 from gateway.call import Call
@@ -33,7 +33,7 @@ class Log:
     """An audit log that counts what it is given, and takes as long as it is told to."""
 
     def __init__(self) -> None:
-        self.crowd = Crowd(0.0, Clock())
+        self.group_commit = GroupCommit(0.0, Clock())
         self.counts: Counter[str] = Counter()
         self.summed = 0
         self.open = asyncio.Event()
@@ -69,7 +69,7 @@ class Flooded:
         monkeypatch.setattr(key_source._Keys, "find", self._counted("keys", key_source._Keys.find))
         log: Any = self.log
         never: Any = Never()
-        flood = Flood(FloodConfig(singly_per_second=SINGLY), lambda: 1)
+        flood = RefusalAggregator(RefusalAggregatorConfig(singly_per_second=SINGLY), lambda: 1)
         self.journal = Journal(log, flood, Telemetry(GatewayMetricsConfig()))
         self._pipeline = Pipeline(
             journal=self.journal,

@@ -16,7 +16,7 @@ import pytest
 
 from gateway.audit import AuditLog
 from gateway.audit.chain.checkpoint import FILE
-from gateway.audit.chain.file_watch import LOOK_SECONDS, Disturbed
+from gateway.audit.chain.file_watch import CHECK_SECONDS, LogFileChanged
 from gateway.audit.sinks.file_sink import FileSink
 from meshgate import errors
 from meshgate.runtime.config import ConfigError
@@ -110,7 +110,7 @@ async def begun(tmp_path: Path) -> AuditLog:
 
 async def noticed(log: AuditLog, caplog: pytest.LogCaptureFixture, what: str) -> None:
     """While nobody calls; then whoever does is refused, and nothing is written."""
-    assert await until(lambda: not log.healthy) < 20 * LOOK_SECONDS  # a busy machine; see the test with a clock
+    assert await until(lambda: not log.healthy) < 20 * CHECK_SECONDS  # a busy machine; see the test with a clock
     with pytest.raises(errors.Unavailable) as refused:
         await log.commit(audit_log.record(99))
     assert refused.value.reason == "AUDIT_UNAVAILABLE"
@@ -168,12 +168,12 @@ def test_it_is_noticed_within_a_second_and_not_looked_for_at_each_record(tmp_pat
     (tmp_path / "audit" / SEALED).rename(tmp_path / "audit" / "elsewhere")
     for number in range(20):
         sink.write([audit_log.encoded(number)])  # no time passes, and nothing is looked at
-    clock.advance(LOOK_SECONDS)
-    assert LOOK_SECONDS < 1
+    clock.advance(CHECK_SECONDS)
+    assert CHECK_SECONDS < 1
     assert sink.due() == 0
     with pytest.raises(Exception, match="was renamed or removed"):
         sink.write([audit_log.encoded(3)]) if busy else sink.idle()
-    with pytest.raises(Disturbed):
+    with pytest.raises(LogFileChanged):
         sink.write([audit_log.encoded(4)])
     sink.close()
     assert (tmp_path / "audit" / "elsewhere").read_bytes().count(b"\n") == 22

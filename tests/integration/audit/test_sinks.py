@@ -114,7 +114,7 @@ async def test_a_record_is_the_same_in_every_sink(
     taken, target = collector
     otlp = {"kind": "otlp", "target": target, "insecure": True, "required": True, "headers": {"x-key": "k"}}
     async with opened(tmp_path, FILE, {"kind": "redis", "url": store.url, "required": True}, otlp) as log:
-        log.leave(record(0, event="admitted"))
+        log.enqueue_nowait(record(0, event="admitted"))
         await log.commit(record(1))
         written = [content for content in on_disk(tmp_path) if "request_id" in content]
         assert [content["event"] for content in written] == ["admitted", "ended"]
@@ -126,23 +126,23 @@ async def test_a_record_is_the_same_in_every_sink(
 async def test_a_store_that_hangs_holds_up_no_call_unless_it_is_required(tmp_path: Path, store: Store) -> None:
     sink = {"kind": "redis", "url": store.url, "timeout_seconds": 2, "queue_records": 20}
     async with opened(tmp_path, FILE, sink, timeout_seconds=5.0) as log:
-        lane = log.lanes[1]
+        queue = log.queues[1]
         await log.commit(record(0))
         store.hang()
         async with asyncio.timeout(30):  # those that find no room in the queue are 39; each held up would take 2 s
             for number in range(1, 60):
                 await log.commit(record(number))
         assert log.healthy
-        assert lane.waiting == 20
-        assert lane.lost in {39, 40}  # the first may have got through before
+        assert queue.waiting == 20
+        assert queue.lost in {39, 40}  # the first may have got through before
         store.resume()
-        await until(lambda: not lane.waiting)
+        await until(lambda: not queue.waiting)
         for number in (98, 99):  # what was lost while a group formed, the next one owns to
-            log.leave(record(number))
-            await until(lambda: not lane.waiting)
-        assert lane.healthy
+            log.enqueue_nowait(record(number))
+            await until(lambda: not queue.waiting)
+        assert queue.healthy
     found = store.records()
-    assert sum(content["missing"] for content in found if content["event"] == "gap") == lane.lost
+    assert sum(content["missing"] for content in found if content["event"] == "gap") == queue.lost
     assert found[-1]["request_id"] == f"{99:032x}"
 
 
@@ -154,7 +154,7 @@ async def test_a_required_store_that_hangs_fails_closed_and_recovers(tmp_path: P
         async with asyncio.timeout(20):  # and not for as long as it hangs
             await refused(log)
         assert not log.healthy
-        await until(lambda: bool(log.lanes[1].lost))
+        await until(lambda: bool(log.queues[1].lost))
         store.resume()
         await log.commit(record(1, request_id="again"))
     found = store.records()
@@ -177,7 +177,7 @@ async def test_a_store_that_refuses_fails_closed_and_its_stream_is_bounded(tmp_p
     async with opened(tmp_path, sink) as log:
         for number in range(20):
             for each in range(50):
-                log.leave(record(number * 50 + each))
+                log.enqueue_nowait(record(number * 50 + each))
             await log.commit(record(number))
         assert len(store.records()) < 500
         with redis.Redis.from_url(store.url) as client:
@@ -216,7 +216,7 @@ async def test_a_collector_that_never_answers_holds_up_no_call_unless_it_is_requ
     async with opened(tmp_path / "1", FILE, otlp) as log, asyncio.timeout(20):
         for number in range(60):
             await log.commit(record(number))
-        file, collector = log.lanes
+        file, collector = log.queues
         assert (file.healthy, file.waiting, file.lost) == (True, 0, 0)
         assert (collector.waiting, collector.lost) == (20, 40)
         await until(lambda: not collector.healthy)
@@ -226,7 +226,7 @@ async def test_a_collector_that_never_answers_holds_up_no_call_unless_it_is_requ
     ]
     async with opened(tmp_path / "2", FILE, {**otlp, "required": True}) as log, asyncio.timeout(20):
         await refused(log)
-        assert log.lanes[0].healthy
+        assert log.queues[0].healthy
     assert [found["event"] for found in on_disk(tmp_path / "2")] == ["genesis", "ended", "closed"]
 
 
@@ -246,7 +246,7 @@ async def main():
         await log.commit(audit_log.record(number, model="m" * 200))
         took.append(time.monotonic() - began)
     await log.stop()
-    print(statistics.median(took), log.lanes[1].lost, file=sys.stderr)
+    print(statistics.median(took), log.queues[1].lost, file=sys.stderr)
 
 fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 4096)
 asyncio.run(main())

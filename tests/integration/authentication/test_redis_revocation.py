@@ -154,9 +154,9 @@ async def test_restored_takes_an_entry_back(server: Store, tmp_path: Path) -> No
 async def test_the_command_writes_what_a_gateway_reads(server: Store, tmp_path: Path) -> None:
     client = redis_client.connect(server.config)
     async with running(server, tmp_path) as made:
-        await revocation_writer.in_store(client, server.config.prefix, Revoked(**BOB))
+        await revocation_writer.write_stream(client, server.config.prefix, Revoked(**BOB))
         await until(made, "TOKEN_REVOKED")
-        await revocation_writer.in_store(client, server.config.prefix, Revoked(**BOB, restored=True))
+        await revocation_writer.write_stream(client, server.config.prefix, Revoked(**BOB, restored=True))
         await until(made, "bob")
     await client.aclose()
 
@@ -248,15 +248,15 @@ async def test_news_count_within_a_second_while_a_long_list_is_read_again(
     server.add_many({"issuer": ISSUER, "jti": f"old-{number}"} for number in range(50_000))
     monkeypatch.setattr(module, "_REREAD_SECONDS", 1.0)
     begun, ended = asyncio.Event(), asyncio.Event()
-    slice_of = module._Again.slice
+    slice_of = module._Rebuild.slice
 
-    async def told(self: module._Again, *arguments: Any) -> bool:
+    async def told(self: module._Rebuild, *arguments: Any) -> bool:
         begun.set()
         if done := await slice_of(self, *arguments):
             ended.set()
         return done
 
-    monkeypatch.setattr(module._Again, "slice", told)
+    monkeypatch.setattr(module._Rebuild, "slice", told)
     looks = Looks(monkeypatch)
     async with running(server, tmp_path) as made:
         await asyncio.wait_for(begun.wait(), 50)
@@ -305,13 +305,13 @@ async def test_a_store_that_lets_us_only_read_is_read(
     server.forbid("xdel")
     monkeypatch.setattr(module, "_REREAD_SECONDS", 0.0)
     tried = asyncio.Event()
-    delete = module._Again._delete
+    delete = module._Rebuild._delete
 
-    async def told(self: module._Again, names: set[bytes]) -> None:
+    async def told(self: module._Rebuild, names: set[bytes]) -> None:
         await delete(self, names)
         tried.set()
 
-    monkeypatch.setattr(module._Again, "_delete", told)
+    monkeypatch.setattr(module._Rebuild, "_delete", told)
     async with running(server, tmp_path) as made:
         await asyncio.wait_for(tried.wait(), 20)
         assert outcome(made) == "TOKEN_REVOKED"

@@ -26,7 +26,7 @@ from gateway.authentication.revocation import revocation_source
 from gateway.limits import settlement_queue
 from gateway.limits.config import LimitsConfig
 from gateway.limits.plan import Plan, Plans
-from gateway.limits.redis_store import SharedStore
+from gateway.limits.redis_store import RedisStore
 from gateway.limits.store import Grant
 from gateway.redis_client import Client, StoreConfig
 from gateway.sealing.replay_cache import SharedReplays
@@ -59,9 +59,9 @@ def plan() -> Plan:
 
 async def renewing(client: Client) -> None:
     """The loop that renews leases and settles, with something to settle at once."""
-    shared = SharedStore(client, "mesh", TIMEOUT, 1, Counter())
-    shared._settler.settle(Grant(shared, plan(), "lease", 0, 0, 0), 0)
-    await shared._settler._run()
+    shared = RedisStore(client, "mesh", TIMEOUT, 1, Counter())
+    shared._settlements.settle(Grant(shared, plan(), "lease", 0, 0, 0), 0)
+    await shared._settlements._run()
 
 
 async def revoked(client: Client) -> None:
@@ -132,9 +132,9 @@ async def test_a_command_that_takes_too_long_is_a_timeout() -> None:
 async def test_the_limits_stop_in_time(silent: StoreConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settlement_queue, "_DRAIN_SECONDS", 0.5)
     client = redis_client.connect(silent)
-    shared = SharedStore(client, "mesh", TIMEOUT, 1, Counter())
+    shared = RedisStore(client, "mesh", TIMEOUT, 1, Counter())
     for number in range(1000):
-        shared._settler.hold(Grant(shared, plan(), f"{number}", 0, 0, 0))
+        shared._settlements.hold(Grant(shared, plan(), f"{number}", 0, 0, 0))
     began = time.monotonic()
     await shared.stop()
     assert time.monotonic() - began < BOUND

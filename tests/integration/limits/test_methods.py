@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.limits.cost import RULES, Asking, Rule
+from gateway.limits.cost import RULES, CostEstimator, CostRule
 from gateway.routes import LOCAL_ROUTES, MODEL_ROUTES, PUBLIC_ROUTES, SEALED_ROUTES, Route
 from meshgate import client
 from meshgate.client import explain
@@ -153,11 +153,11 @@ def routes(seal: bool | str) -> list[Route]:
     return [*MODEL_ROUTES.values(), *(() if seal else LOCAL_ROUTES.values())]
 
 
-def twice(kind: str, size: str, rule: Rule, route: Route) -> tuple[str, str]:
+def twice(kind: str, size: str, rule: CostRule, route: Route) -> tuple[str, str]:
     """What the same call gets, made twice, one after the other."""
     if size == "small" and kind == "requests_per_second":
         return "OK", "RATE_LIMITED"
-    if size == "small" and kind == "tokens_per_minute" and rule is not Rule.REQUEST:
+    if size == "small" and kind == "tokens_per_minute" and rule is not CostRule.REQUEST:
         # A stream's second message already finds the bucket empty.
         return ("TOKENS_EXHAUSTED" if route.client_streams else "OK"), "TOKENS_EXHAUSTED"
     return "OK", "OK"
@@ -219,7 +219,7 @@ def check_reserved(mesh: Mesh) -> None:
     ended = [record for record in mesh.records() if record["event"] == "ended" and record["status"] == "OK"]
     for record in ended:
         rule = RULES[record.get("target", record["method"])]
-        assert (record.get("tokens_reserved", 0) > 0) == (rule is not Rule.REQUEST), record
+        assert (record.get("tokens_reserved", 0) > 0) == (rule is not CostRule.REQUEST), record
 
 
 def test_every_method_of_the_contract_has_a_rule() -> None:
@@ -237,4 +237,4 @@ def test_a_method_without_a_rule_ends_the_start(monkeypatch: pytest.MonkeyPatch)
     rules = {path: rule for path, rule in RULES.items() if not path.endswith("/TrainClassifier")}
     monkeypatch.setattr("gateway.limits.cost.RULES", rules)
     with pytest.raises(RuntimeError, match=r"without a cost rule: /meshgate\.v1\.Classif.*/TrainClassifier"):
-        Asking(tuple, time.monotonic_ns, template_tokens=0, useful_output_tokens=1)
+        CostEstimator(tuple, time.monotonic_ns, template_tokens=0, useful_output_tokens=1)

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.call import Call
-from gateway.limits import Limits, LimitsConfig, Reservation, lua_scripts
+from gateway.limits import LimitsConfig, RateLimiter, Reservation, lua_scripts
 from gateway.limits.memory_store import MemoryStore
 from gateway.limits.plan import Plans
-from gateway.limits.redis_store import SharedStore
+from gateway.limits.redis_store import RedisStore
 from gateway.limits.store import Grant
 from gateway.redis_client import Client
 from meshgate import errors
@@ -58,7 +58,7 @@ class StoreClock:
         await self.set(self.microseconds + round(seconds * 1_000_000))
 
 
-def tell_time_by(client: Client, *stores: SharedStore) -> StoreClock:
+def tell_time_by(client: Client, *stores: RedisStore) -> StoreClock:
     """Has the very scripts read a clock that the test sets, and the server keep all keys for long."""
     parts = "{math.floor(t / 1000000), math.fmod(t, 1000000)}"
     ours = {
@@ -81,13 +81,13 @@ def _replaced(script: str, texts: Mapping[str, str]) -> str:
     return script
 
 
-def shared_of(limits: Limits) -> SharedStore:
+def shared_of(limits: RateLimiter) -> RedisStore:
     store: Any = limits._store
-    assert isinstance(store._shared, SharedStore)
+    assert isinstance(store._shared, RedisStore)
     return store._shared
 
 
-async def begin(limits: Limits, subject: str = "bob", **fields: Any) -> tuple[Reservation, Call]:
+async def begin(limits: RateLimiter, subject: str = "bob", **fields: Any) -> tuple[Reservation, Call]:
     asked = generate(**fields)
     call = call_of(asked)
     return await limits.reserve(call, caller(subject), asked), call
@@ -233,7 +233,7 @@ async def test_the_places_of_the_dead_come_back_and_those_of_the_living_stay(val
     """A killed process neither settles nor renews: what is here is the same as that, a store nobody speaks for."""
     config = {"principal": {"concurrent_calls": 2}, "lease_seconds": 1}
     async with valkey.limits(config) as living, valkey.client() as client:
-        dead = SharedStore(client, valkey.config.prefix, PATIENT, 1, living.counts)
+        dead = RedisStore(client, valkey.config.prefix, PATIENT, 1, living.counts)
         clock = tell_time_by(client, shared_of(living), dead)
 
         async def renewed() -> bool:
@@ -250,7 +250,7 @@ async def test_the_places_of_the_dead_come_back_and_those_of_the_living_stay(val
         await begin(living)
         plan = Plans(LimitsConfig.model_validate(config)).of("acme", "bob", "", streams=False)
         assert isinstance(await dead.take(plan, 0, 0), Grant)
-        await dead._settler.stop()  # silent from now on
+        await dead._settlements.stop()  # silent from now on
         await clock.advance(0.99)
         await until(renewed)
         await full()
@@ -307,7 +307,7 @@ async def test_a_settlement_that_is_told_twice_counts_once(valkey: Valkey) -> No
     config = {"principal": {"tokens_per_minute": 1, "token_burst": 1000}}
     async with valkey.limits(config) as limits, valkey.client() as client:
         await begin(limits, max_output_tokens=200)
-        store = SharedStore(client, valkey.config.prefix, PATIENT, 30, limits.counts)
+        store = RedisStore(client, valkey.config.prefix, PATIENT, 30, limits.counts)
         plan = Plans(LimitsConfig.model_validate(config)).of("acme", "bob", "", streams=False)
         grant = await store.take(plan, 100, 100)
         assert isinstance(grant, Grant)
@@ -350,7 +350,7 @@ async def test_memory_and_store_decide_alike(valkey: Valkey, steps: list[tuple[s
     plans = Plans(CONFIG)
     async with valkey.client() as client:
         await client.flushall()
-        shared = SharedStore(client, "alike", PATIENT, 3600, Limits(CONFIG).counts)
+        shared = RedisStore(client, "alike", PATIENT, 3600, RateLimiter(CONFIG).counts)
         told = tell_time_by(client, shared)
         pairs: list[tuple[Grant, Grant]] = []
         for kind, first, second, which in steps:
@@ -360,7 +360,7 @@ async def test_memory_and_store_decide_alike(valkey: Valkey, steps: list[tuple[s
             elif kind == "take":
                 plan = plans.of("acme", "ab"[which % 2], ("", "big")[which % 3 == 0], streams=which > 5)
                 least, cost = min(first, second), first + second
-                least, cost = min(least, plan.most_tokens), min(cost, plan.most_tokens)
+                least, cost = min(least, plan.max_tokens), min(cost, plan.max_tokens)
                 here, there = await memory.take(plan, least, cost), await shared.take(plan, least, cost)
                 if isinstance(here, Grant) and isinstance(there, Grant):
                     assert _seen(here) == _seen(there)
@@ -371,7 +371,7 @@ async def test_memory_and_store_decide_alike(valkey: Valkey, steps: list[tuple[s
                 here, there = pairs.pop(which % len(pairs))
                 unused = -first if kind == "overdraw" else min(first, here.tokens)
                 memory.settle(here, unused)
-                shared._settler._held.pop(there.lease)
+                shared._settlements._held.pop(there.lease)
                 await shared._settled([(there, unused)])
         await shared.stop()
 

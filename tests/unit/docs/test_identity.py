@@ -12,7 +12,7 @@ import pytest
 
 from gateway.authentication import IssuerConfig, RevocationConfig, token_errors
 from gateway.authentication.revocation.revocation_list import Revoked
-from gateway.authentication.revocation.revocation_source import RevokedFile
+from gateway.authentication.revocation.revocation_source import RevocationDocument
 from gateway.authorisation.policy import DEFAULT_SCOPES
 from meshgate.errors import MeshError
 
@@ -43,7 +43,7 @@ def test_the_examples_of_providers_are_issuers() -> None:
 
 def test_the_lists_it_shows_are_lists() -> None:
     (shown,) = blocks("json")
-    assert len(RevokedFile.model_validate_json(shown).revoked) == 3
+    assert len(RevocationDocument.model_validate_json(shown).revoked) == 3
     commands = [line.split() for line in TEXT.splitlines() if line.startswith("XADD ")]
     assert len(commands) == 3
     for _, _key, _star, *words in commands:

@@ -19,10 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from gateway.audit.chain.hash_chain import Broken
+from gateway.audit.chain.hash_chain import BrokenChain
 from gateway.audit.record import canonical
 from gateway.audit.tools.verify import Report
-from gateway.authorisation.explain import Applied, Explanation, Step
+from gateway.authorisation.explain import AppliedLimit, Explanation, Step
 from gateway.commands import audit_output, policy
 from meshgate import terminal
 from meshgate.cli.commands import classifier, classify, embed, embed_file, generate
@@ -207,9 +207,9 @@ def test_a_pipe_gets_exactly_what_was_generated(capsys: pytest.CaptureFixture[st
 def records() -> Iterator[tuple[str, Callable[[], object]]]:
     """Each way of printing what is in a log or in a token."""
     record = dict.fromkeys(("event", "tenant", "subject", "method", "model", "reason", "status", "peer"), EVIL)
-    broken = Report(writer=EVIL, broken=Broken(3, EVIL), key=EVIL)
+    broken = Report(writer=EVIL, broken=BrokenChain(3, EVIL), key=EVIL)
     steps = [Step("issuer", True, EVIL, EVIL), Step("model", False, EVIL, EVIL)]
-    made = Explanation(steps, None, [Applied(EVIL, EVIL, 1, None)])
+    made = Explanation(steps, None, [AppliedLimit(EVIL, EVIL, 1, None)])
 
     yield "audit tail", lambda: audit_output.records([record], as_json=False)
     yield "audit tail --json", lambda: audit_output.records([record], as_json=True)

@@ -31,11 +31,11 @@ def test_each_sink_has_terms_of_its_own(tmp_path: Path) -> None:
         {"kind": "stdout"},
     ]
     log = AuditLog(audit_log.config(tmp_path, sinks=sinks, timeout_seconds=3, queue_records=9))
-    terms = [lane.terms for lane in log.lanes]
-    assert [each.name for each in terms] == ["file", "redis", "otlp", "stdout"]
-    assert [each.required for each in terms] == [True, False, True, False]
-    assert [each.timeout_seconds for each in terms] == [2, 3, 3, 3]
-    assert [each.queue_records for each in terms] == [9, 7, 9, 9]
+    options = [queue.options for queue in log.queues]
+    assert [each.name for each in options] == ["file", "redis", "otlp", "stdout"]
+    assert [each.required for each in options] == [True, False, True, False]
+    assert [each.timeout_seconds for each in options] == [2, 3, 3, 3]
+    assert [each.queue_records for each in options] == [9, 7, 9, 9]
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.audit import AuditLog, AuditRecord, ContentMac, ContentMacs
+from gateway.audit import AuditLog, AuditRecord, ContentHmac, ContentHmacs
 from gateway.audit.journal import Journal
-from gateway.audit.refusal_aggregator import Flood, FloodConfig
+from gateway.audit.refusal_aggregator import RefusalAggregator, RefusalAggregatorConfig
 from gateway.call import Call
 from gateway.metrics.call_metrics import GatewayMetricsConfig, Telemetry
 from gateway.principal import Principal
@@ -34,26 +34,26 @@ class Log:
     """Keeps records, by how they were given."""
 
     def __init__(self) -> None:
-        self.crowd = SimpleNamespace(expected=0)
+        self.group_commit = SimpleNamespace(in_flight=0)
         self.committed: list[AuditRecord] = []
         self.left: list[AuditRecord] = []
-        self.begun: list[AuditRecord] = []
+        self.enqueued: list[AuditRecord] = []
 
     async def commit(self, record: AuditRecord) -> None:
         self.committed.append(record)
 
-    def leave(self, record: AuditRecord) -> None:
+    def enqueue_nowait(self, record: AuditRecord) -> None:
         self.left.append(record)
 
-    def begin(self, record: AuditRecord) -> list[AuditRecord]:
-        self.begun.append(record)
+    def enqueue(self, record: AuditRecord) -> list[AuditRecord]:
+        self.enqueued.append(record)
         return [record]
 
-    async def written(self, begun: list[AuditRecord]) -> None:
-        await self.commit(*begun)
+    async def wait_durable(self, enqueued: list[AuditRecord]) -> None:
+        await self.commit(*enqueued)
 
-    def content_macs(self) -> ContentMacs:
-        return ContentMacs(ContentMac(bytes(32), "request"), ContentMac(bytes(32), "reply"), "0f" * 8)
+    def content_hmacs(self) -> ContentHmacs:
+        return ContentHmacs(ContentHmac(bytes(32), "request"), ContentHmac(bytes(32), "reply"), "0f" * 8)
 
 
 @pytest.fixture
@@ -64,7 +64,9 @@ def log() -> Log:
 @pytest.fixture
 def journal(log: Log, monkeypatch: pytest.MonkeyPatch) -> Journal:
     monkeypatch.setattr(time, "time_ns", lambda: MOMENT * 1000)
-    return Journal(cast(AuditLog, log), Flood(FloodConfig(), lambda: 0), Telemetry(GatewayMetricsConfig()))
+    return Journal(
+        cast(AuditLog, log), RefusalAggregator(RefusalAggregatorConfig(), lambda: 0), Telemetry(GatewayMetricsConfig())
+    )
 
 
 def call(**changes: Any) -> Call:
@@ -112,9 +114,9 @@ async def served(journal: Journal, of: Call, error: MeshError | None = None) -> 
     """A call that is let through, works and ends."""
     journal.began(of)
     journal.admitted(of, streams=False)
-    assert of.macs is not None
-    of.macs.request.update(b"asked")
-    of.macs.reply.update(b"answered")
+    assert of.hmacs is not None
+    of.hmacs.request.update(b"asked")
+    of.hmacs.reply.update(b"answered")
     of.bytes_out, of.input_tokens, of.output_tokens = 5, 11, 13
     of.stages["forward"] = 17
     if error is None:
@@ -124,7 +126,7 @@ async def served(journal: Journal, of: Call, error: MeshError | None = None) -> 
 
 
 def hmac(direction: Any, message: bytes) -> str:
-    mac = ContentMac(bytes(32), direction)
+    mac = ContentHmac(bytes(32), direction)
     mac.update(message)
     return mac.hexdigest()
 
@@ -194,10 +196,10 @@ async def test_the_record_of_a_stranger(journal: Journal, log: Log) -> None:
 
 async def test_where_replies_stream_the_beginning_is_waited_for(journal: Journal, log: Log) -> None:
     recorded: Callable[[], Awaitable[None]] | None = journal.admitted(call(), streams=True)
-    assert (log.begun, log.left, log.committed) == ([AuditRecord(**BEGINNING)], [], [])
+    assert (log.enqueued, log.left, log.committed) == ([AuditRecord(**BEGINNING)], [], [])
     assert recorded is not None
     await recorded()
-    assert log.committed == log.begun
+    assert log.committed == log.enqueued
     assert journal.admitted(call(), streams=False) is None
 
 

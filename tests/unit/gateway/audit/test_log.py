@@ -231,7 +231,7 @@ async def test_digests_are_of_this_logs_key(tmp_path: Path) -> None:
     async with opened(tmp_path / "one") as one, opened(tmp_path / "two") as two:
         digests = []
         for log in (one, one, two):
-            macs = log.content_macs()
-            macs.request.update(b"prompt")
-            digests.append((macs.request.hexdigest(), macs.key_id))
+            hmacs = log.content_hmacs()
+            hmacs.request.update(b"prompt")
+            digests.append((hmacs.request.hexdigest(), hmacs.key_id))
     assert digests[0] == digests[1] != digests[2]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.audit import AuditRecord, ContentMac
+from gateway.audit import AuditRecord, ContentHmac
 from gateway.audit import record as records
 from gateway.audit.keys.content_hmac import Direction
 from tests.support.fixtures.audit_log import record
@@ -70,7 +70,7 @@ def test_what_is_empty_is_left_out() -> None:
 
 
 def mac(*messages: bytes, key: bytes = b"k" * 32, direction: Direction = "request") -> str:
-    made = ContentMac(key, direction)
+    made = ContentHmac(key, direction)
     for message in messages:
         made.update(message)
     return made.hexdigest()
@@ -97,9 +97,9 @@ def test_a_digest_differs_with_key_direction_and_cut(other: str) -> None:
 
 
 def test_a_fresh_digest_is_as_one_made_from_the_key() -> None:
-    blank = ContentMac(b"k" * 32, "request")
-    used = blank.fresh()
+    blank = ContentHmac(b"k" * 32, "request")
+    used = blank.copy()
     used.update(b"hello")
-    again = blank.fresh()
+    again = blank.copy()
     again.update(b"hello")
     assert used.hexdigest() == again.hexdigest() == mac(b"hello")

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.audit.refusal_aggregator import OTHERS, Flood, FloodConfig, Who, network, stranger
+from gateway.audit.refusal_aggregator import (
+    OTHERS,
+    RefusalAggregator,
+    RefusalAggregatorConfig,
+    Refused,
+    network,
+    unauthenticated,
+)
 
 START = 1_800_000_000_000_000
 SECOND = 1_000_000
@@ -22,8 +29,8 @@ class Clock:
         return self.now
 
 
-def flood(clock: Clock, **bounds: int) -> Flood:
-    return Flood(FloodConfig.model_validate({"singly_per_second": 3, **bounds}), clock)
+def flood(clock: Clock, **bounds: int) -> RefusalAggregator:
+    return RefusalAggregator(RefusalAggregatorConfig.model_validate({"singly_per_second": 3, **bounds}), clock)
 
 
 def test_the_first_of_a_second_are_recorded_singly_and_the_rest_in_one_sum() -> None:
@@ -31,9 +38,9 @@ def test_the_first_of_a_second_are_recorded_singly_and_the_rest_in_one_sum() -> 
     made = flood(clock)
     singly = 0
     for _ in range(1000):
-        singly += made.singly(stranger("ipv4:192.0.2.1:40000"), "TOKEN_MISSING")
+        singly += made.record_singly(unauthenticated("ipv4:192.0.2.1:40000"), "TOKEN_MISSING")
         clock.now += 10
-    [found] = made.due()
+    [found] = made.drain()
     assert singly == 3
     assert (found.who.peer, found.reason, found.count) == ("192.0.2.1", "TOKEN_MISSING", 997)
     assert (found.first, found.last) == (START + 30, START + 9990)
@@ -43,34 +50,41 @@ def test_the_first_of_a_second_are_recorded_singly_and_the_rest_in_one_sum() -> 
 def test_sums_are_told_once() -> None:
     made = flood(Clock())
     for _ in range(5):
-        made.singly(stranger("ipv4:192.0.2.1:1"), "TOKEN_MISSING")
-    assert [(made.waiting, [found.count for found in made.due()]) for _ in range(2)] == [(True, [2]), (False, [])]
+        made.record_singly(unauthenticated("ipv4:192.0.2.1:1"), "TOKEN_MISSING")
+    assert [(made.waiting, [found.count for found in made.drain()]) for _ in range(2)] == [(True, [2]), (False, [])]
 
 
 def test_a_new_second_and_another_address_have_places_of_their_own() -> None:
     clock = Clock()
     made = flood(clock)
-    assert [made.singly(stranger("ipv4:192.0.2.1:1"), "X") for _ in range(5)] == [True, True, True, False, False]
-    assert made.singly(stranger("ipv4:192.0.2.2:1"), "X")
+    assert [made.record_singly(unauthenticated("ipv4:192.0.2.1:1"), "X") for _ in range(5)] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert made.record_singly(unauthenticated("ipv4:192.0.2.2:1"), "X")
     clock.now += SECOND
-    assert made.singly(stranger("ipv4:192.0.2.1:1"), "X")
+    assert made.record_singly(unauthenticated("ipv4:192.0.2.1:1"), "X")
     clock.now -= 2 * SECOND  # a wall clock that was set back
-    assert made.singly(stranger("ipv4:192.0.2.1:1"), "X")
+    assert made.record_singly(unauthenticated("ipv4:192.0.2.1:1"), "X")
 
 
 def test_another_port_or_another_address_of_one_network_is_the_same_caller() -> None:
     made = flood(Clock())
-    ports = [made.singly(stranger(f"ipv4:192.0.2.1:{port}"), "X") for port in range(10)]
-    hosts = [made.singly(stranger(f"ipv6:%5B2001:db8::{host}%5D:1"), "X") for host in range(10)]
+    ports = [made.record_singly(unauthenticated(f"ipv4:192.0.2.1:{port}"), "X") for port in range(10)]
+    hosts = [made.record_singly(unauthenticated(f"ipv6:%5B2001:db8::{host}%5D:1"), "X") for host in range(10)]
     assert (sum(ports), sum(hosts)) == (3, 3)
 
 
 def test_many_addresses_cost_no_more_than_one() -> None:
     made = flood(Clock(), singly_per_second_in_all=50, peers=100)
     singly = sum(
-        made.singly(stranger(f"ipv4:10.{n // 65536}.{n // 256 % 256}.{n % 256}:1"), "X") for n in range(10_000)
+        made.record_singly(unauthenticated(f"ipv4:10.{n // 65536}.{n // 256 % 256}.{n % 256}:1"), "X")
+        for n in range(10_000)
     )
-    sums = made.due()
+    sums = made.drain()
     assert singly == 50
     assert len(sums) <= 101
     assert singly + sum(found.count for found in sums) == 10_000
@@ -80,24 +94,24 @@ def test_many_addresses_cost_no_more_than_one() -> None:
 def test_reasons_without_end_cost_no_more() -> None:
     made = flood(Clock(), peers=1)
     for number in range(10_000):
-        made.singly(stranger("ipv4:192.0.2.1:1"), f"R{number}")
-    sums = made.due()
+        made.record_singly(unauthenticated("ipv4:192.0.2.1:1"), f"R{number}")
+    sums = made.drain()
     assert len(sums) <= 100
     assert sum(found.count for found in sums) == 10_000 - 3
 
 
-def caller(number: int, tenant: str = "acme") -> Who:
-    return Who(tenant=tenant, subject=f"subject-{number}")
+def caller(number: int, tenant: str = "acme") -> Refused:
+    return Refused(tenant=tenant, subject=f"subject-{number}")
 
 
 def test_a_caller_is_who_its_token_says_wherever_it_calls_from_and_strangers_use_up_nothing_of_it() -> None:
     made = flood(Clock(), callers_singly_per_second=2, singly_per_second_in_all=1)
-    strangers = [made.singly(stranger(f"ipv4:192.0.2.{host}:1"), "TOKEN_MISSING") for host in range(5)]
-    first = [made.singly(caller(1), "RATE_LIMITED") for _ in range(5)]
+    strangers = [made.record_singly(unauthenticated(f"ipv4:192.0.2.{host}:1"), "TOKEN_MISSING") for host in range(5)]
+    first = [made.record_singly(caller(1), "RATE_LIMITED") for _ in range(5)]
     assert (sum(strangers), first) == (1, [True, True, False, False, False])
-    assert made.singly(caller(2), "RATE_LIMITED")
-    assert not made.singly(caller(1), "SCOPE_MISSING")
-    assert {(*found.who, found.reason, found.count) for found in made.due() if found.who.tenant} == {
+    assert made.record_singly(caller(2), "RATE_LIMITED")
+    assert not made.record_singly(caller(1), "SCOPE_MISSING")
+    assert {(*found.who, found.reason, found.count) for found in made.drain() if found.who.tenant} == {
         ("", "acme", "subject-1", "RATE_LIMITED", 3),
         ("", "acme", "subject-1", "SCOPE_MISSING", 1),
     }
@@ -106,24 +120,24 @@ def test_a_caller_is_who_its_token_says_wherever_it_calls_from_and_strangers_use
 
 def test_many_subjects_cost_no_more_than_few_and_their_tenant_remains() -> None:
     made = flood(Clock(), callers_singly_per_second_in_all=50, callers=100)
-    singly = sum(made.singly(caller(number), "X") for number in range(10_000))
-    singly += sum(made.singly(caller(0, tenant), "X") for tenant in ("globex", "initech"))
-    sums = made.due()
+    singly = sum(made.record_singly(caller(number), "X") for number in range(10_000))
+    singly += sum(made.record_singly(caller(0, tenant), "X") for tenant in ("globex", "initech"))
+    sums = made.drain()
     assert singly == 50
     assert len(sums) <= 100 + 3
     assert singly + sum(found.count for found in sums) == 10_002
     assert {found.who.tenant for found in sums} == {"acme", "globex", "initech"}
     assert {found.who for found in sums if not found.who.subject} == {
-        Who(tenant="acme"),
-        Who(tenant="globex"),
-        Who(tenant="initech"),
+        Refused(tenant="acme"),
+        Refused(tenant="globex"),
+        Refused(tenant="initech"),
     }
 
 
 def test_many_tenants_cost_no_more() -> None:
     made = flood(Clock(), callers_singly_per_second_in_all=1, callers=100)
-    singly = sum(made.singly(caller(number, f"tenant-{number}"), f"R{number % 7}") for number in range(10_000))
-    sums = made.due()
+    singly = sum(made.record_singly(caller(number, f"tenant-{number}"), f"R{number % 7}") for number in range(10_000))
+    sums = made.drain()
     assert len(sums) <= 300
     assert singly + sum(found.count for found in sums) == 10_000
 
@@ -133,9 +147,9 @@ def test_many_tenants_cost_no_more() -> None:
         st.tuples(
             st.sampled_from(
                 [
-                    stranger("ipv4:192.0.2.1:1"),
-                    stranger("unix:"),
-                    stranger("junk"),
+                    unauthenticated("ipv4:192.0.2.1:1"),
+                    unauthenticated("unix:"),
+                    unauthenticated("junk"),
                     caller(1),
                     caller(2),
                     caller(1, "g"),
@@ -148,17 +162,17 @@ def test_many_tenants_cost_no_more() -> None:
         max_size=100,
     )
 )
-def test_nothing_is_lost_and_each_second_is_bounded(refusals: list[tuple[Who, str, int, bool]]) -> None:
+def test_nothing_is_lost_and_each_second_is_bounded(refusals: list[tuple[Refused, str, int, bool]]) -> None:
     clock = Clock()
     made = flood(clock, singly_per_second_in_all=5, callers_singly_per_second_in_all=4, callers=2)
     singly: Counter[int] = Counter()
     told = 0
     for who, reason, wait, ask in refusals:
         clock.now += wait
-        singly[clock.now // SECOND] += made.singly(who, reason)
+        singly[clock.now // SECOND] += made.record_singly(who, reason)
         if ask:
-            told += sum(found.count for found in made.due())
-    told += sum(found.count for found in made.due())
+            told += sum(found.count for found in made.drain())
+    told += sum(found.count for found in made.drain())
     assert singly.total() + told == len(refusals)
     assert max(singly.values(), default=0) <= 5 + 4
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from gateway.authentication import Authenticator, IssuerConfig, Revoked, names
 from gateway.authentication.revocation.revocation_list import RevocationList
-from gateway.authentication.revocation.revocation_source import EntriesFile
+from gateway.authentication.revocation.revocation_source import RevocationFile
 from gateway.authentication.source import SourceError
 from gateway.authorisation.policy import PolicyConfig
 from gateway.limits import LimitsConfig
@@ -132,7 +132,7 @@ def test_a_list_says_where_it_is_wrong_and_nothing_of_the_name(tmp_path: Path) -
     path = tmp_path / "revoked.json"
     path.write_text(json.dumps({"revoked": [{"issuer": tokens.ISSUER, "subject": "s3cret\u200b"}]}))
     with pytest.raises(SourceError, match=r"revoked\.0\.subject: must be visible text") as caught:
-        EntriesFile(path).look_now(RevocationList())
+        RevocationFile(path).look_now(RevocationList())
     assert "s3cret" not in str(caught.value)
 
 

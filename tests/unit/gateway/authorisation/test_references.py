@@ -206,11 +206,11 @@ def test_limits_that_are_said_for_any_name_of_a_model_apply_to_it(where: str, sa
     plans = Plans(LimitsConfig.model_validate(models if where == "all" else {"tenants": {"acme": models}}))
     before = plans.of("acme", "bob", "SmolLM2-135M-Instruct", streams=False)
     assert bool(before.tokens) == (said == "SmolLM2-135M-Instruct")
-    plans.know(references.aliases(LISTED))
+    plans.set_aliases(references.aliases(LISTED))
     (bucket,) = plans.of("acme", "bob", "SmolLM2-135M-Instruct", streams=False).tokens
     assert bucket.name == "tokens_per_minute of SmolLM2-135M-Instruct"
     assert not plans.of("acme", "bob", "sentiment", streams=False).tokens
-    plans.know({"SmolLM2-135M-Instruct": (), "another": ("small", "smollm2")})
+    plans.set_aliases({"SmolLM2-135M-Instruct": (), "another": ("small", "smollm2")})
     assert bool(plans.of("acme", "bob", "another", streams=False).tokens) == (said != "SmolLM2-135M-Instruct")
 
 
@@ -220,10 +220,10 @@ def test_a_limit_of_a_tenant_by_alias_and_of_all_by_name_go_together() -> None:
         "tenants": {"acme": {"models": {"small": {"tenant": {"tokens_per_minute": 60}}}}},
     }
     plans = Plans(LimitsConfig.model_validate(limits))
-    plans.know(references.aliases(LISTED))
+    plans.set_aliases(references.aliases(LISTED))
     plan = plans.of("acme", "bob", "SmolLM2-135M-Instruct", streams=False)
     assert [bucket.limit.burst for bucket in plan.tokens] == [60]
-    assert 7 in [places.most for places in plan.places]
+    assert 7 in [places.maximum for places in plan.concurrency]
 
 
 def test_no_model_has_no_limits_of_its_own() -> None:

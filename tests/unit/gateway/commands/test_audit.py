@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from gateway.audit import AuditRecord
 from gateway.audit import record as records
-from gateway.audit.keys.content_hmac import DigestKeys
+from gateway.audit.keys.content_hmac import HmacKeys
 from gateway.commands import token
 from gateway.commands.audit_query import EVENTS, STATUSES
 from gateway.commands.time_args import moment
@@ -161,11 +161,15 @@ def test_what_is_no_checkpoint_is_a_usage_error(home: Path) -> None:
 @pytest.fixture
 def digested(home: Path) -> Path:
     """A log of one call with digests, and files of its messages."""
-    macs = DigestKeys(home / "keys", audit_log.LONG).macs()
-    macs.request.update(QUESTION.SerializeToString())
+    hmacs = HmacKeys(home / "keys", audit_log.LONG).hmacs()
+    hmacs.request.update(QUESTION.SerializeToString())
     for chunk in (b"because", b"of Rayleigh"):
-        macs.reply.update(chunk)
-    made = {"request_hmac": macs.request.hexdigest(), "reply_hmac": macs.reply.hexdigest(), "hmac_key_id": macs.key_id}
+        hmacs.reply.update(chunk)
+    made = {
+        "request_hmac": hmacs.request.hexdigest(),
+        "reply_hmac": hmacs.reply.hexdigest(),
+        "hmac_key_id": hmacs.key_id,
+    }
     write(home, entry("call", 1, **made), entry("other", 1))
     (home / "question.bin").write_bytes(QUESTION.SerializeToString())
     (home / "question.json").write_text('{"prompt": "why is the sky blue"}')
@@ -361,12 +365,12 @@ def test_what_the_command_prints_as_json_is_matched(home: Path) -> None:
     reply = generation_pb2.GenerateResponse(candidates=[generation_pb2.Candidate(text="because ☃", index=0)])
     reply.candidates[0].logprobs.add().chosen.logprob = -0.1
     pieces = [generation_pb2.GenerateStreamResponse(deltas=[generation_pb2.CandidateDelta(text=each)]) for each in "ab"]
-    macs = {name: DigestKeys(home / "keys", audit_log.LONG).macs() for name in ("whole", "stream")}
-    macs["whole"].reply.update(reply.SerializeToString())
+    hmacs = {name: HmacKeys(home / "keys", audit_log.LONG).hmacs() for name in ("whole", "stream")}
+    hmacs["whole"].reply.update(reply.SerializeToString())
     for piece in pieces:
-        macs["stream"].reply.update(piece.SerializeToString())
+        hmacs["stream"].reply.update(piece.SerializeToString())
     entries = [
-        entry(name, 1, reply_hmac=each.reply.hexdigest(), hmac_key_id=each.key_id) for name, each in macs.items()
+        entry(name, 1, reply_hmac=each.reply.hexdigest(), hmac_key_id=each.key_id) for name, each in hmacs.items()
     ]
     entries[1] = entries[1]._replace(method="/meshgate.v1.GenerationService/GenerateStream")
     write(home, *entries)

@@ -145,7 +145,7 @@ def test_two_who_revoke_at_once_lose_nothing(tmp_path: Path) -> None:
 
     def revoke_some(start: int) -> None:
         for number in range(start, start + 10):
-            revocation_writer.in_file(listed, Revoked(issuer="https://id.example", jti=f"t{number}"))
+            revocation_writer.write_file(listed, Revoked(issuer="https://id.example", jti=f"t{number}"))
 
     threads = [threading.Thread(target=revoke_some, args=(start,)) for start in (0, 10, 20)]
     for thread in threads:

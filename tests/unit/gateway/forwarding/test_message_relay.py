@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.audit import ContentMac, ContentMacs
+from gateway.audit import ContentHmac, ContentHmacs
 from gateway.call import Call
 from gateway.forwarding.message_relay import Passage
 from gateway.sealing.stage import Plain
@@ -54,7 +54,7 @@ class Beginning:
 def passage(replies: Replies, recorded: Any, kind: type[Plain] = Plain) -> Passage:
     asked = wanted(generation_pb2.GenerateRequest(prompt="a"))
     call = call_of(asked)
-    call.macs = ContentMacs(ContentMac(bytes(32), "request"), ContentMac(bytes(32), "reply"), "0" * 16)
+    call.hmacs = ContentHmacs(ContentHmac(bytes(32), "request"), ContentHmac(bytes(32), "reply"), "0" * 16)
     unused: Any = None
     return Passage(call, kind(asked), unused, unused, replies, lambda _: None, recorded)
 

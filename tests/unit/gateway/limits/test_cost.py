@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from gateway import request_info
-from gateway.limits.cost import Ask, Asking
+from gateway.limits.cost import Cost, CostEstimator
 from gateway.request_info import Intent
 from gateway.routes import SEALED_ROUTES
 from meshgate import errors
@@ -42,8 +42,8 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PromptReader]:
     yield PromptReader(AutoTokenizer.from_pretrained(build_tiny_llama(tmp_path_factory.mktemp("tiny"))))
 
 
-def asking(**settings: int) -> Asking:
-    return Asking(lambda: MODELS, Clock(), **{"template_tokens": 32, "useful_output_tokens": 16, **settings})
+def asking(**settings: int) -> CostEstimator:
+    return CostEstimator(lambda: MODELS, Clock(), **{"template_tokens": 32, "useful_output_tokens": 16, **settings})
 
 
 def embed(*inputs: str, **options: Any) -> Intent:
@@ -85,13 +85,13 @@ def test_nor_are_texts_of_an_encoder(inputs: list[str]) -> None:
 def test_tokens_are_counted() -> None:
     ids = generation_pb2.TokenIds(ids=range(100))
     request = generation_pb2.GenerateRequest(token_ids=ids, max_output_tokens=10)
-    assert asking().of(wanted(request), "big") == Ask(110, 110)
+    assert asking().of(wanted(request), "big") == Cost(110, 110)
 
 
 def test_every_candidate_counts() -> None:
     ids = generation_pb2.TokenIds(ids=[1, 2, 3])
     request = generation_pb2.GenerateRequest(token_ids=ids, max_output_tokens=50, candidate_count=4)
-    assert asking().of(wanted(request), "big") == Ask(3 + 4 * 16, 3 + 4 * 50)
+    assert asking().of(wanted(request), "big") == Cost(3 + 4 * 16, 3 + 4 * 50)
 
 
 @pytest.mark.parametrize(("model", "output"), [("big", 256), ("small", 200)])
@@ -150,18 +150,18 @@ def test_labels_count() -> None:
 @pytest.mark.parametrize(
     ("method", "model", "cap", "ask"),
     [
-        (GENERATE, "big", 500, Ask(500, 500)),
-        (GENERATE, "big", None, Ask(1100, 8192)),
-        (GENERATE, "small", None, Ask(256, 256)),
-        (EMBED, "encoder", 100, Ask(100, 100)),
-        (EMBED, "encoder", None, Ask(2048, 2048)),
-        (COUNT, "big", 500, Ask(500, 500)),
-        (COUNT, "big", None, Ask(1100, 1100)),
-        (COUNT, "small", None, Ask(1100, 1100)),
+        (GENERATE, "big", 500, Cost(500, 500)),
+        (GENERATE, "big", None, Cost(1100, 8192)),
+        (GENERATE, "small", None, Cost(256, 256)),
+        (EMBED, "encoder", 100, Cost(100, 100)),
+        (EMBED, "encoder", None, Cost(2048, 2048)),
+        (COUNT, "big", 500, Cost(500, 500)),
+        (COUNT, "big", None, Cost(1100, 1100)),
+        (COUNT, "small", None, Cost(1100, 1100)),
     ],
 )
 def test_a_sealed_call_asks_for_its_cap_or_what_the_model_has(
-    method: str, model: str, cap: int | None, ask: Ask
+    method: str, model: str, cap: int | None, ask: Cost
 ) -> None:
     found = asking().of(sealed(method, 1000, cap), model)
     assert found.cost == pytest.approx(ask.cost, abs=60 if method == COUNT and cap is None else 0)
@@ -182,7 +182,7 @@ def test_counting_is_charged_by_size(prompts: PromptReader, text: str) -> None:
 
 def test_tokens_that_are_counted_are_charged_by_their_number() -> None:
     request = generation_pb2.CountTokensRequest(token_ids=generation_pb2.TokenIds(ids=range(1000)))
-    assert asking().of(wanted(request, COUNT), "small") == Ask(1000, 1000)
+    assert asking().of(wanted(request, COUNT), "small") == Cost(1000, 1000)
 
 
 TRAIN = "/meshgate.v1.ClassificationService/TrainClassifier"
@@ -209,13 +209,13 @@ def test_a_training_is_charged_by_its_texts(inputs: list[str]) -> None:
 
 def test_a_text_to_train_from_takes_no_more_than_the_encoder_reads() -> None:
     encoder = models_pb2.Model(name="zero", max_input_tokens=64, capabilities=[models_pb2.CAPABILITY_ZERO_SHOT])
-    made = Asking(lambda: [encoder], Clock(), template_tokens=0, useful_output_tokens=1)
+    made = CostEstimator(lambda: [encoder], Clock(), template_tokens=0, useful_output_tokens=1)
     assert made.of(training("x" * 1000, "y" * 1000), "mine").cost == 128
 
 
 def test_what_services_declare_is_looked_up_again() -> None:
     clock, listed = Clock(), list(MODELS[2:])
-    made = Asking(lambda: listed, clock, template_tokens=0, useful_output_tokens=1)
+    made = CostEstimator(lambda: listed, clock, template_tokens=0, useful_output_tokens=1)
     assert made.of(embed("x" * 1000), "encoder").cost == 64
     listed.clear()
     assert made.of(embed("x" * 1000), "encoder").cost == 64
@@ -237,7 +237,7 @@ PROMPT = "represent this sentence for searching relevant passages: "
 def test_a_models_own_prompt_before_each_text_is_reserved(inputs: list[str]) -> None:
     own = len(MINILM.encode(PROMPT).ids)
     model = models_pb2.Model(name="m", default_prompt_tokens=own, capabilities=[models_pb2.CAPABILITY_ZERO_SHOT])
-    made = Asking(lambda: [model], Clock(), template_tokens=0, useful_output_tokens=1)
+    made = CostEstimator(lambda: [model], Clock(), template_tokens=0, useful_output_tokens=1)
     tokens = sum(len(MINILM.encode(PROMPT + text).ids) for text in inputs)
     seen, first = embed(*inputs), embed("x")
     assert made.of(seen, "m").cost >= tokens
@@ -251,6 +251,6 @@ def test_a_models_own_prompt_before_each_text_is_reserved(inputs: list[str]) -> 
 
 def test_a_prompt_that_is_named_is_reserved_as_before() -> None:
     model = models_pb2.Model(name="m", default_prompt_tokens=50)
-    made = Asking(lambda: [model], Clock(), template_tokens=7, useful_output_tokens=1)
+    made = CostEstimator(lambda: [model], Clock(), template_tokens=7, useful_output_tokens=1)
     named = embed("x", prompt_name="query")
     assert made.of(named, "m").cost == len(named.first) + 4 + 7

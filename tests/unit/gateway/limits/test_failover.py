@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from gateway.limits.config import LimitsConfig
-from gateway.limits.failover import Circuit, Guarded
+from gateway.limits.failover import CircuitBreaker, FailoverStore
 from gateway.limits.gcra import SECOND
 from gateway.limits.memory_store import MemoryStore
 from gateway.limits.plan import Plan, Plans
@@ -45,7 +45,9 @@ class Setting:
         self.shared = Flaky(self.clock)
         self.local = MemoryStore(self.clock) if local else None
         self.counts: Counter[str] = Counter()
-        self.guarded = Guarded(self.shared, self.local, processes, self.counts, Circuit(self.clock), "store:6379")
+        self.failover = FailoverStore(
+            self.shared, self.local, processes, self.counts, CircuitBreaker(self.clock), "store:6379"
+        )
 
 
 async def test_deny_refuses_and_soon_without_asking() -> None:
@@ -53,7 +55,7 @@ async def test_deny_refuses_and_soon_without_asking() -> None:
     setting.shared.down = True
     for _ in range(50):
         with pytest.raises(Unavailable) as caught:
-            await setting.guarded.take(PLAN, 0, 0)
+            await setting.failover.take(PLAN, 0, 0)
         assert (caught.value.reason, caught.value.retry_after) == ("LIMITS_UNAVAILABLE", 1.0)
     assert setting.shared.asked == 3
     assert setting.counts == {"denied": 50, "down": 1}
@@ -63,7 +65,7 @@ async def test_the_log_says_which_store_is_down_and_why(caplog: pytest.LogCaptur
     setting = Setting(local=True)
     setting.shared.down = True
     for _ in range(10):
-        await setting.guarded.take(PLAN, 0, 0)
+        await setting.failover.take(PLAN, 0, 0)
     (line,) = caplog.records
     assert line.getMessage() == "limits store: down"
     said = vars(line)
@@ -74,14 +76,14 @@ async def test_one_try_a_second_while_it_is_down_and_then_all_again() -> None:
     setting = Setting(local=True)
     setting.shared.down = True
     for _ in range(10):
-        await setting.guarded.take(PLAN, 0, 0)
+        await setting.failover.take(PLAN, 0, 0)
     setting.clock.now += SECOND
     for _ in range(5):
-        await setting.guarded.take(PLAN, 0, 0)
+        await setting.failover.take(PLAN, 0, 0)
     assert setting.shared.asked == 4
     setting.shared.down = False
     setting.clock.now += SECOND
-    answers = [await setting.guarded.take(PLAN, 0, 0) for _ in range(5)]
+    answers = [await setting.failover.take(PLAN, 0, 0) for _ in range(5)]
     assert [answer.store is setting.shared for answer in answers if isinstance(answer, Grant)] == [True] * 5
     assert setting.counts["up"] == 1
 
@@ -90,13 +92,13 @@ async def test_one_tries_and_the_others_do_not_wait() -> None:
     setting = Setting(local=True)
     setting.shared.down = True
     for _ in range(3):
-        await setting.guarded.take(PLAN, 0, 0)
+        await setting.failover.take(PLAN, 0, 0)
     setting.clock.now += SECOND
     setting.shared.answers = asyncio.Event()
-    trying = asyncio.create_task(setting.guarded.take(PLAN, 0, 0))
+    trying = asyncio.create_task(setting.failover.take(PLAN, 0, 0))
     await asyncio.sleep(0)
     for _ in range(3):
-        await setting.guarded.take(PLAN, 0, 0)
+        await setting.failover.take(PLAN, 0, 0)
     assert setting.shared.asked == 4
     setting.shared.down = False
     setting.shared.answers.set()
@@ -108,7 +110,7 @@ async def test_one_tries_and_the_others_do_not_wait() -> None:
 async def test_one_slow_answer_is_no_outage() -> None:
     setting = Setting(local=True)
     for setting.shared.down in (True, True, False, True, True, False):
-        await setting.guarded.take(PLAN, 0, 0)
+        await setting.failover.take(PLAN, 0, 0)
     assert setting.shared.asked == 6
     assert setting.counts == {"local": 4}
 
@@ -119,27 +121,27 @@ async def test_each_process_gives_out_its_share() -> None:
     for setting in settings:
         setting.shared.down = True
         for _ in range(20):
-            granted += isinstance(await setting.guarded.take(PLAN, 0, 0), Grant)
+            granted += isinstance(await setting.failover.take(PLAN, 0, 0), Grant)
     assert granted == 8
 
 
 async def test_more_than_a_share_gets_the_whole_share() -> None:
     setting = Setting(local=True, processes=4)
     setting.shared.down = True
-    answer = await setting.guarded.take(PLAN, 60, 60)
+    answer = await setting.failover.take(PLAN, 60, 60)
     assert isinstance(answer, Grant)
     assert answer.tokens == 15
 
 
 async def test_whoever_granted_it_hears_of_its_end() -> None:
     setting = Setting(local=True)
-    before = await setting.guarded.take(PLAN, 10, 10)
+    before = await setting.failover.take(PLAN, 10, 10)
     setting.shared.down = True
-    during = await setting.guarded.take(PLAN, 10, 10)
+    during = await setting.failover.take(PLAN, 10, 10)
     assert isinstance(before, Grant)
     assert isinstance(during, Grant)
-    setting.guarded.settle(before, 10)
-    setting.guarded.settle(during, 10)
+    setting.failover.settle(before, 10)
+    setting.failover.settle(during, 10)
     assert setting.shared._taken == {}
     assert setting.local is not None
     assert setting.local._taken == {}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.call import Call
 from gateway.limits.config import LimitsConfig
-from gateway.limits.pending import Pending
+from gateway.limits.pending import PendingCalls
 from gateway.limits.plan import Plans
 from meshgate.errors import LimitExceeded
 from tests.support.fixtures.limits import call_of, caller, generate
@@ -20,9 +20,9 @@ OWN = {**LIMITS, "models": {"big": {"principal": {"concurrent_calls": 4}}}}
 
 
 class Setting:
-    def __init__(self, limits: Any, most_calls: int = 5000) -> None:
+    def __init__(self, limits: Any, max_calls: int = 5000) -> None:
         self.plans = Plans(LimitsConfig.model_validate(limits))
-        self.pending = Pending(self.plans, most_calls)
+        self.pending = PendingCalls(self.plans, max_calls)
 
     def enter(self, subject: str = "bob", *, streams: bool = False, tenant: str = "acme") -> Call:
         call = call_of(generate(), "")
@@ -33,7 +33,7 @@ class Setting:
     def begin(self, call: Call, model: str, *, streams: bool = False) -> None:
         assert call.principal is not None
         plan = self.plans.of(call.principal.tenant, call.principal.subject, model, streams=streams)
-        self.pending.begun(call, plan.places)
+        self.pending.begun(call, plan.concurrency)
 
     def refused(self, **who: Any) -> tuple[str, str]:
         with pytest.raises(LimitExceeded) as caught:
@@ -77,7 +77,7 @@ def test_what_begins_holds_what_its_plan_says() -> None:
 
 
 def test_a_share_of_the_process_bounds_whom_no_limit_bounds() -> None:
-    setting = Setting({level: {"concurrent_calls": 10**6} for level in ("principal", "tenant")}, most_calls=100)
+    setting = Setting({level: {"concurrent_calls": 10**6} for level in ("principal", "tenant")}, max_calls=100)
     calls = [setting.enter() for _ in range(50)]
     assert setting.refused() == ("principal:acme bob", "concurrent_calls")
     others = [setting.enter("eve") for _ in range(25)]
@@ -97,7 +97,7 @@ def test_a_share_of_the_process_bounds_whom_no_limit_bounds() -> None:
     ),
 )
 def test_nothing_is_held_once_all_are_gone(limits: Any, steps: list[tuple[str, int, bool, bool]]) -> None:
-    setting = Setting(limits, most_calls=8)
+    setting = Setting(limits, max_calls=8)
     calls: list[tuple[Call, bool]] = []
     for what, which, streams, big in steps:
         if what == "enter":

@@ -13,7 +13,7 @@ from gateway.limits import Reservation, gcra
 from gateway.limits.config import LimitsConfig
 from gateway.limits.gcra import SECOND
 from gateway.limits.memory_store import MemoryStore
-from gateway.limits.plan import Places, Plans
+from gateway.limits.plan import ConcurrencyLimit, Plans
 from gateway.limits.store import Grant, Refusal
 from meshgate import errors
 from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2
@@ -200,7 +200,7 @@ async def test_labels_are_charged_with_every_message() -> None:
         request=classification_pb2.ClassifyRequest(inputs=request.inputs)
     ).SerializeToString()
     reservation, _ = await budget.begin(asked=first, model="encoder")
-    ask = budget.limits.asking.later(later, first, "encoder")
+    ask = budget.limits.costs.later(later, first, "encoder")
     assert ask >= sum(len(label.name) for label in labels) + len("hello")
     assert abs(ask - reservation.tokens) <= 16
 
@@ -253,9 +253,9 @@ def assert_true_wait(store: MemoryStore, clock: Clock, refusal: Refusal, least: 
     """The bucket that is named has room after the wait, and not before; a place that is named is taken."""
     limit = getattr(refusal.by, "limit", None)
     if limit is None or refusal.wait is None:
-        assert isinstance(refusal.by, Places)
+        assert isinstance(refusal.by, ConcurrencyLimit)
         assert refusal.wait is None
-        assert store._taken[refusal.by.key] == refusal.by.most
+        assert store._taken[refusal.by.key] == refusal.by.maximum
         return
     units = 1 if refusal.by.name == "requests_per_second" else least
     tat = store._tats[refusal.by.key]

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from gateway.audit import AuditRecord, record
 from gateway.audit.chain import hash_chain
 from gateway.audit.chain.checkpoint import FILE, Checkpoint
-from gateway.audit.chain.checkpoint_bound import Promise, Stretch, time_of
-from gateway.audit.chain.hash_chain import Broken, Link
+from gateway.audit.chain.checkpoint_bound import Promise, Uncovered, time_of
+from gateway.audit.chain.hash_chain import BrokenChain, Link
 from gateway.audit.chain.ledger import Ledger
 from gateway.audit.keys.signing import SigningKeys
 from gateway.audit.tools import verify
@@ -93,15 +93,15 @@ def test_a_time_that_might_be_another_is_none(content: bytes) -> None:
 def test_the_writer_finds_the_time_that_a_verifier_finds(time: int, reserved: int, name: str) -> None:
     entry = audit_log.record(time=time, tokens_reserved=reserved, token_id=name)
     content = record.encode(entry)
-    assert Stretch.of([content]).newest == time_of(content) or time >= 10**16
+    assert Uncovered.of([content]).newest == time_of(content) or time >= 10**16
 
 
 def test_a_stretch_is_held_to_both_bounds() -> None:
     promise = Promise(2, 3 * SECOND)
-    assert Stretch.of([at(0), at(3)]).within(promise)
-    assert not Stretch.of([at(0), at(3.1)]).within(promise)
-    assert not Stretch.of([at(3.1), at(0)]).within(promise)
-    assert not Stretch.of([at(0), at(0), at(0)]).within(promise)
+    assert Uncovered.of([at(0), at(3)]).within(promise)
+    assert not Uncovered.of([at(0), at(3.1)]).within(promise)
+    assert not Uncovered.of([at(3.1), at(0)]).within(promise)
+    assert not Uncovered.of([at(0), at(0), at(0)]).within(promise)
 
 
 def test_where_no_checkpoint_can_be_written_records_are_refused_in_the_end(tmp_path: Path) -> None:
@@ -325,5 +325,5 @@ def test_a_log_that_lost_its_checkpoints_is_not_continued(tmp_path: Path) -> Non
     for kept in (0, begun - 1):  # all, and those since the end of the segment before
         (log / FILE).write_bytes(whole)
         audit_log.uncover(log, kept)
-        with pytest.raises(Broken, match="no checkpoint covers it"):
+        with pytest.raises(BrokenChain, match="no checkpoint covers it"):
             audit_log.ledger(tmp_path)

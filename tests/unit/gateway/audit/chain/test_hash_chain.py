@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gateway.audit.chain import hash_chain
 from gateway.audit.chain.checkpoint import FILE, Checkpoint
-from gateway.audit.chain.hash_chain import ORIGIN, Broken, Link
+from gateway.audit.chain.hash_chain import BEFORE_GENESIS, BrokenChain, Link
 from gateway.audit.keys.signing import SigningKeys
 from gateway.audit.tools.verify import verify
 from tests.support.fixtures import audit_log
@@ -93,7 +93,7 @@ def test_a_log_cut_before_its_last_checkpoint(log: Path, left: int) -> None:
 
 def rewrite(lines: Lines, at: int) -> Lines:
     """The work of someone who edits a record and computes every later hash anew."""
-    last, forged = ORIGIN, []
+    last, forged = BEFORE_GENESIS, []
     for seq, line in enumerate(lines):
         content = hash_chain.record_of(line[:-1])
         made, last = hash_chain.link(content.replace(b'"bob"', b'"eve"') if seq == at else content, last)
@@ -173,17 +173,17 @@ def test_an_unfinished_last_line_is_not_yet_written(log: Path) -> None:
 
 @given(st.lists(st.dictionaries(st.text(max_size=5), st.text(max_size=20) | st.integers()), max_size=8))
 def test_what_is_linked_is_followed(contents: list[dict[str, str | int]]) -> None:
-    last, lines = ORIGIN, []
+    last, lines = BEFORE_GENESIS, []
     for content in contents:
         line, last = hash_chain.link(json.dumps(content).encode(), last)
         assert json.loads(line)["record"] == content
         lines.append(line[:-1])
-    reached = list(hash_chain.follow(lines, ORIGIN))
+    reached = list(hash_chain.follow(lines, BEFORE_GENESIS))
     assert [link.seq for link in reached] == list(range(len(lines)))
     assert not reached or reached[-1] == last
 
 
 @given(st.lists(st.binary(max_size=200), min_size=1))
 def test_any_bytes_are_broken_and_nothing_worse(lines: Lines) -> None:
-    with pytest.raises(Broken):
-        list(hash_chain.follow(lines, ORIGIN))
+    with pytest.raises(BrokenChain):
+        list(hash_chain.follow(lines, BEFORE_GENESIS))

@@ -12,7 +12,7 @@ import pytest
 from gateway.audit import record as records
 from gateway.audit.chain import segments
 from gateway.audit.chain.checkpoint import FILE
-from gateway.audit.chain.hash_chain import Broken
+from gateway.audit.chain.hash_chain import BrokenChain
 from gateway.audit.keys.signing import PUBLIC_KEY, load_public_key
 from gateway.audit.tools.verify import verify_all
 from meshgate.runtime.config import ConfigError
@@ -151,7 +151,7 @@ def test_a_log_that_was_tampered_with_is_not_continued(tmp_path: Path, edit: str
         shutil.rmtree(tmp_path / "other", ignore_errors=True)
         other = audit_log.written(tmp_path / "other")
         shutil.copy(audit_log.segment(other), path)
-    with pytest.raises(Broken):
+    with pytest.raises(BrokenChain):
         audit_log.ledger(tmp_path)
 
 

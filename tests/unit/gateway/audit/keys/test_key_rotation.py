@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from gateway.audit.chain.hash_chain import Broken
+from gateway.audit.chain.hash_chain import BrokenChain
 from gateway.audit.chain.ledger import Ledger
-from gateway.audit.keys.content_hmac import ContentMac, DigestKeys, find_key, key_id
-from gateway.audit.keys.key_rotation import Succession
+from gateway.audit.keys.content_hmac import ContentHmac, HmacKeys, find_key, key_id
+from gateway.audit.keys.key_rotation import KeyRotation
 from gateway.audit.keys.signing import PRIVATE_KEY, Endorsement, SigningKeys
 from tests.support.fixtures import audit_log
 from tests.support.fixtures.audit_log import LONG, Clock, FastDisk
@@ -43,10 +43,10 @@ def test_a_key_is_followed_when_it_has_come_of_age(tmp_path: Path) -> None:
     clock = Clock()
     keys = keys_of(tmp_path, clock)
     clock.advance(AGE - 60)
-    keys.renew()
+    keys.rotate()
     assert len(keys.keys) == 1
     clock.advance(120)
-    keys.renew()
+    keys.rotate()
     first, second = keys.keys
     assert second.endorsement is not None
     assert (second.endorsement.by, second.endorsement.key) == (first.key_id, second.key_id)
@@ -58,8 +58,8 @@ def test_of_two_that_renew_at_once_one_key_comes(tmp_path: Path) -> None:
     clock = Clock()
     one, other = keys_of(tmp_path, clock), keys_of(tmp_path, clock)
     aged(tmp_path, PRIVATE_KEY)
-    one.renew()
-    other.renew()
+    one.rotate()
+    other.rotate()
     assert [key.key_id for key in one.keys] == [key.key_id for key in other.keys]
     assert len(one.keys) == 2
 
@@ -145,25 +145,25 @@ def test_the_log_of_another_key_is_not_continued(tmp_path: Path) -> None:
     audit_log.abandon(opened(tmp_path))
     for path in (tmp_path / "keys").iterdir():
         path.unlink()
-    with pytest.raises(Broken, match="another key"):
+    with pytest.raises(BrokenChain, match="another key"):
         opened(tmp_path)
 
 
 def test_digest_keys_follow_each_other_and_old_ones_stay(tmp_path: Path) -> None:
     clock = Clock()
-    keys = DigestKeys(tmp_path, AGE, clock.wall)
-    before = keys.macs()
+    keys = HmacKeys(tmp_path, AGE, clock.wall)
+    before = keys.hmacs()
     before.request.update(b"hello")
     clock.advance(AGE + 1)
-    keys.renew()
-    after = keys.macs()
+    keys.rotate()
+    after = keys.hmacs()
     after.request.update(b"hello")
     assert after.key_id != before.key_id
     assert after.request.hexdigest() != before.request.hexdigest()
     old = find_key(tmp_path, before.key_id)
     assert old is not None
     assert key_id(old) == before.key_id
-    again = ContentMac(old, "request")
+    again = ContentHmac(old, "request")
     again.update(b"hello")
     assert again.hexdigest() == before.request.hexdigest()
     assert find_key(tmp_path, "0" * 16) is None
@@ -172,11 +172,11 @@ def test_digest_keys_follow_each_other_and_old_ones_stay(tmp_path: Path) -> None
 def test_a_digest_key_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "audit-hmac.key").write_bytes(b"short")
     with pytest.raises(ValueError, match="32 bytes"):
-        DigestKeys(tmp_path, AGE)
+        HmacKeys(tmp_path, AGE)
 
 
 def test_files_are_numbered_from_the_second_on(tmp_path: Path) -> None:
     for name in ("k.pem", "k-2.pem", "k-10.pem", "k-1.pem", "k-02.pem", "k-x.pem", "k-2.pem.bak", "kk.pem"):
         (tmp_path / name).touch()
-    assert [number for number, _ in Succession(tmp_path, "k", ".pem").listed()] == [1, 2, 10]
-    assert Succession(tmp_path / "absent", "k", ".pem").listed() == []
+    assert [number for number, _ in KeyRotation(tmp_path, "k", ".pem").listed()] == [1, 2, 10]
+    assert KeyRotation(tmp_path / "absent", "k", ".pem").listed() == []

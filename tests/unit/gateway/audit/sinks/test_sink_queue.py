@@ -1,4 +1,4 @@
-"""A lane: one hand-over a group, a bound on all that waits, and nothing missing that is not owned to."""
+"""A queue: one hand-over a group, a bound on all that waits, and nothing missing that is not owned to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gateway.audit.sinks.sink import SinkFailed, SinkRefused
-from gateway.audit.sinks.sink_queue import RIDE_SECONDS, Lane, Terms
+from gateway.audit.sinks.sink_queue import FLUSH_SECONDS, SinkOptions, SinkQueue
 from meshgate.runtime.config import ConfigError
 
 
@@ -57,53 +57,55 @@ def gap(missing: int) -> bytes:
 
 
 @asynccontextmanager
-async def opened(sink: Sink, *, required: bool = True, seconds: float = 5.0, bound: int = 100) -> AsyncIterator[Lane]:
-    lane = Lane(sink, Terms("test", required, seconds, bound), gap)
-    await lane.start()
+async def opened(
+    sink: Sink, *, required: bool = True, seconds: float = 5.0, bound: int = 100
+) -> AsyncIterator[SinkQueue]:
+    queue = SinkQueue(sink, SinkOptions("test", required, seconds, bound), gap)
+    await queue.start()
     try:
-        yield lane
+        yield queue
     finally:
         sink.gate.set()
-        await lane.stop()
+        await queue.stop()
         assert sink.closed
         assert not any(thread.name == "audit-test" for thread in threading.enumerate())
 
 
-async def entered(lane: Lane, record: bytes) -> bool:
-    done = lane.enter(record)
+async def entered(queue: SinkQueue, record: bytes) -> bool:
+    done = queue.enqueue(record)
     return done is not None and await done
 
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - the thread tells nobody but the lane
+        while not condition():  # noqa: ASYNC110 - the thread tells nobody but the queue
             await asyncio.sleep(0.001)
 
 
 async def test_what_nobody_waits_for_rides_with_what_somebody_does() -> None:
     sink = Sink()
-    async with opened(sink) as lane:
-        lane.leave(b"admitted")
-        assert await entered(lane, b"ended")
+    async with opened(sink) as queue:
+        queue.enqueue_nowait(b"admitted")
+        assert await entered(queue, b"ended")
     assert sink.groups == [[b"admitted", b"ended"]]
 
 
 async def test_what_nobody_waits_for_leaves_soon_by_itself() -> None:
     sink = Sink()
-    async with opened(sink) as lane:
+    async with opened(sink) as queue:
         loop = asyncio.get_running_loop()
-        lane.leave(b"1")
+        queue.enqueue_nowait(b"1")
         began = loop.time()
         await until(sink.reached.is_set)
-        assert loop.time() - began >= RIDE_SECONDS * 0.5
+        assert loop.time() - began >= FLUSH_SECONDS * 0.5
         assert sink.records == [b"1"]
 
 
-async def spread(lane: Lane, sink: Sink) -> None:
+async def spread(queue: SinkQueue, sink: Sink) -> None:
     """Three records, each some turns of the loop after the one before; the first is with the sink if it can be."""
     waiting = []
     for number in range(3):
-        waiting.append(lane.enter(b"%d" % number))
+        waiting.append(queue.enqueue(b"%d" % number))
         for _ in range(5):
             await asyncio.sleep(0)
     assert all([done is not None and await done for done in waiting])
@@ -112,20 +114,20 @@ async def spread(lane: Lane, sink: Sink) -> None:
 @pytest.mark.parametrize("crowded", [True, False])
 async def test_a_group_gathers_where_many_calls_are_under_way(crowded: bool) -> None:
     sink = Sink()
-    lane = Lane(sink, Terms("test", True, 5, 100), gap, lambda: 0.5 if crowded else 0.0)
-    await lane.start()
-    await spread(lane, sink)
+    queue = SinkQueue(sink, SinkOptions("test", True, 5, 100), gap, lambda: 0.5 if crowded else 0.0)
+    await queue.start()
+    await spread(queue, sink)
     assert sink.records == [b"0", b"1", b"2"]
     assert (len(sink.groups) == 1) == crowded
-    await lane.stop()
+    await queue.stop()
 
 
 async def test_a_stop_does_not_wait_for_a_group_to_gather() -> None:
     sink = Sink()
-    lane = Lane(sink, Terms("test", True, 5, 100), gap, lambda: 60.0)
-    await lane.start()
-    done = lane.enter(b"1")
-    await lane.stop()
+    queue = SinkQueue(sink, SinkOptions("test", True, 5, 100), gap, lambda: 60.0)
+    await queue.start()
+    done = queue.enqueue(b"1")
+    await queue.stop()
     assert done is not None
     assert await done
     assert sink.records == [b"1"]
@@ -133,12 +135,12 @@ async def test_a_stop_does_not_wait_for_a_group_to_gather() -> None:
 
 async def test_order_is_that_of_arrival() -> None:
     sink = Sink()
-    async with opened(sink) as lane:
+    async with opened(sink) as queue:
         sink.gate.clear()
         waiting = []
         for number in range(30):
-            lane.leave(b"left %d" % number)
-            waiting.append(lane.enter(b"entered %d" % number))
+            queue.enqueue_nowait(b"left %d" % number)
+            waiting.append(queue.enqueue(b"entered %d" % number))
             await asyncio.sleep(0)
         sink.gate.set()
         assert all([await done for done in waiting if done])
@@ -148,93 +150,93 @@ async def test_order_is_that_of_arrival() -> None:
 
 async def test_a_failed_group_is_owned_to() -> None:
     sink = Sink()
-    async with opened(sink) as lane:
+    async with opened(sink) as queue:
         sink.failures = [SinkFailed("away"), OSError(5, "broken")]
-        lane.leave(b"left")
-        assert not await entered(lane, b"1")
-        assert not await entered(lane, b"2")
-        assert (lane.healthy, lane.lost) == (False, 3)
-        assert await entered(lane, b"3")
-        assert await entered(lane, b"4")
-        assert (lane.healthy, lane.lost) == (True, 3)
+        queue.enqueue_nowait(b"left")
+        assert not await entered(queue, b"1")
+        assert not await entered(queue, b"2")
+        assert (queue.healthy, queue.lost) == (False, 3)
+        assert await entered(queue, b"3")
+        assert await entered(queue, b"4")
+        assert (queue.healthy, queue.lost) == (True, 3)
     assert sink.records == [gap(3), b"3", b"4"]
 
 
 async def test_a_bug_of_a_sink_fails_its_group_alone() -> None:
     sink = Sink()
-    async with opened(sink) as lane:
+    async with opened(sink) as queue:
         sink.failures = [ZeroDivisionError()]
-        assert not await entered(lane, b"1")
-        assert await entered(lane, b"2")
+        assert not await entered(queue, b"1")
+        assert await entered(queue, b"2")
 
 
 async def test_a_full_lane_takes_nothing_and_owns_to_it() -> None:
     sink = Sink()
-    async with opened(sink, bound=3) as lane:
+    async with opened(sink, bound=3) as queue:
         sink.gate.clear()
-        waiting = [lane.enter(b"%d" % number) for number in range(3)]
-        assert lane.enter(b"4") is None
-        lane.leave(b"5")
-        assert lane.lost == 2
+        waiting = [queue.enqueue(b"%d" % number) for number in range(3)]
+        assert queue.enqueue(b"4") is None
+        queue.enqueue_nowait(b"5")
+        assert queue.lost == 2
         sink.gate.set()
         assert all([await done for done in waiting if done])
-        assert await entered(lane, b"6")
+        assert await entered(queue, b"6")
     assert sink.records == [b"0", b"1", b"2", gap(2), b"6"]
 
 
 async def test_those_whose_time_is_up_are_refused_and_their_records_stay() -> None:
     sink = Sink()
-    async with opened(sink, seconds=0.5) as lane:
+    async with opened(sink, seconds=0.5) as queue:
         sink.gate.clear()
-        assert not any(await asyncio.gather(entered(lane, b"1"), entered(lane, b"2")))
+        assert not any(await asyncio.gather(entered(queue, b"1"), entered(queue, b"2")))
         await until(sink.reached.is_set)
-        assert not await entered(lane, b"3")
+        assert not await entered(queue, b"3")
         sink.gate.set()
-        await until(lambda: not lane.waiting)
+        await until(lambda: not queue.waiting)
     assert sink.records == [b"1", b"2", b"3"]
 
 
 async def test_what_nobody_waits_for_is_tried_again() -> None:
     sink = Sink()
-    async with opened(sink, required=False) as lane:
+    async with opened(sink, required=False) as queue:
         sink.failures = [SinkFailed("away"), SinkFailed("away")]
-        lane.leave(b"1")
+        queue.enqueue_nowait(b"1")
         await until(lambda: bool(sink.groups))
-        await until(lambda: not lane.waiting)
-        assert (lane.healthy, lane.lost) == (True, 0)
+        await until(lambda: not queue.waiting)
+        assert (queue.healthy, queue.lost) == (True, 0)
     assert sink.records == [b"1"]
 
 
 async def test_what_a_sink_will_never_take_is_not_tried_again() -> None:
     sink = Sink()
-    async with opened(sink, required=False) as lane:
+    async with opened(sink, required=False) as queue:
         sink.failures = [SinkRefused("bad")]
-        lane.leave(b"1")
-        await until(lambda: lane.lost == 1)
-        lane.leave(b"2")
-        await until(lambda: not lane.waiting)
+        queue.enqueue_nowait(b"1")
+        await until(lambda: queue.lost == 1)
+        queue.enqueue_nowait(b"2")
+        await until(lambda: not queue.waiting)
     assert sink.records == [gap(1), b"2"]
 
 
 async def test_a_stop_does_not_wait_for_the_next_try() -> None:
     sink = Sink()
-    async with opened(sink, required=False) as lane:
+    async with opened(sink, required=False) as queue:
         sink.failures = [SinkFailed("away")]
-        lane.leave(b"1")
-        await until(lambda: not lane.healthy)
+        queue.enqueue_nowait(b"1")
+        await until(lambda: not queue.healthy)
     assert sink.records == [b"1"]
 
 
 async def test_a_stop_is_bounded_and_counts_what_it_leaves(caplog: pytest.LogCaptureFixture) -> None:
     sink = Sink()
-    lane = Lane(sink, Terms("stuck", True, 0.05, 10), gap)
-    await lane.start()
+    queue = SinkQueue(sink, SinkOptions("stuck", True, 0.05, 10), gap)
+    await queue.start()
     sink.gate.clear()
-    flying = lane.enter(b"1")
+    flying = queue.enqueue(b"1")
     await until(sink.reached.is_set)
-    forming = lane.enter(b"2")
+    forming = queue.enqueue(b"2")
     async with asyncio.timeout(20):
-        await lane.stop()
+        await queue.stop()
     assert flying is not None
     assert forming is not None
     assert not await flying
@@ -247,19 +249,19 @@ async def test_a_stop_is_bounded_and_counts_what_it_leaves(caplog: pytest.LogCap
 
 async def test_an_outage_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     sink = Sink()
-    async with opened(sink) as lane:
+    async with opened(sink) as queue:
         sink.failures = [SinkFailed("away") for _ in range(5)]
         for number in range(5):
-            assert not await entered(lane, b"%d" % number)
+            assert not await entered(queue, b"%d" % number)
     assert caplog.text.count("audit records not written") == 1
 
 
 async def test_a_sink_that_cannot_be_opened_stops_the_start() -> None:
     sink = Sink()
     sink.opens = ConfigError("audit.sinks: no")
-    lane = Lane(sink, Terms("test", True, 1, 10), gap)
+    queue = SinkQueue(sink, SinkOptions("test", True, 1, 10), gap)
     with pytest.raises(ConfigError):
-        await lane.start()
+        await queue.start()
     assert sink.closed
-    assert lane.enter(b"1") is None
-    await lane.stop()
+    assert queue.enqueue(b"1") is None
+    await queue.stop()

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from gateway.authentication import Authenticator, RevocationConfig, revocations_of
 from gateway.authentication.revocation import revocation_list as lists
-from gateway.authentication.revocation.revocation_list import Reading, Revocable, RevocationList, Revoked
-from gateway.authentication.revocation.revocation_source import Revocations
+from gateway.authentication.revocation.revocation_list import ListRebuild, Revocable, RevocationList, Revoked
+from gateway.authentication.revocation.revocation_source import RevocationSource
 from gateway.authentication.source import SourceError
 from meshgate.errors import MeshError, Unavailable
 from meshgate.runtime.config import ConfigError
@@ -233,7 +233,7 @@ async def test_before_any_list_was_read_nobody_is_let_in(tmp_path: Path, on_outa
     config = RevocationConfig(store=True, on_outage=on_outage)
     jwks = tmp_path / "jwks.json"
     tokens.publish_all(jwks)
-    revoked = Revocations(Down(), config, Clock(0.0))
+    revoked = RevocationSource(Down(), config, Clock(0.0))
     authenticator = tokens.authenticator(jwks, Clock(), revocations=revoked)
     assert outcome(authenticator) == "REVOCATIONS_UNAVAILABLE"
     await authenticator.refresh()
@@ -301,33 +301,33 @@ def test_a_list_that_is_read_again_while_it_grows_never_says_anything_else(
     old: list[Revoked], new: list[Revoked], grows: list[bool]
 ) -> None:
     """Whatever the order in which it is read, told and added to."""
-    known, reading, stream, read = RevocationList(), Reading(), list(old), 0
+    known, rebuild, stream, read = RevocationList(), ListRebuild(), list(old), 0
     known.add(old)
     ended = told = False
     while new or not told:
         if new and (not grows or grows.pop()):
             stream.append(new.pop(0))
             known.add(stream[-1:])
-            reading.note(stream[-1:])
+            rebuild.feed(stream[-1:])
         elif not ended and read < len(stream):
-            reading.note([stream[read]])
+            rebuild.feed([stream[read]])
             read += 1
         else:
             ended = True
-            told = reading.tell(known, 1)
+            told = rebuild.finish(known, 1)
         assert _same(known, stream)
 
 
 def test_what_another_list_said_goes_where_it_was_restored_and_stays_where_nothing_is_said() -> None:
-    known, reading = RevocationList(), Reading()
+    known, rebuild = RevocationList(), ListRebuild()
     known.add([Revoked(issuer="i", subject=name) for name in "abc"])
     said = [
         Revoked(issuer="i", subject="a", restored=True),
         Revoked(issuer="i", subject="a", issued_before=2),
         Revoked(issuer="i", subject="b", restored=True),
     ]
-    reading.note(said)
-    assert reading.tell(known, 10)
+    rebuild.feed(said)
+    assert rebuild.finish(known, 10)
     assert _same(known, [*said, Revoked(issuer="i", subject="c")])
     assert known.covers(Revocable("i", None, "c", 9))
 
