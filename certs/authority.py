@@ -22,10 +22,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from certs import files
+from meshgate.services import GATEWAY, SERVICES
 
 TRUST_DOMAIN: Final = "meshgate.local"
-NAMES: Final = ("gateway", "generation", "embedding", "classification")
-LOCAL: Final = ("gateway",)
+NAMES: Final = (GATEWAY, *SERVICES)
+LOCAL: Final = (GATEWAY,)
 """Parts whose leaf names this machine too: localhost and its addresses."""
 
 MESH: Final = "meshgate"

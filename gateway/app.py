@@ -31,13 +31,14 @@ from gateway.limits import RateLimiter
 from gateway.metrics import gauges
 from gateway.metrics.call_metrics import Telemetry
 from gateway.pipeline import Forwarder, Pipeline
-from gateway.routes import GATEWAY, PUBLIC_ROUTES, SERVICES
+from gateway.routes import PUBLIC_ROUTES
 from gateway.sealing.replay_cache import Replays, SharedReplays
 from gateway.sealing.stage import Opener
 from meshgate.rpc import channel, health, server
 from meshgate.rpc.health import NOT_SERVING, SERVING, Health
 from meshgate.rpc.private import shield
 from meshgate.runtime.metrics_server import Exposition, Readings
+from meshgate.services import GATEWAY, SERVICES
 
 _log = logging.getLogger(__name__)
 
@@ -203,7 +204,7 @@ class Gateway:
             self._unreached.add(backend)
         if not self._unmet:
             self._met.set()
-        await self._health.set(SERVICES[backend], SERVING if serving else NOT_SERVING)
+        await self._health.set(SERVICES[backend].full_name, SERVING if serving else NOT_SERVING)
 
 
 def _options(edge: EdgeConfig, *, shared: bool) -> channel.Options:

@@ -16,13 +16,13 @@ from gateway.forwarding.backend import BackendConfig
 from gateway.limits import LimitsConfig
 from gateway.metrics.call_metrics import GatewayMetricsConfig
 from gateway.redis_client import StoreConfig
-from gateway.routes import SERVICES
 from meshgate.rpc import channel, tls
 from meshgate.rpc import targets as rpc_targets
 from meshgate.rpc.listen_address import Listen
 from meshgate.runtime.config import ConfigError, Strict
 from meshgate.runtime.config.problems import problems
 from meshgate.sealing.recipient import SealingConfig
+from meshgate.services import SERVICES
 
 _MAX_WORKERS: Final = 64
 

@@ -10,7 +10,8 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 
-from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2, models_pb2, sealed_pb2
+from meshgate.services import GATEWAY, SERVICES
+from meshgate.v1 import models_pb2, sealed_pb2
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Route:
     path: str
     """Full method name, `/package.Service/Method`."""
     backend: str
-    """The name of the part that answers it."""
+    """The name of the service that answers it, or GATEWAY."""
     service: str
     """Full service name."""
     request_type: type[Message]
@@ -29,22 +30,11 @@ class Route:
     server_streams: bool
 
 
-GATEWAY: Final = "gateway"
-"""The backend name of what the gateway answers by itself."""
-
-_FORWARDED: Final = {
-    "generation": generation_pb2.DESCRIPTOR.services_by_name["GenerationService"],
-    "embedding": embedding_pb2.DESCRIPTOR.services_by_name["EmbeddingService"],
-    "classification": classification_pb2.DESCRIPTOR.services_by_name["ClassificationService"],
-}
 _LOCAL: Final = (
     models_pb2.DESCRIPTOR.services_by_name["ModelService"],
     sealed_pb2.DESCRIPTOR.services_by_name["KeyService"],
 )
 _SEALED: Final = sealed_pb2.DESCRIPTOR.services_by_name["SealedService"]
-
-SERVICES: Final[Mapping[str, str]] = {name: service.full_name for name, service in _FORWARDED.items()}
-"""Backend name to the full name of the service it runs."""
 
 
 def _route(backend: str, service: ServiceDescriptor, method: MethodDescriptor) -> Route:
@@ -70,9 +60,9 @@ LOCAL_ROUTES: Final[Mapping[str, Route]] = {path: r for s in _LOCAL for path, r 
 """The methods that the gateway answers by itself."""
 
 MODEL_ROUTES: Final[Mapping[str, Route]] = {
-    path: route for name, service in _FORWARDED.items() for path, route in _routes(name, service).items()
+    path: route for name, service in SERVICES.items() for path, route in _routes(name, service.descriptor()).items()
 }
-"""The methods of the three services."""
+"""The methods of the services."""
 
 PUBLIC_ROUTES: Final[Mapping[str, Route]] = {**MODEL_ROUTES, **LOCAL_ROUTES, **SEALED_ROUTES}
 """All that a caller may name. What is not here is refused, and audited as refused."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -16,15 +16,19 @@ from gateway.authentication.names import EVERYONE, ModelName, ScopeName, TenantO
 from gateway.principal import Principal
 from meshgate import errors
 from meshgate.runtime.config import Strict
+from meshgate.services import SERVICES
 
 _NAMED_SCOPES: Final = 8
 """How many scopes a refusal names."""
 _PATTERN: Final = re.compile(r"/[A-Za-z0-9_.]+/(\*|[A-Za-z0-9_]+)", re.ASCII)
 
+if TYPE_CHECKING:
+    ServiceName = str
+else:
+    ServiceName = Literal[tuple(SERVICES)]  # the names of the table, which a type checker can't read
+
 DEFAULT_SCOPES: Final[Mapping[str, tuple[str, ...]]] = {
-    "generate": ("/meshgate.v1.GenerationService/*",),
-    "embed": ("/meshgate.v1.EmbeddingService/*",),
-    "classify": ("/meshgate.v1.ClassificationService/*",),
+    **{service.scope: (f"/{service.full_name}/*",) for service in SERVICES.values()},
     "models": ("/meshgate.v1.ModelService/ListModels",),
 }
 
@@ -43,7 +47,7 @@ class TenantPolicy(Strict):
 
     models: tuple[ModelName, ...] = ()
     """Names as ListModels gives them, or "*"."""
-    defaults: Mapping[Literal["generation", "embedding", "classification"], ModelName] = Field(default_factory=dict)
+    defaults: Mapping[ServiceName, ModelName] = Field(default_factory=dict)
     """Service to the model, or an alias, that a call gets which names none; without it the service's own default."""
     sealed: Literal["optional", "required"] = "optional"
     """Whether calls in the clear are refused."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import grpc
 from pydantic import Field
 
 from gateway.call import Call
 from gateway.forwarding.message_relay import Passage
-from gateway.routes import SERVICES, Route
+from gateway.routes import Route
 from meshgate import errors
 from meshgate.rpc import channel, metadata, status, tls
 from meshgate.rpc.balancing import BalancingConfig, service_config
@@ -23,18 +23,10 @@ from meshgate.rpc.private import stream_status
 from meshgate.rpc.private.fast_unary_client import Unary
 from meshgate.rpc.targets import Target
 from meshgate.runtime.config import ConfigError
+from meshgate.services import SERVICES
 from meshgate.v1 import models_pb2, models_pb2_grpc
 
 _log = logging.getLogger(__name__)
-
-_REPEATABLE: Final[Mapping[str, tuple[str, ...]]] = {
-    "generation": ("Generate", "GenerateStream", "CountTokens"),
-    "embedding": ("Embed",),
-    "classification": ("Classify", "ListClassifiers"),
-}
-"""What changes nothing and whose request is one message: it may be sent to one replica after another. A sealed call may
-not: whoever opened its envelope opens it once.
-"""
 
 
 class BackendConfig(BalancingConfig):
@@ -57,9 +49,10 @@ class Backend:
         self.name = name
         self.server_name = config.server_name or channel.server_name(name)
         self._config = config
-        self._options = channel.mesh_options(
-            service_config=service_config(config, SERVICES[name], _REPEATABLE[name]), server_name=self.server_name
-        )
+        service = SERVICES[name]
+        # A sealed call is never repeated: a recipient opens an envelope once.
+        repeated = service_config(config, service.full_name, service.repeatable)
+        self._options = channel.mesh_options(service_config=repeated, server_name=self.server_name)
         self._tls = credentials
         self._identity = tls.Identity(credentials) if credentials else None
         self._unusable: str | None = None

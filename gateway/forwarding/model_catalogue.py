@@ -10,8 +10,8 @@ from typing import Final
 import grpc
 
 from gateway.forwarding.backend import Backend
-from gateway.routes import SERVICES
 from meshgate import errors
+from meshgate.services import SERVICES
 from meshgate.v1 import models_pb2, models_pb2_grpc, sealed_pb2, sealed_pb2_grpc
 
 _log = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ async def _keys_of(backend: Backend) -> tuple[sealed_pb2.SealingKey, ...]:
         if error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED):
             return ()
         raise
-    service = SERVICES[backend.name]
+    service = SERVICES[backend.name].full_name
     return tuple(
         key for key in reply.keys if key.recipient == sealed_pb2.SEALING_RECIPIENT_SERVICE and key.service == service
     )

@@ -15,13 +15,13 @@ a candidate together; and where the input is read apart from the output, `max_so
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from gateway import request_info
 from gateway.limits.plan import UNLIMITED
 from gateway.request_info import Intent
 from gateway.routes import LOCAL_ROUTES, MODEL_ROUTES, Route
+from meshgate.services import SERVICES, CostRule
 from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2, models_pb2
 
 _SPECIAL: Final = 4
@@ -38,42 +38,16 @@ _KNOWN_NS: Final = 1_000_000_000
 """How long what services declared is believed before it is looked up again."""
 
 
-class CostRule(Enum):
-    """How a method is charged in tokens. Every call is one request besides."""
-
-    REQUEST = "request"
-    """No tokens: no model runs."""
-    GENERATION = "generation"
-    """Its input and its output."""
-    COUNTING = "counting"
-    """Its input, by size."""
-    TEXTS = "texts"
-    """Its texts, and the labels that they are held against."""
-    TRAINING = "training"
-    """The texts of all its messages."""
-
-
-_SERVICES: Final[Mapping[str, Mapping[str, CostRule]]] = {
-    "GenerationService": {
-        "Generate": CostRule.GENERATION,
-        "GenerateStream": CostRule.GENERATION,
-        "CountTokens": CostRule.COUNTING,
-    },
-    "EmbeddingService": {"Embed": CostRule.TEXTS, "EmbedStream": CostRule.TEXTS},
-    "ClassificationService": {
-        "Classify": CostRule.TEXTS,
-        "ClassifyStream": CostRule.TEXTS,
-        "TrainClassifier": CostRule.TRAINING,
-        "ListClassifiers": CostRule.REQUEST,
-        "DeleteClassifier": CostRule.REQUEST,
-        "RollbackClassifier": CostRule.REQUEST,
-    },
-    "ModelService": {"ListModels": CostRule.REQUEST},
-    "KeyService": {"ListSealingKeys": CostRule.REQUEST},
+_OWN: Final = {
+    "/meshgate.v1.ModelService/ListModels": CostRule.REQUEST,
+    "/meshgate.v1.KeyService/ListSealingKeys": CostRule.REQUEST,
 }
+"""The methods that the gateway answers by itself."""
 RULES: Final[Mapping[str, CostRule]] = {
-    f"/meshgate.v1.{service}/{method}": rule for service, rules in _SERVICES.items() for method, rule in rules.items()
-}
+    f"/{service.full_name}/{name}": method.cost
+    for service in SERVICES.values()
+    for name, method in service.methods.items()
+} | _OWN
 """The rule of every method that does work. A sealed call is charged by the method inside."""
 
 

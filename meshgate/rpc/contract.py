@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Final
 
-from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
 
 from meshgate.runtime.config.problems import meant
-from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2, models_pb2, sealed_pb2
-
-_FILES: Final = (classification_pb2, embedding_pb2, generation_pb2, models_pb2, sealed_pb2, health_pb2)
-
-
-def _methods(file: FileDescriptor) -> frozenset[str]:
-    services = file.services_by_name.values()
-    return frozenset(f"/{service.full_name}/{method.name}" for service in services for method in service.methods)
+from meshgate.services import SERVICES
+from meshgate.v1 import models_pb2, sealed_pb2
 
 
-METHODS: Final = frozenset().union(*(_methods(file.DESCRIPTOR) for file in _FILES))
+def _services() -> Iterator[ServiceDescriptor]:
+    yield from (service.descriptor() for service in SERVICES.values())
+    for file in (models_pb2, sealed_pb2, health_pb2):
+        yield from file.DESCRIPTOR.services_by_name.values()
+
+
+METHODS: Final = frozenset(
+    f"/{service.full_name}/{method.name}" for service in _services() for method in service.methods
+)
 
 
 def check_pattern(pattern: str) -> None:

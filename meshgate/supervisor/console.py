@@ -20,8 +20,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from meshgate import terminal
+from meshgate.services import GATEWAY
 from meshgate.supervisor.board import Board, State
-from meshgate.supervisor.paths import GATEWAY
 
 _STYLES: Final = {State.STARTING: "dim", State.LOADING: "yellow", State.SERVING: "green", State.DEAD: "red"}
 _WORTH_SAYING: Final = 0.1

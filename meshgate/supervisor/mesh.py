@@ -15,10 +15,11 @@ import certs
 from meshgate.runtime import process
 from meshgate.runtime.child.child import Child
 from meshgate.runtime.config import ConfigError
+from meshgate.services import GATEWAY, SERVICES
 from meshgate.supervisor import health_watch
 from meshgate.supervisor.board import Board, State
 from meshgate.supervisor.console import Screen
-from meshgate.supervisor.paths import GATEWAY, PORTS, SERVICES, STORE, Layout, service_of
+from meshgate.supervisor.paths import PORTS, STORE, Layout, service_of
 
 GRACE_SECONDS: Final = 25.0
 _READING_SECONDS: Final = 5.0
@@ -125,7 +126,7 @@ class Mesh:
             async for state in health_watch.store_states(self._layout.store or self._layout.home):
                 self._heard(name, state)
             return
-        names = ("", *SERVICES.values()) if name == GATEWAY else ("",)
+        names = ("", *(service.full_name for service in SERVICES.values())) if name == GATEWAY else ("",)
         heard: dict[str, State] = dict.fromkeys(names, State.STARTING)
 
         async def follow(service: str) -> None:

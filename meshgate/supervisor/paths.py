@@ -10,18 +10,12 @@ from typing import Final
 from urllib.parse import quote
 
 from meshgate.runtime.config import ConfigError
+from meshgate.services import GATEWAY, GATEWAY_PORT, SERVICES
 from meshgate.supervisor import ports, valkey
 from meshgate.supervisor.ports import Place
 
-GATEWAY: Final = "gateway"
 STORE: Final = "store"
-SERVICES: Final = {
-    "generation": "meshgate.v1.GenerationService",
-    "embedding": "meshgate.v1.EmbeddingService",
-    "classification": "meshgate.v1.ClassificationService",
-}
-"""Service to the gRPC service that its processes run."""
-PORTS: Final[Mapping[str, int]] = {GATEWAY: 8443, "generation": 8451, "embedding": 8452, "classification": 8453}
+PORTS: Final[Mapping[str, int]] = {GATEWAY: GATEWAY_PORT, **{name: service.port for name, service in SERVICES.items()}}
 HOST: Final = "127.0.0.1"
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from meshgate.runtime.config import ConfigError
+from meshgate.services import GATEWAY, SERVICES
 from meshgate.supervisor import ports, valkey
-from meshgate.supervisor.paths import GATEWAY, HOST, PORTS, SERVICES, Layout
+from meshgate.supervisor.paths import HOST, PORTS, Layout
 
 MAX_REPLICAS: Final = 8
 _STEP: Final = 10

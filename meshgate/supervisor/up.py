@@ -8,11 +8,12 @@ import shutil
 import certs
 from meshgate import state
 from meshgate.runtime.child import log_file
+from meshgate.services import GATEWAY
 from meshgate.supervisor.bootstrap import bootstrap
 from meshgate.supervisor.console import Steadfast
 from meshgate.supervisor.lock import alone
 from meshgate.supervisor.mesh import Mesh
-from meshgate.supervisor.paths import GATEWAY, Layout
+from meshgate.supervisor.paths import Layout
 
 
 def up(layout: Layout) -> None:

@@ -15,9 +15,9 @@ from bench.services.clients.callers import Door
 from bench.services.contenders.place import Place
 from bench.services.loop import Call
 from meshgate.rpc import channel
+from meshgate.services import SERVICES
 
 _CONFIGS: Final = Path(__file__).resolve().parents[3] / "deploy" / "config"
-_GRPC: Final = {"generation": "meshgate.v1.GenerationService", "embedding": "meshgate.v1.EmbeddingService"}
 _HEALTH: Final = "/grpc.health.v1.Health/Check"
 _START_SECONDS: Final = 300.0
 _CALL_SECONDS: Final = 5.0
@@ -57,7 +57,7 @@ async def serving(place: Place, service: str, port: int, pid: int) -> float:
     )
 
     async def says_so() -> None:
-        reply = await check(health_pb2.HealthCheckRequest(service=_GRPC[service]), timeout=_CALL_SECONDS)
+        reply = await check(health_pb2.HealthCheckRequest(service=SERVICES[service].full_name), timeout=_CALL_SECONDS)
         if reply.status != health_pb2.HealthCheckResponse.SERVING:
             raise OSError("not serving")
 
@@ -70,7 +70,7 @@ async def serving(place: Place, service: str, port: int, pid: int) -> float:
 def start_gateway(place: Place, name: str, services: Mapping[str, int]) -> tuple[Door, int]:
     """A gateway before services at these ports. Returns where it is, and its pid."""
     port = process.free_port()
-    nowhere = dict.fromkeys(("generation", "embedding", "classification"), process.free_port())
+    nowhere = dict.fromkeys(SERVICES, process.free_port())
     config = gateway.configure(place.home, name, one_backend=False)
     command = gateway.command(config, port, {**nowhere, **services})
     return Door(place.home, port), place.run(name, command)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -10,10 +12,40 @@ from typing import Annotated
 import typer
 
 from meshgate.cli.screen import output
+from meshgate.services import GATEWAY, GATEWAY_PORT, SERVICES
 
 _Port = Annotated[int | None, typer.Option(min=1, max=65_535, show_default=False)]
 
 
+_PORTS = {GATEWAY: GATEWAY_PORT, **{name: service.port for name, service in SERVICES.items()}}
+
+
+def _flag(part: str) -> str:
+    return f"{part}_port"
+
+
+def _with_port_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives the command a flag for the port of the gateway and of each service, and names the usual ports in its help.
+
+    typer reads flags from a signature, and the services are in a table.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    flags = [inspect.Parameter(_flag(part), _KEYWORD, default=None, annotation=_Port) for part in _PORTS]
+    command.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in (*own, *flags)}
+    *most, last = (f"{port} ({part})" for part, port in _PORTS.items())
+    command.__doc__ = f"""Run the gateway and the services on this machine until Ctrl-C.
+
+    Ports are {", ".join(most)} and {last}, plus the offset.
+    """
+    return command
+
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
+@_with_port_flags
 def up(
     config_dir: Annotated[Path | None, typer.Option(help="Where the TOML files are.", show_default=False)] = None,
     home: Annotated[
@@ -36,15 +68,8 @@ def up(
             min=1, max=64, help="Processes of the gateway; several get a store of their own.", show_default=False
         ),
     ] = None,
-    gateway_port: _Port = None,
-    generation_port: _Port = None,
-    embedding_port: _Port = None,
-    classification_port: _Port = None,
+    **ports: int | None,
 ) -> None:
-    """Run the gateway and the three services on this machine until Ctrl-C.
-
-    Ports are 8443 (gateway), 8451 (generation), 8452 (embedding) and 8453 (classification), plus the offset.
-    """
     from meshgate import state
     from meshgate.supervisor.paths import default_configs
     from meshgate.supervisor.plan import plan
@@ -54,12 +79,7 @@ def up(
         home = Path(f".meshgate-{offset}")
     if home is not None:
         os.environ["MESHGATE_HOME"] = str(home.absolute())  # which its processes read
-    given = {
-        "gateway": gateway_port,
-        "generation": generation_port,
-        "embedding": embedding_port,
-        "classification": classification_port,
-    }
+    given = {part: ports[_flag(part)] for part in _PORTS}
     configs = config_dir or default_configs()
     run(plan(state.home(), configs, given=given, offset=offset, replicas=replicas or (), workers=workers))
 

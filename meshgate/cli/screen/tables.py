@@ -27,10 +27,13 @@ def fitted(table: Table, console: Console) -> RenderableType:
     """The table as `console` has room for it: no word is broken that is shorter than a line, and no cell is cut."""
     columns = list(table.columns)
     least = [_least(column) for column in columns]
-    if sum(least) + _PADDING * len(columns) > console.width:
+    room = console.width - sum(least) - _PADDING * len(columns)
+    if room < 0:
         return Group(*_flowing(columns, console))
     for column, width in zip(columns, least, strict=True):
-        column.min_width, column.overflow = width, "fold"
+        # The width is ours to choose: rich takes from columns below their least width, and cuts what is in them.
+        extra = min(_most(column) - width, room)
+        column.width, column.overflow, room = width + extra, "fold", room - extra
     return table
 
 
@@ -39,6 +42,11 @@ def _least(column: Column) -> int:
     texts = [str(column.header), *(str(cell) for cell in column.cells)]
     parts = texts if column.no_wrap else [word for text in texts for word in _WORD.findall(text)]
     return max(map(cell_len, parts), default=1)
+
+
+def _most(column: Column) -> int:
+    """The width at which each cell is one line."""
+    return max(cell_len(line) for cell in (column.header, *column.cells) for line in str(cell).split("\n"))
 
 
 def _flowing(columns: Sequence[Column], console: Console) -> Iterator[Text]:

@@ -20,11 +20,11 @@ import certs
 from certs import authority
 from gateway.app import Gateway
 from gateway.forwarding.backend import Backend, BackendConfig
-from gateway.routes import SERVICES
 from meshgate.errors import MeshError, PermissionDenied
 from meshgate.rpc import status, tls
 from meshgate.rpc.channel import open_channel
 from meshgate.rpc.server import Server
+from meshgate.services import SERVICES
 from meshgate.supervisor import health_watch
 from meshgate.supervisor.board import State
 from meshgate.supervisor.paths import default_configs

@@ -15,10 +15,11 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.limits.cost import RULES, CostEstimator, CostRule
+from gateway.limits.cost import RULES, CostEstimator
 from gateway.routes import LOCAL_ROUTES, MODEL_ROUTES, PUBLIC_ROUTES, SEALED_ROUTES, Route
 from meshgate import client
 from meshgate.client import explain
+from meshgate.services import CostRule
 from meshgate.v1 import (
     classification_pb2,
     classification_pb2_grpc,

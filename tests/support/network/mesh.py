@@ -17,11 +17,11 @@ import certs
 from gateway.app import Gateway
 from gateway.commands import dev_issuer
 from gateway.config import GatewayConfig
-from gateway.routes import SERVICES
 from meshgate import errors
 from meshgate.rpc import status, tls
 from meshgate.rpc.channel import DIRECT
 from meshgate.rpc.server import Application, Server, ServerConfig
+from meshgate.services import SERVICES
 from meshgate.v1 import models_pb2, models_pb2_grpc
 
 GATEWAY_ID = "spiffe://meshgate.local/gateway"
@@ -159,7 +159,7 @@ async def ready(made: Mesh) -> None:
 async def known(channel: Any, name: str) -> None:
     """Returns once the gateway behind `channel` says that this service serves."""
     stub: Any = health_pb2_grpc.HealthStub(channel)
-    request = health_pb2.HealthCheckRequest(service=SERVICES[name])
+    request = health_pb2.HealthCheckRequest(service=SERVICES[name].full_name)
     async with asyncio.timeout(_READY_SECONDS):
         watch = stub.Watch(request, wait_for_ready=True)
         async for reply in watch:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.forwarding import backend
 from gateway.forwarding.backend import BackendConfig
-from gateway.routes import MODEL_ROUTES, SERVICES
+from gateway.routes import MODEL_ROUTES
 from meshgate.rpc import balancing, channel
+from meshgate.services import SERVICES
 
 CHANGING = {"DeleteClassifier", "RollbackClassifier"}
 """One message, but sent twice it is not the same as sent once."""
@@ -72,12 +72,11 @@ def test_what_makes_no_sense_is_refused_by_name(section: dict[str, Any], key: st
 def test_every_method_of_one_message_is_known_to_be_safe_to_repeat_or_not() -> None:
     """So that one that is new is thought about."""
     for path, route in MODEL_ROUTES.items():
-        method, safe = path.rpartition("/")[2], backend._REPEATABLE[route.backend]
+        method, safe = path.rpartition("/")[2], SERVICES[route.backend].repeatable
         if route.client_streams:
             assert method not in safe
         else:
             assert (method in safe) != (method in CHANGING)
-    assert set(backend._REPEATABLE) == set(SERVICES)
 
 
 def test_without_a_service_config_nothing_is_retried() -> None:

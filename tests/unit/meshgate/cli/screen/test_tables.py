@@ -6,7 +6,7 @@ import io
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -85,6 +85,9 @@ def test_a_wide_terminal_has_columns() -> None:
     assert len(rows) == len(RECORDS)
 
 
+@example(
+    [("好b你", "///yzx-"), ("b你 好क你好你aaaकbba好  b你कa好好好你a", "y/zxx/-y/-z//-xy/xyx/xxx/--zz")], 47
+)  # a wide first column, beside which rich made the second narrower than its longest word
 @given(
     st.lists(st.tuples(st.text("ab 你好\u0915", max_size=60), st.text("xyz-/", max_size=60)), max_size=4),
     st.integers(10, 120),
