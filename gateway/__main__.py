@@ -68,7 +68,6 @@ async def _serve(gateway: Gateway) -> int:
     trimmed = memory_trimming.start()
     try:
         await gateway.start()
-        process.settle()
         await stopping.wait()
     finally:
         trimmed()

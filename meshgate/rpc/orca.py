@@ -1,7 +1,7 @@
 """What a replica says of its load in its trailers, which weighted_round_robin at the other end divides calls by.
 
-The message is xds.data.orca.v3.OrcaLoadReport (gRFC A51), of which four doubles are filled in; they are written here
-byte by byte, since the package of the message (xds-protos) is large and nothing else of it is needed.
+The message is xds.data.orca.v3.OrcaLoadReport (gRFC A51). Protobuf encodes it from a description of the four fields
+that a report has, because the package of the whole message (xds-protos) is large.
 
 gRPC gives a replica calls in proportion to its calls a second over its utilisation (gRFC A58). Utilisation here is
 the mean number of calls in hand, over `FULL`. By Little's law (L = lambda W) calls a second over calls in hand is one
@@ -13,10 +13,11 @@ replicas that agree on it. The processor's load is said as well, for whoever loo
 from __future__ import annotations
 
 import os
-import struct
 import time
 from collections.abc import Callable
 from typing import Any, Final
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from meshgate import errors
 
@@ -27,8 +28,7 @@ FULL: Final = 100.0
 
 _WINDOW_SECONDS: Final = 0.5
 _FIELDS: Final = {"cpu_utilization": 1, "rps_fractional": 6, "eps": 7, "application_utilization": 9}
-"""The numbers of the message's fields."""
-_FIXED64: Final = 1
+"""The numbers of the message's fields, in xds/data/orca/v3/orca_load_report.proto. All of them are doubles."""
 
 _CALLERS: Final = (
     errors.InvalidArgument,
@@ -45,9 +45,24 @@ _CALLERS: Final = (
 Trailer = tuple[str, bytes]
 
 
+def _report_class() -> Any:
+    """The class of the message, in a pool of its own: another library may have the whole message."""
+    file = descriptor_pb2.FileDescriptorProto(name="orca.proto", package="xds.data.orca.v3", syntax="proto3")
+    message = file.message_type.add(name="OrcaLoadReport")
+    for name, number in _FIELDS.items():
+        message.field.add(name=name, number=number, type="TYPE_DOUBLE", label="LABEL_OPTIONAL")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("xds.data.orca.v3.OrcaLoadReport"))
+
+
+_Report: Final = _report_class()
+
+
 def encode(**doubles: float) -> bytes:
-    """An OrcaLoadReport with these fields. Raises KeyError for a field it does not have."""
-    return b"".join(struct.pack("<Bd", _FIELDS[name] << 3 | _FIXED64, value) for name, value in doubles.items())
+    """An OrcaLoadReport with these fields. Raises ValueError for a field it does not have."""
+    encoded: bytes = _Report(**doubles).SerializeToString()
+    return encoded
 
 
 class Load:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import logging
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -22,10 +21,6 @@ _log = logging.getLogger(__name__)
 
 BAD_CONFIG: Final = 2
 """The exit status of a process whose configuration can't be used."""
-
-
-_COLLECT: Final = (10_000, 20, 20)
-"""New objects to the next look at the young, and looks to the next at the older."""
 
 
 def arguments(name: str) -> argparse.ArgumentParser:
@@ -75,15 +70,6 @@ def run(name: str, path: Path, main: Callable[[], Coroutine[None, None, int]]) -
         return 1
     finally:
         startup.end()
-
-
-def settle() -> None:
-    """The start is over. What was made until now stays, so the garbage collector need not go through it again, nor come
-    as often as Python's default has it: calls leave next to nothing that it alone could find.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_COLLECT)
 
 
 async def _watched(main: Callable[[], Coroutine[None, None, int]]) -> int:

@@ -1,7 +1,7 @@
 """Unary calls on a channel, for who makes very many of them and has bytes on both ends.
 
 grpc.aio makes a task and four objects for each call, so that a call can be awaited twice, asked for its parts and
-intercepted. A gateway needs none of that, and it is a tenth of what a call costs it: bench/RESULTS.md has the figures.
+intercepted. A gateway needs none of that, and it is a tenth of what a call costs it: docs/adr/0103 has the figures.
 Here one coroutine is the call, and cancelling it cancels the call.
 
 This leans on names of grpcio that are not public (what its own calls are made of);

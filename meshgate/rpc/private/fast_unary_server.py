@@ -2,7 +2,7 @@
 
 grpc.aio runs each call in two tasks and seven coroutines, so that handlers may be synchronous, generators, intercepted
 or given deserialisers. A gateway's are none of that. Here a call is one task, and what listens for the caller's leaving
-is no task at all: bench/RESULTS.md has what that saves.
+is no task at all: docs/adr/0104 has the figures.
 
 Nor does anything listen while a call is young. To listen is a batch of its own to gRPC, and its end an event of its
 own: a wake of the poller, a byte to the loop and a turn of it, for each call, to hear in nearly all that it has ended
