@@ -139,9 +139,9 @@ class GatewayConfig(Strict):
             for name, backend in self.backends.items()
         }
         made = self.model_copy(update={"server": server, "backends": moved})
-        return made._shared(self.workers if workers is None else workers, store)
+        return made._with_workers(self.workers if workers is None else workers, store)  # noqa: SLF001 - its own class
 
-    def _shared(self, workers: int, url: str | None) -> GatewayConfig:
+    def _with_workers(self, workers: int, url: str | None) -> GatewayConfig:
         if not 1 <= workers <= _MAX_WORKERS:
             raise ConfigError(f"--workers: from 1 to {_MAX_WORKERS}, and {workers} is not")
         store = self.store if url is None else _store(url)

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 DEFAULT_TARGET: Final = "127.0.0.1:8443"
 _FILE: Final = "up.json"
+_INSTALLED: Final = Path("/etc/meshgate")
 _MAX_BYTES: Final = 65_536
 
 
@@ -66,3 +67,12 @@ def record(home: Path, mesh: Running) -> None:
     part = home / f".{_FILE}.{os.getpid()}"
     part.write_text(json.dumps(asdict(mesh), indent=2) + "\n", encoding="utf-8")
     part.replace(home / _FILE)
+
+
+def default_configs() -> Path:
+    """Where configuration files are if no flag names a folder: deploy/config of a source tree, else /etc/meshgate.
+
+    The container images have theirs in /etc/meshgate.
+    """
+    source = Path(__file__).resolve().parent.parent / "deploy" / "config"
+    return source if source.is_dir() else _INSTALLED

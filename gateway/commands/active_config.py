@@ -1,7 +1,7 @@
 """Which configuration commands of the gateway's read: that of the mesh which runs from this state directory.
 
-`meshgate up` leaves word there of what it was started with. Where no mesh was started, it is the configuration of the
-source tree, if this is one; where the gateway was started otherwise, `--config` says which.
+`meshgate up` records there what it was started with. If no mesh was started from the directory, the commands read
+deploy/config of a source tree, else /etc/meshgate. `--config` names another file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Final
 from gateway.config import GatewayConfig
 from meshgate import state
 from meshgate.runtime import config as configs
-from meshgate.supervisor.paths import default_configs
 
 HELP: Final = "The gateway's configuration. Default: the one that the mesh of this state directory was started with."
 _FILE: Final = "gateway.toml"
@@ -41,7 +40,7 @@ def _found(given: Path | None) -> tuple[Path, GatewayConfig]:
 
 
 def _shipped() -> Path:
-    path = default_configs() / _FILE
+    path = state.default_configs() / _FILE
     if not path.is_file():
         raise configs.ConfigError(
             f"{state.home()}: no mesh was started from this state directory; say with --config where the gateway's "

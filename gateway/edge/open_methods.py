@@ -18,7 +18,6 @@ from typing import Any, Final, NoReturn, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
-from grpc._cython import cygrpc
 
 from gateway.audit.refusal_aggregator import network
 from gateway.config import EdgeConfig
@@ -30,6 +29,7 @@ from meshgate.rpc import channel, guard
 from meshgate.rpc.call import compression
 from meshgate.rpc.call.connection_slots import Places
 from meshgate.rpc.health import MAX_REQUEST_BYTES, too_large
+from meshgate.rpc.private import names
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -44,7 +44,7 @@ _TALKERS_EACH: Final = 8
 """The same for reflection, whose callers wait between two requests of one call."""
 _WAITING_EACH: Final = 100
 """Requests of one address that wait for their turn to be read."""
-_GONE: Final = (grpc.aio.UsageError, cygrpc.ExecuteBatchError)
+_GONE: Final = (grpc.aio.UsageError, *names.CALL_ENDED)
 """What writing and aborting raise where the caller has left."""
 
 

@@ -68,5 +68,5 @@ class Watchdog:
 
     def _where(self) -> str:
         """The function that the loop's thread is in: code's own words, and nothing that a caller sent."""
-        frame = sys._current_frames().get(self._watched)
+        frame = sys._current_frames().get(self._watched)  # noqa: SLF001 - documented, for debugging
         return "" if frame is None else f"{frame.f_globals.get('__name__', '?')}.{frame.f_code.co_name}"

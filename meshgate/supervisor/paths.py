@@ -104,8 +104,3 @@ class Layout:
         for name, (host, port) in self.metrics.items():
             for worker in range((self.workers or 1) if name == GATEWAY else 1):
                 yield Place(f"{name}'s metrics", host, port + worker, f"metrics.listen in {self.config(name)}")
-
-
-def default_configs() -> Path:
-    """deploy/config of the source tree that this package is part of."""
-    return Path(__file__).resolve().parent.parent.parent / "deploy" / "config"

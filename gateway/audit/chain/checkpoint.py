@@ -68,7 +68,7 @@ class SignedCheckpoint:
     @property
     def line(self) -> bytes:
         """As the gateway writes it, without its newline."""
-        return canonical({**self.checkpoint._statement(self.key), "signature": self.signature.hex()})
+        return canonical({**self.checkpoint._statement(self.key), "signature": self.signature.hex()})  # noqa: SLF001 - its own class
 
     def check(self, keys: Sequence[Ed25519PublicKey]) -> None:
         """Raises BrokenChain unless it is from one of `keys`."""
@@ -76,7 +76,7 @@ class SignedCheckpoint:
         if key is None:
             raise BrokenChain(self.seq, f"its checkpoint was signed with another key, {self.key[:16]}")
         try:
-            key.verify(self.signature, _CONTEXT + canonical(self.checkpoint._statement(self.key)))
+            key.verify(self.signature, _CONTEXT + canonical(self.checkpoint._statement(self.key)))  # noqa: SLF001 - its own class
         except InvalidSignature:
             raise BrokenChain(self.seq, "the signature of its checkpoint is wrong") from None
 

@@ -71,7 +71,6 @@ def up(
     **ports: int | None,
 ) -> None:
     from meshgate import state
-    from meshgate.supervisor.paths import default_configs
     from meshgate.supervisor.plan import plan
     from meshgate.supervisor.up import up as run
 
@@ -80,7 +79,7 @@ def up(
     if home is not None:
         os.environ["MESHGATE_HOME"] = str(home.absolute())  # which its processes read
     given = {part: ports[_flag(part)] for part in _PORTS}
-    configs = config_dir or default_configs()
+    configs = config_dir or state.default_configs()
     run(plan(state.home(), configs, given=given, offset=offset, replicas=replicas or (), workers=workers))
 
 

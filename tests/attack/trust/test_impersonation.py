@@ -25,9 +25,9 @@ from meshgate.rpc import status, tls
 from meshgate.rpc.channel import open_channel
 from meshgate.rpc.server import Server
 from meshgate.services import SERVICES
+from meshgate.state import default_configs
 from meshgate.supervisor import health_watch
 from meshgate.supervisor.board import State
-from meshgate.supervisor.paths import default_configs
 from meshgate.v1 import models_pb2, models_pb2_grpc
 from tests.support.fixtures.scripted_service import ScriptedApplication
 from tests.support.network import mesh as meshes

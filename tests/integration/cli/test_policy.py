@@ -22,7 +22,7 @@ from gateway.commands import policy as policy_commands
 from gateway.commands.policy import policy
 from meshgate import errors, state
 from meshgate.rpc import status
-from meshgate.supervisor.paths import default_configs
+from meshgate.state import default_configs
 from meshgate.v1 import generation_pb2, generation_pb2_grpc
 from tests.support.fixtures.scripted_service import ScriptedApplication
 from tests.support.network import mesh as meshes
@@ -193,7 +193,7 @@ async def test_a_name_that_is_not_there_is_in_the_log_and_in_a_metric(
 def test_without_a_mesh_and_without_a_source_tree_it_says_what_to_do(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(active_config, "default_configs", lambda: home / "deploy" / "config")
+    monkeypatch.setattr(state, "default_configs", lambda: home / "deploy" / "config")
     for words in (["explain", "--token", "x", "--method", METHOD], ["revoke", "--issuer", "i", "--subject", "s"]):
         result = CliRunner().invoke(app, ["policy", *words])
         assert result.exit_code == 2

@@ -20,7 +20,8 @@ import pytest
 
 from gateway.commands import dev_issuer
 from meshgate import client, state
-from meshgate.supervisor.paths import PORTS, default_configs
+from meshgate.state import default_configs
+from meshgate.supervisor.paths import PORTS
 from meshgate.v1 import embedding_pb2, embedding_pb2_grpc, generation_pb2, generation_pb2_grpc
 from tests.e2e.conftest import Up, running
 from tests.support.network.ports import free_ports

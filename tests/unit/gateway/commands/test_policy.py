@@ -17,7 +17,7 @@ from gateway.authentication import STEPS, Authenticator, thumbprint
 from gateway.commands import dev_issuer
 from gateway.commands.policy import policy
 from meshgate.errors import MeshError
-from meshgate.supervisor.paths import default_configs
+from meshgate.state import default_configs
 from tests.support.fixtures import tokens
 from tests.unit.gateway.authentication.test_authenticator import _JSON, _SHARED, bearer
 

@@ -15,7 +15,7 @@ from gateway.limits.config import DEFAULT, Levels, LimitsConfig
 from gateway.limits.gcra import SECOND
 from gateway.limits.memory_store import MemoryStore
 from meshgate.errors import LimitExceeded, Unavailable
-from meshgate.supervisor.paths import default_configs
+from meshgate.state import default_configs
 from tests.support.fixtures.limits import Clock, Stage, caller, generate
 
 

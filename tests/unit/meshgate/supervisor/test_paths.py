@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from meshgate.runtime.config import ConfigError
+from meshgate.state import default_configs
 from meshgate.supervisor.lock import alone
-from meshgate.supervisor.paths import PORTS, Layout, default_configs
+from meshgate.supervisor.paths import PORTS, Layout
 
 
 def test_a_state_directory_has_one_mesh(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from meshgate.runtime.config import ConfigError
+from meshgate.state import default_configs
 from meshgate.supervisor import ports, valkey
-from meshgate.supervisor.paths import PORTS, Layout, default_configs
+from meshgate.supervisor.paths import PORTS, Layout
 from meshgate.supervisor.plan import counted, plan
 from tests.support.network.ports import free_ports
 
