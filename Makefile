@@ -7,16 +7,18 @@ BIN := $(VENV)/bin
 RUN := $(BIN)/python
 PEERS := infinity llama_cpp mlserver transformers
 PROSE := $(wildcard *.md) docs protos meshgate gateway services certs bench deploy tests examples tools
+AUDITED := $(wildcard requirements*.lock)
+CANARY := .venv-canary
 PROTOS := $(wildcard protos/meshgate/v1/*.proto)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: up test test-e2e test-attack test-kinds check prose proto reference lock bench bench-gateway bench-services clean install serving developing benching documenting docs docs-serve train-sentiment
+.PHONY: up test test-e2e test-attack test-kinds check audit canary-grpcio canary-transformers prose proto reference lock dist release-check bench bench-gateway bench-services clean install serving developing benching documenting docs docs-serve train-sentiment
 
 up: serving ## set everything up and serve until Ctrl-C
 	@$(BIN)/meshgate up $(ARGS)
 
-test: developing ## set everything up and run the unit and integration tests
-	$(BIN)/pytest $(ARGS)
+test: developing ## set everything up and run the unit and integration tests; all of them together measure coverage
+	$(BIN)/pytest $(or $(ARGS),--cov --cov-report=)
 
 test-e2e: developing ## run the tests with the real default models
 	$(BIN)/pytest tests/e2e $(ARGS)
@@ -36,9 +38,20 @@ check: developing ## types, lint, imports, contract, fresh stubs
 	cd protos && ../$(BIN)/buf breaking --against baseline.binpb
 	$(RUN) -m tools.fresh_stubs
 	$(RUN) -m tools.fresh_reference
+	$(RUN) -m tools.fresh_locks
 	$(RUN) -m tools.links
 	$(RUN) -m tools.prose
 	$(RUN) -m codespell_lib $(PROSE)
+
+audit: developing ## look for known vulnerabilities in the locks; it asks PyPI, so it is no part of check
+	$(BIN)/pip-audit --strict --disable-pip --no-deps $(AUDITED:%=--requirement %)
+
+canary-grpcio: NEWER := grpcio grpcio-status grpcio-health-checking grpcio-reflection
+canary-transformers: NEWER := transformers
+canary-grpcio canary-transformers: ## run the tests with the newest release, whatever is pinned
+	@PYTHON='$(PYTHON)' PYTHON_CHOSEN='$(PYTHON_CHOSEN)' VENV='$(CANARY)' bash deploy/install.sh developing
+	$(CANARY)/bin/python -m pip install --quiet --upgrade $(NEWER)
+	$(CANARY)/bin/pytest $(ARGS)
 
 install: developing
 
@@ -67,6 +80,12 @@ docs-serve: documenting ## the site on 127.0.0.1:8000, made anew when a page cha
 lock: developing ## resolve the lock files anew
 	bash deploy/lock.sh $(BIN)/pip-compile
 
+dist: developing ## build the wheel and the source distribution into dist/
+	$(RUN) -m build --no-isolation --outdir dist
+
+release-check: ## version, changelog and manifests agree: TAG=v0.1.0
+	@bash deploy/release.sh check "$(TAG)"
+
 train-sentiment: developing ## train the sentiment classifier again
 	$(RUN) -m services.classification.training
 
@@ -82,7 +101,8 @@ bench-services: benching $(PEERS:%=.venv-bench/%/installed) ## the models throug
 .venv-bench/%/installed: bench/services/peers/%.lock
 	@echo "installing $* to compare with (a few minutes)"
 	@rm -rf $(@D) && $(PYTHON) -m venv $(@D)
-	-@CMAKE_BUILD_PARALLEL_LEVEL=$$(nproc) $(@D)/bin/python -m pip install --quiet --requirement $< && touch $@
+	-@grep '^torch==' $(@:.venv-bench/%/installed=bench/services/peers/%.in) | xargs -r $(@D)/bin/python -m pip install --quiet && \
+		CMAKE_BUILD_PARALLEL_LEVEL=$$(nproc) $(@D)/bin/python -m pip install --quiet --require-hashes --requirement $< && touch $@
 
 clean: ## remove what was installed and built; certificates, keys and audit logs under .meshgate stay
-	rm -rf $(VENV) $(VENV).lock .venv-bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VENV).lock $(CANARY) $(CANARY).lock .venv-bench build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

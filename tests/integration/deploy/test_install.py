@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-LOCKS = ("requirements.lock", "requirements-models.lock", "requirements-dev.lock", "requirements-bench.lock")
+LOCKS = tuple(path.name for path in ROOT.glob("requirements*.lock"))
 STUB = r"""#!/bin/bash
 # A Python of version @VERSION@.
 case "$1 $2" in
@@ -115,8 +115,8 @@ def installs(calls: list[str]) -> list[str]:
     return [call.split()[-1] for call in calls if call.startswith("pip install")]
 
 
-TORCH = next(line for line in (ROOT / "requirements.lock").read_text().splitlines() if line.startswith("torch=="))
-SERVING = [TORCH, "requirements.lock", "requirements-models.lock", "."]
+TORCH = next(line for line in (ROOT / "requirements-torch.lock").read_text().splitlines() if line.startswith("torch=="))
+SERVING = [TORCH, "requirements.lock", "requirements-torch.lock", "requirements-models.lock", "."]
 
 
 @pytest.mark.parametrize("first", ["up", "test"])
@@ -126,6 +126,18 @@ def test_each_works_alone_and_first(clone: Checkout, first: str) -> None:
     assert installs(calls) == (SERVING if first == "up" else [*SERVING, "requirements-dev.lock"])
     assert calls[-1] == ("meshgate up --flag" if first == "up" else "pytest --flag")
     assert installs(clone.called(first)) == []
+
+
+def test_everything_locked_is_installed_by_its_hash_but_torch(clone: Checkout) -> None:
+    calls = [call for call in clone.called("test") if call.endswith(".lock")]
+    unchecked = [call.split()[-1] for call in calls if "--require-hashes" not in call]
+    assert unchecked == ["requirements-torch.lock"]
+    assert len(calls) == 4
+
+
+def test_only_the_whole_test_run_measures_coverage(clone: Checkout) -> None:
+    assert clone.called("test")[-1] == "pytest --cov --cov-report="
+    assert clone.called("test", "ARGS=tests/unit")[-1] == "pytest tests/unit"
 
 
 def test_what_is_there_is_not_installed_again(clone: Checkout) -> None:
@@ -198,7 +210,7 @@ def test_an_installation_that_fails_goes_on_where_it_was(clone: Checkout) -> Non
     assert "no such package" in said
     calls = clone.called("up")
     assert not any(call.startswith("venv") for call in calls)
-    assert installs(calls)[-3:] == SERVING[1:]
+    assert installs(calls)[-4:] == SERVING[1:]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
