@@ -14,8 +14,8 @@ import time
 
 from gateway.app import Gateway
 from gateway.config import GatewayConfig
-from gateway.workers.shared_port import Port
-from gateway.workers.worker_supervisor import Workers
+from gateway.workers.shared_port import SharedPort
+from gateway.workers.worker_supervisor import WorkerSupervisor
 from meshgate.runtime import config, memory_trimming, process
 from meshgate.sealing.keyring import Keyring
 
@@ -50,7 +50,9 @@ async def _supervise(loaded: GatewayConfig, flags: argparse.Namespace) -> int:
         return [*shared, "--listen", listen, "--worker", str(number)]
 
     Keyring(loaded.sealing.keys, lambda: time.time_ns() // 1_000_000)  # or workers would each make their own keys
-    return await Workers(loaded.workers, Port(loaded.server.listen), loaded.server.drain_seconds, command).run()
+    return await WorkerSupervisor(
+        loaded.workers, SharedPort(loaded.server.listen), loaded.server.drain_seconds, command
+    ).run()
 
 
 def _passed(flags: argparse.Namespace) -> list[str]:

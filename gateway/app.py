@@ -20,24 +20,24 @@ from gateway.authorisation import references
 from gateway.authorisation.policy import Policy
 from gateway.authorisation.reference_watch import ReferenceWatch
 from gateway.config import EdgeConfig, GatewayConfig
-from gateway.edge.concurrency import Entrance
-from gateway.edge.handler import Edge
+from gateway.edge.concurrency import ConnectionAdmission
+from gateway.edge.handler import EdgeHandler
 from gateway.edge.open_methods import OpenMethods
-from gateway.forwarding.adapter_names import Adapters
+from gateway.forwarding.adapter_names import AdapterNames
 from gateway.forwarding.backend import Backend
-from gateway.forwarding.builtin_services import Local
-from gateway.forwarding.model_catalogue import Catalogue
+from gateway.forwarding.builtin_services import BuiltinServices
+from gateway.forwarding.model_catalogue import ModelCatalogue
 from gateway.limits import RateLimiter
 from gateway.metrics import gauges
-from gateway.metrics.call_metrics import Telemetry
+from gateway.metrics.call_metrics import CallMetrics
 from gateway.pipeline import Forwarder, Pipeline
 from gateway.routes import PUBLIC_ROUTES
-from gateway.sealing.replay_cache import Replays, SharedReplays
-from gateway.sealing.stage import Opener
+from gateway.sealing.replay_cache import RedisReplayCache, ReplayCache
+from gateway.sealing.stage import SealStage
 from meshgate.rpc import channel, health, server
 from meshgate.rpc.health import NOT_SERVING, SERVING, Health
 from meshgate.rpc.private import shield
-from meshgate.runtime.metrics_server import Exposition, Readings
+from meshgate.runtime.metrics_server import Gauges, MetricsServer
 from meshgate.services import GATEWAY, SERVICES
 
 _log = logging.getLogger(__name__)
@@ -63,31 +63,31 @@ class Gateway:
         self._unmet = set(config.backends)
         self._unreached = set(config.backends)
         self._met = asyncio.Event()
-        self._entrance = Entrance(config.server.max_calls, config.server.max_strangers)
+        self._entrance = ConnectionAdmission(config.server.max_calls, config.server.max_strangers)
         self._open_methods = OpenMethods(config.server, self._entrance)
         self._health = Health(self._open_methods.watchers, self._open_methods.read, network)
         self._backends = {name: Backend(name, section, config.mesh) for name, section in config.backends.items()}
         self._names = ReferenceWatch(config.policy, config.limits)
-        self._catalogue = Catalogue(self._backends, self._announce, self._listed)
+        self._catalogue = ModelCatalogue(self._backends, self._announce, self._listed)
         self._audit = AuditLog(config.audit, writer="" if worker is None else f"worker-{worker}")
         self._store = None if config.store is None else redis_client.connect(config.store)
         prefix = "" if config.store is None else config.store.prefix
         revoked = revocations_of(config.revocation, self._store, prefix)
         self._authenticator = Authenticator(config.issuers, revocations=revoked)
         self._limits = self._limited()
-        self._telemetry = Telemetry(config.metrics)
+        self._telemetry = CallMetrics(config.metrics)
         self._flood = RefusalAggregator(config.flood, lambda: time.time_ns() // 1000)
         self._journal = Journal(self._audit, self._flood, self._telemetry)
-        self.exposition = Exposition(config.metrics, self._telemetry, self._readings(), worker=worker or 0)
-        self._opener = Opener(config.sealing, self._replays())
-        self._edge = Edge(self._build(), config.server)
+        self.exposition = MetricsServer(config.metrics, self._telemetry, self._readings(), worker=worker or 0)
+        self._opener = SealStage(config.sealing, self._replays())
+        self._edge = EdgeHandler(self._build(), config.server)
         self._server: grpc.aio.Server | None = None
         self._watch: asyncio.Task[None] | None = None
 
     def _build(self) -> Pipeline:
         policy = Policy(self._config.policy)
-        adapters = Adapters(self._backends)
-        local: Forwarder = Local(
+        adapters = AdapterNames(self._backends)
+        local: Forwarder = BuiltinServices(
             self._catalogue, policy, adapters, lambda: [*self._opener.published(), *self._catalogue.sealing_keys()]
         )
         return Pipeline(
@@ -110,16 +110,16 @@ class Gateway:
             config.limits, config.store, self._store, workers=config.workers, models=models, max_calls=most
         )
 
-    def _replays(self) -> Replays | None:
+    def _replays(self) -> ReplayCache | None:
         config = self._config
         if config.store is None or self._store is None:
             return None
         window_ms = int(config.sealing.window_seconds * 1000)
         capacity, timeout = config.sealing.replay_capacity, config.store.timeout_seconds
-        return SharedReplays(self._store, config.store.prefix, window_ms, capacity, timeout)
+        return RedisReplayCache(self._store, config.store.prefix, window_ms, capacity, timeout)
 
-    def _readings(self) -> Readings:
-        made = Readings()
+    def _readings(self) -> Gauges:
+        made = Gauges()
         gauges.of_audit(made, self._audit)
         gauges.of_sources(made, self._authenticator)
         gauges.of_limits(made, self._limits)

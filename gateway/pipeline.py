@@ -19,14 +19,14 @@ from gateway.audit.journal import Journal
 from gateway.authentication import REVOKED, Authenticator
 from gateway.authorisation.policy import Policy
 from gateway.call import Call, Replies, Requests
-from gateway.edge.concurrency import Entrance
-from gateway.forwarding.message_relay import Passage
-from gateway.forwarding.model_catalogue import Catalogue
+from gateway.edge.concurrency import ConnectionAdmission
+from gateway.forwarding.message_relay import MessageRelay
+from gateway.forwarding.model_catalogue import ModelCatalogue
 from gateway.limits import RateLimiter, Reservation
 from gateway.principal import Principal
-from gateway.request_info import Intent
+from gateway.request_info import RequestInfo
 from gateway.routes import LOCAL_ROUTES, MODEL_ROUTES, PUBLIC_ROUTES, Route
-from gateway.sealing.stage import Exchange, Opener
+from gateway.sealing.stage import MessageCodec, SealStage
 from meshgate import errors
 from meshgate.rpc.status import TOO_LARGE
 
@@ -34,7 +34,7 @@ from meshgate.rpc.status import TOO_LARGE
 class Forwarder(Protocol):
     """What answers a route: a service, or the gateway itself."""
 
-    async def forward(self, call: Call, route: Route, first: bytes, passage: Passage) -> None:
+    async def forward(self, call: Call, route: Route, first: bytes, passage: MessageRelay) -> None:
         """Answers `first`, and what `passage` reads after it, by what it sends on `passage`. Returns when all is sent.
 
         Books usage on `call`. Raises MeshError. Cancelled, it cancels the work.
@@ -46,12 +46,12 @@ class Pipeline:
     """The stages, in the order of their use."""
 
     journal: Journal
-    entrance: Entrance
+    entrance: ConnectionAdmission
     authenticator: Authenticator
     policy: Policy
-    catalogue: Catalogue
+    catalogue: ModelCatalogue
     limits: RateLimiter
-    opener: Opener
+    opener: SealStage
     forwarders: Mapping[str, Forwarder]
     max_message_bytes: int
 
@@ -82,7 +82,7 @@ class Pipeline:
         try:
             exchange = await self._open(call, principal, wanted)
             recorded = self.journal.admitted(call, streams=PUBLIC_ROUTES[call.method].server_streams)
-            passage = Passage(call, exchange, reservation, requests, replies, self._still_believed, recorded)
+            passage = MessageRelay(call, exchange, reservation, requests, replies, self._still_believed, recorded)
             await self._forward(call, exchange.inner, passage)
         except BaseException as error:
             self.limits.abandon(reservation, call, error)
@@ -104,7 +104,7 @@ class Pipeline:
         self.limits.enter(call, principal, streams=route.client_streams or route.server_streams)
         return route
 
-    async def _read(self, call: Call, route: Route, requests: Requests) -> Intent:
+    async def _read(self, call: Call, route: Route, requests: Requests) -> RequestInfo:
         """The first message, and what it asks for. Authentication comes before, so that only callers we know wait."""
         first = await self.limits.first_message(call, requests.read())
         if first is not None and len(first) > self.max_message_bytes:
@@ -120,14 +120,14 @@ class Pipeline:
         call.mark("read")
         return wanted
 
-    def _authorise(self, call: Call, principal: Principal, wanted: Intent) -> None:
+    def _authorise(self, call: Call, principal: Principal, wanted: RequestInfo) -> None:
         self.policy.authorise_method(principal, wanted.route.path)
         if wanted.envelope is None and wanted.route.path not in LOCAL_ROUTES:
             self.policy.authorise_plain(principal)
         self._authorise_model(call, principal, wanted)
         call.mark("authorise")
 
-    def _authorise_model(self, call: Call, principal: Principal, wanted: Intent) -> None:
+    def _authorise_model(self, call: Call, principal: Principal, wanted: RequestInfo) -> None:
         if wanted.route.path in MODEL_ROUTES:
             backend, name = wanted.route.backend, wanted.model
             if not name and not wanted.zero_shot:
@@ -135,12 +135,12 @@ class Pipeline:
             call.model = self.catalogue.resolve(backend, name, zero_shot=wanted.zero_shot)
             self.policy.authorise_model(principal, call.model)
 
-    async def _reserve(self, call: Call, principal: Principal, wanted: Intent) -> Reservation:
+    async def _reserve(self, call: Call, principal: Principal, wanted: RequestInfo) -> Reservation:
         reservation = await self.limits.reserve(call, principal, wanted)
         call.mark("reserve")
         return reservation
 
-    async def _open(self, call: Call, principal: Principal, wanted: Intent) -> Exchange:
+    async def _open(self, call: Call, principal: Principal, wanted: RequestInfo) -> MessageCodec:
         """From here on the request is in the clear, or sealed to the service. What was inside an envelope that opened
         is held to the policy as well.
         """
@@ -150,7 +150,7 @@ class Pipeline:
         call.mark("open")
         return exchange
 
-    async def _forward(self, call: Call, wanted: Intent, passage: Passage) -> None:
+    async def _forward(self, call: Call, wanted: RequestInfo, passage: MessageRelay) -> None:
         """Relays replies as they come, sealed where the request was."""
         await self.forwarders[wanted.route.backend].forward(call, wanted.route, wanted.first, passage)
         await passage.finish()

@@ -18,7 +18,7 @@ from meshgate.v1 import sealed_pb2
 _MAX_NAME_BYTES: Final = 256
 
 
-class Intent(NamedTuple):
+class RequestInfo(NamedTuple):
     """What a caller asks for, as far as policy is concerned."""
 
     route: Route
@@ -35,13 +35,13 @@ class Intent(NamedTuple):
     header: sealed_pb2.EnvelopeHeader | None = None
 
 
-def read(route: Route, first: bytes) -> Intent:
+def read(route: Route, first: bytes) -> RequestInfo:
     """Reads the first message of a call of `route`. Raises InvalidArgument for what can't be read."""
     if route.path in SEALED_ROUTES:
         return _read_sealed(route, first)
     message = parse(route.request_type, first)
     model, zero_shot = asked_model(message)
-    return Intent(route, model, zero_shot, first, message)
+    return RequestInfo(route, model, zero_shot, first, message)
 
 
 def asked_model(message: Message) -> tuple[str, bool]:
@@ -64,7 +64,7 @@ def parse(kind: type[Message], data: bytes) -> Message:
         raise compression.unreadable(data) from None
 
 
-def _read_sealed(route: Route, first: bytes) -> Intent:
+def _read_sealed(route: Route, first: bytes) -> RequestInfo:
     outer = cast(Any, parse(route.request_type, first))
     if not outer.HasField("envelope"):
         raise errors.InvalidArgument.of("envelope", "required in the first message")
@@ -78,4 +78,4 @@ def _read_sealed(route: Route, first: bytes) -> Intent:
     if (inner.client_streams or inner.server_streams) != route.server_streams:
         raise errors.InvalidArgument.of("envelope.header.method", "Call is for unary methods, CallStream for streaming")
     codec.check_fields(header)
-    return Intent(inner, header.model, False, first, outer, envelope, header)
+    return RequestInfo(inner, header.model, False, first, outer, envelope, header)

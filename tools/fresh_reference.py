@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gateway.config import GatewayConfig
-from meshgate.runtime.config.schema import Place, expected, kinds_of, place_of, sections_of, tag_of
+from meshgate.runtime.config.schema import KeyPath, expected, kinds_of, place_of, sections_of, tag_of
 from services.classification.config import ClassificationConfig
 from services.embedding.config import EmbeddingConfig
 from services.generation.config import GenerationConfig
@@ -80,11 +80,11 @@ def sections(model: type[BaseModel], at: str, title: str = "") -> Iterator[str]:
             yield from sections(inner, place, f"`{brackets[0]}{place}{brackets[1]}`{_tag(inner, field)}")
 
 
-def _inner(place: Place) -> list[type[BaseModel]]:
+def _inner(place: KeyPath) -> list[type[BaseModel]]:
     return list(dict.fromkeys(sections_of(place)))
 
 
-def _named(at: str, name: str, place: Place, inner: type[BaseModel]) -> tuple[str, tuple[str, str]]:
+def _named(at: str, name: str, place: KeyPath, inner: type[BaseModel]) -> tuple[str, tuple[str, str]]:
     """The heading of a section in a file, and its brackets."""
     whole = f"{at}.{name}" if at else name
     if inner in kinds_of(place.kind):

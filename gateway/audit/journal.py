@@ -18,7 +18,7 @@ from gateway.audit import UNAVAILABLE, AuditLog, AuditRecord
 from gateway.audit.refusal_aggregator import RefusalAggregator, Refused, unauthenticated
 from gateway.call import Call
 from gateway.metrics import outcome
-from gateway.metrics.call_metrics import Telemetry
+from gateway.metrics.call_metrics import CallMetrics
 from gateway.metrics.outcome import Outcome
 from meshgate import errors
 
@@ -29,7 +29,7 @@ _UNWAITED: Final = frozenset({outcome.CANCELLED, outcome.Outcome("UNAVAILABLE", 
 class Journal:
     """Writes the records of calls, and tells the metrics the same."""
 
-    def __init__(self, log: AuditLog, refusals: RefusalAggregator, telemetry: Telemetry) -> None:
+    def __init__(self, log: AuditLog, refusals: RefusalAggregator, telemetry: CallMetrics) -> None:
         self._log = log
         self._refusals = refusals
         self._telemetry = telemetry

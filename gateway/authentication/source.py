@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from meshgate.runtime.files import bounded_read, file_stamp
-from meshgate.runtime.files.file_stamp import Stamp
+from meshgate.runtime.files.file_stamp import FileStamp
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class SourceFile:
     def __init__(self, path: Path, max_bytes: int) -> None:
         self._path = path
         self._max_bytes = max_bytes
-        self._seen: Stamp | None = None
+        self._seen: FileStamp | None = None
 
     def changed(self) -> bytes | None:
         """The content where it is new, else None. Raises SourceError, and the next look reads again."""

@@ -82,7 +82,7 @@ class Explanation:
 
 
 class ListedModels(Protocol):
-    """What services list: gateway.forwarding.model_catalogue.Catalogue, or NO_SERVICES."""
+    """What services list: gateway.forwarding.model_catalogue.ModelCatalogue, or NO_SERVICES."""
 
     def reached(self, backend: str) -> bool:
         """Whether the service has said what it has."""

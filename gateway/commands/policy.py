@@ -25,7 +25,7 @@ from gateway.commands import active_config
 from gateway.commands.revoke import restore, revoke
 from gateway.config import GatewayConfig
 from gateway.forwarding.backend import Backend
-from gateway.forwarding.model_catalogue import Catalogue
+from gateway.forwarding.model_catalogue import ModelCatalogue
 from meshgate.cli.screen import output
 from meshgate.runtime import config as configs
 
@@ -98,7 +98,7 @@ async def _models(loaded: GatewayConfig) -> ListedModels:
     except (OSError, configs.ConfigError):
         return explanation.NO_SERVICES  # without the gateway's certificate nobody would answer
     try:
-        found = Catalogue(backends, _unheard)
+        found = ModelCatalogue(backends, _unheard)
         await found.ask()
         return found
     finally:

@@ -17,7 +17,7 @@ from meshgate import errors
 _RETRY_SECONDS = 1.0
 
 
-class Door:
+class AdmissionGate:
     """Counts the calls whose principal is not known yet. For one event loop."""
 
     __slots__ = ("inside", "most", "turned_away")
@@ -53,14 +53,14 @@ class Door:
             self.leave()
 
 
-class Entrance:
+class ConnectionAdmission:
     """Both doors: that of all calls, and behind it that of strangers."""
 
     __slots__ = ("calls", "strangers")
 
     def __init__(self, most_calls: int, most_strangers: int) -> None:
-        self.calls = Door(most_calls)
-        self.strangers = Door(most_strangers)
+        self.calls = AdmissionGate(most_calls)
+        self.strangers = AdmissionGate(most_strangers)
 
     def enter(self, call: Call) -> None:
         """Lets a call in as a stranger. Raises Unavailable (OVERLOADED)."""

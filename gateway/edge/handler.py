@@ -13,7 +13,7 @@ import grpc
 from gateway.authentication import thumbprint
 from gateway.call import Call, Replies, Requests
 from gateway.config import EdgeConfig
-from gateway.edge.idle_timeout import Patience
+from gateway.edge.idle_timeout import IdleTimeouts
 from gateway.pipeline import Pipeline
 from gateway.routes import PUBLIC_ROUTES, Route
 from meshgate import errors
@@ -38,16 +38,16 @@ _END_SECONDS: Final = 1.0
 """How long an error may take to leave: that of a caller who does not read waits behind what it has not read."""
 
 
-class Edge(grpc.GenericRpcHandler):
+class EdgeHandler(grpc.GenericRpcHandler):
     """Takes every method that is not registered otherwise; those we don't have are refused by the pipeline too."""
 
     def __init__(self, pipeline: Pipeline, config: EdgeConfig) -> None:
         self._pipeline = pipeline
         self._max_metadata = config.max_metadata_bytes
-        self._first = Patience(config.first_message_seconds)
+        self._first = IdleTimeouts(config.first_message_seconds)
         self._asks_certificate = config.tls.require_client_certificate
-        self._writers = Patience(config.silent_writer_seconds)
-        self._readers = Patience(config.slow_reader_seconds)
+        self._writers = IdleTimeouts(config.silent_writer_seconds)
+        self._readers = IdleTimeouts(config.slow_reader_seconds)
         self._calls: dict[asyncio.Task[Any], Call] = {}
         self._handlers = {path: self._handler(route) for path, route in PUBLIC_ROUTES.items()}
         self._unknown: Any = grpc.stream_stream_rpc_method_handler(self._stream_of(""))
@@ -90,7 +90,7 @@ class Edge(grpc.GenericRpcHandler):
     def _unary_of(self, path: str) -> Any:
         async def serve(_: Any, context: Context) -> bytes:
             call = self._call(path, context)
-            replies = OneReply(call)
+            replies = BufferedReply(call)
             await self._run(call, self._one(context, call), replies, context)
             return replies.message
 
@@ -154,7 +154,7 @@ class Edge(grpc.GenericRpcHandler):
             await self._pipeline.run(call, requests, replies)
             if call.trailers:
                 context.set_trailing_metadata(call.trailers)
-        except next_message.Left:
+        except next_message.CallerLeft:
             raise asyncio.CancelledError from None
         except errors.MeshError as error:
             guard.let_go(error)
@@ -197,7 +197,7 @@ class RequestStream:
 
     __slots__ = ("_begun", "_call", "_context", "_first", "_later")
 
-    def __init__(self, context: Context, call: Call, first: Patience, later: Patience) -> None:
+    def __init__(self, context: Context, call: Call, first: IdleTimeouts, later: IdleTimeouts) -> None:
         """`first` is the patience with a call that has not begun, which holds a place for nothing."""
         self._context = context
         self._call = call
@@ -214,14 +214,14 @@ class RequestStream:
                 message = await self._first.wait(next_message.first(self._context))
         except TimeoutError:
             raise errors.DeadlineExceeded("the caller sent no message in time", reason="SILENT_WRITER") from None
-        except next_message.TooLarge:
+        except next_message.MessageTooLarge:
             raise errors.LimitExceeded("the message is too large", reason=TOO_LARGE) from None
         if message is not None:
             self._call.bytes_in += len(message)
         return message
 
 
-class OneReply:
+class BufferedReply:
     """The reply of a unary call: kept, because it leaves only after the audit record is on disk."""
 
     __slots__ = ("_call", "message")
@@ -240,7 +240,7 @@ class ReplyStream:
 
     __slots__ = ("_call", "_context", "_patience")
 
-    def __init__(self, context: Context, call: Call, patience: Patience) -> None:
+    def __init__(self, context: Context, call: Call, patience: IdleTimeouts) -> None:
         self._context = context
         self._call = call
         self._patience = patience
@@ -252,4 +252,4 @@ class ReplyStream:
         except TimeoutError:
             raise errors.DeadlineExceeded("the caller read too slowly", reason="SLOW_READER") from None
         except grpc.aio.InternalError:
-            raise next_message.Left from None
+            raise next_message.CallerLeft from None

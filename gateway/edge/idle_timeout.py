@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 _LOOKS: Final = 4
 
 
-class Patience:
+class IdleTimeouts:
     """Bounds the waits of one kind. For one event loop; a task waits once at a time."""
 
     def __init__(self, seconds: float) -> None:

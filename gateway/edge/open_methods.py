@@ -21,13 +21,13 @@ from google.protobuf.message import DecodeError
 
 from gateway.audit.refusal_aggregator import network
 from gateway.config import EdgeConfig
-from gateway.edge.concurrency import Entrance
-from gateway.edge.idle_timeout import Patience
+from gateway.edge.concurrency import ConnectionAdmission
+from gateway.edge.idle_timeout import IdleTimeouts
 from gateway.routes import PUBLIC_ROUTES
 from meshgate import errors
 from meshgate.rpc import channel, guard
 from meshgate.rpc.call import compression
-from meshgate.rpc.call.connection_slots import Places
+from meshgate.rpc.call.connection_slots import ConnectionSlots
 from meshgate.rpc.health import MAX_REQUEST_BYTES, too_large
 from meshgate.rpc.private import names
 
@@ -51,21 +51,21 @@ _GONE: Final = (grpc.aio.UsageError, *names.CALL_ENDED)
 class OpenMethods:
     """Reads requests of unauthenticated callers, and stands around the handlers of their methods."""
 
-    def __init__(self, config: EdgeConfig, entrance: Entrance) -> None:
-        self.watchers = Places(config.max_watchers, config.max_watchers_per_address)
+    def __init__(self, config: EdgeConfig, entrance: ConnectionAdmission) -> None:
+        self.watchers = ConnectionSlots(config.max_watchers, config.max_watchers_per_address)
         """Those who hold a call for long."""
         self._entrance = entrance
-        self._turns = Turns(_READERS, _READERS_EACH, _WAITING_EACH)
-        self._talks = Turns(_READERS, _TALKERS_EACH, _WAITING_EACH)
-        self._first = Patience(min(_READ_SECONDS, config.first_message_seconds))
-        self._readers = Patience(config.slow_reader_seconds)
+        self._turns = FairTurns(_READERS, _READERS_EACH, _WAITING_EACH)
+        self._talks = FairTurns(_READERS, _TALKERS_EACH, _WAITING_EACH)
+        self._first = IdleTimeouts(min(_READ_SECONDS, config.first_message_seconds))
+        self._readers = IdleTimeouts(config.slow_reader_seconds)
 
     def stop(self) -> None:
         """Leaves no timer behind."""
         self._first.stop()
         self._readers.stop()
 
-    async def read(self, context: Any, turns: Turns | None = None) -> Any:
+    async def read(self, context: Any, turns: FairTurns | None = None) -> Any:
         """One message, or channel.EOF. Raises MeshError where it is too large, or a caller is too many or too slow."""
         with self._entrance.visit():
             try:
@@ -117,7 +117,7 @@ class OpenMethods:
             raise errors.DeadlineExceeded("the caller read too slowly", reason="SLOW_READER") from None
 
 
-class Turns:
+class FairTurns:
     """Whose request is read: a few at a time, fewer of one address, first come first served. For one event loop."""
 
     def __init__(self, most: int, most_each: int, waiting_each: int) -> None:
@@ -145,7 +145,7 @@ class Turns:
             del self._asked[address], self._each[address]
 
 
-async def _read(turns: Turns, context: Any) -> Any:
+async def _read(turns: FairTurns, context: Any) -> Any:
     async with turns.turn(network(context.peer())):
         message = await context.read()
         if message is channel.EOF or len(message) <= MAX_REQUEST_BYTES:

@@ -15,16 +15,16 @@ _SECONDS: Final = 2.0
 """How long a service may take. Without its answer a model is listed all the same, and says that there may be some."""
 
 
-class Asked(Protocol):
+class AdapterLookup(Protocol):
     """A service, as far as it concerns us."""
 
     async def models(self, call: Call, seconds: float) -> Iterable[models_pb2.Model]: ...
 
 
-class Adapters:
+class AdapterNames:
     """Asks the services."""
 
-    def __init__(self, backends: Mapping[str, Asked]) -> None:
+    def __init__(self, backends: Mapping[str, AdapterLookup]) -> None:
         self._backends = backends
 
     async def tell(self, call: Call, listed: Sequence[tuple[str, models_pb2.Model]]) -> None:

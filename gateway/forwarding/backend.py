@@ -12,15 +12,15 @@ import grpc
 from pydantic import Field
 
 from gateway.call import Call
-from gateway.forwarding.message_relay import Passage
+from gateway.forwarding.message_relay import MessageRelay
 from gateway.routes import Route
 from meshgate import errors
 from meshgate.rpc import channel, metadata, status, tls
 from meshgate.rpc.balancing import BalancingConfig, service_config
 from meshgate.rpc.call import hop_deadline
-from meshgate.rpc.call.cancellation import leaving
+from meshgate.rpc.call.cancellation import caller_left
 from meshgate.rpc.private import stream_status
-from meshgate.rpc.private.fast_unary_client import Unary
+from meshgate.rpc.private.fast_unary_client import FastUnaryClient
 from meshgate.rpc.targets import Target
 from meshgate.runtime.config import ConfigError
 from meshgate.services import SERVICES
@@ -60,7 +60,7 @@ class Backend:
         if self._identity is not None:
             self._identity.changed()  # what changes while it is read is read again
         self._channel: Any = self._open()  # the stubs ask for serialisers; bytes need none
-        self._unaries = Unary(self._channel)
+        self._unaries = FastUnaryClient(self._channel)
         self._methods: dict[str, Any] = {}
 
     def _open(self) -> grpc.aio.Channel:
@@ -74,7 +74,7 @@ class Backend:
         if opened is not None:
             old, old_unaries = self._channel, self._unaries
             self._channel, self._methods = opened, {}
-            self._unaries = Unary(self._channel)
+            self._unaries = FastUnaryClient(self._channel)
             _log.info("certificates changed", extra={"backend": self.name})
             await _closed(old, old_unaries, grace)
 
@@ -113,7 +113,7 @@ class Backend:
         listed: Iterable[models_pb2.Model] = reply.models
         return listed
 
-    async def forward(self, call: Call, route: Route, first: bytes, passage: Passage) -> None:
+    async def forward(self, call: Call, route: Route, first: bytes, passage: MessageRelay) -> None:
         """Passes on the service's replies to `first` and, where the method streams, to what `passage` reads after it.
 
         Cancelled, it cancels the service's work. Usage is booked on `call` at the end. Raises MeshError.
@@ -127,19 +127,19 @@ class Backend:
         except grpc.aio.AioRpcError as error:
             raise _rename(error, self.name) from error
         except asyncio.CancelledError:
-            if leaving():
+            if caller_left():
                 raise
             raise _gone(self.name) from None  # its channel was closed: who asked is still there
 
-    async def _unary(self, call: Call, route: Route, first: bytes, passage: Passage, timeout: float) -> None:
+    async def _unary(self, call: Call, route: Route, first: bytes, passage: MessageRelay, timeout: float) -> None:
         answer = await self._unaries.call(route.path.encode(), first, timeout, _metadata(call))
         await passage.send(answer.reply)
         call.input_tokens, call.output_tokens = metadata.usage_of(answer.trailers)
 
-    async def _stream(self, call: Call, route: Route, first: bytes, passage: Passage, timeout: float) -> None:
+    async def _stream(self, call: Call, route: Route, first: bytes, passage: MessageRelay, timeout: float) -> None:
         pump: asyncio.Task[None] | None = None
         if route.client_streams:
-            stream = stream_status.kept(self._method(route)(timeout=timeout, metadata=_metadata(call)))
+            stream = stream_status.preserve_status(self._method(route)(timeout=timeout, metadata=_metadata(call)))
             pump = asyncio.create_task(_pump(stream, first, passage))
         else:
             stream = self._method(route)(first, timeout=timeout, metadata=_metadata(call))
@@ -169,19 +169,19 @@ class Backend:
         return found
 
 
-async def _closed(opened: Any, unaries: Unary, grace: float) -> None:
+async def _closed(opened: Any, unaries: FastUnaryClient, grace: float) -> None:
     """Closes a channel once its calls have ended or `grace` seconds have passed."""
     start = time.monotonic()
     await unaries.drain(grace)
     await opened.close(max(0.0, grace - (time.monotonic() - start)))
 
 
-async def _relay(stream: Any, passage: Passage) -> None:
+async def _relay(stream: Any, passage: MessageRelay) -> None:
     while (reply := await stream.read()) is not channel.EOF:
         await passage.send(reply)
 
 
-async def _pump(stream: Any, first: bytes, passage: Passage) -> None:
+async def _pump(stream: Any, first: bytes, passage: MessageRelay) -> None:
     """Sends what the caller sends, no faster than the service takes it."""
     try:
         message: bytes | None = first
@@ -201,7 +201,7 @@ def _timeout(call: Call, longest: float) -> float:
     left = call.remaining()
     if left is None:
         return longest
-    left -= hop_deadline.kept(left)
+    left -= hop_deadline.reserved_for_return(left)
     if left <= 0:
         raise errors.DeadlineExceeded("the deadline passed")
     return min(left, longest)

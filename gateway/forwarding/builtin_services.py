@@ -10,9 +10,9 @@ from google.protobuf.message import Message
 from gateway import request_info
 from gateway.authorisation.policy import Policy
 from gateway.call import Call
-from gateway.forwarding.adapter_names import Adapters
-from gateway.forwarding.message_relay import Passage
-from gateway.forwarding.model_catalogue import Catalogue
+from gateway.forwarding.adapter_names import AdapterNames
+from gateway.forwarding.message_relay import MessageRelay
+from gateway.forwarding.model_catalogue import ModelCatalogue
 from gateway.principal import Principal
 from gateway.routes import Route
 from meshgate import errors
@@ -21,16 +21,16 @@ from meshgate.v1 import models_pb2, sealed_pb2
 Keys = Callable[[], list[sealed_pb2.SealingKey]]
 
 
-class Local:
+class BuiltinServices:
     """Answers unary calls from what the gateway knows; what adapters there are the services know."""
 
-    def __init__(self, catalogue: Catalogue, policy: Policy, adapters: Adapters, keys: Keys) -> None:
+    def __init__(self, catalogue: ModelCatalogue, policy: Policy, adapters: AdapterNames, keys: Keys) -> None:
         self._catalogue = catalogue
         self._policy = policy
         self._adapters = adapters
         self._keys = keys
 
-    async def forward(self, call: Call, route: Route, first: bytes, passage: Passage) -> None:
+    async def forward(self, call: Call, route: Route, first: bytes, passage: MessageRelay) -> None:
         """Sends the one reply."""
         request: Any = request_info.parse(route.request_type, first)
         if isinstance(request, models_pb2.ListModelsRequest):

@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.call import Call, Replies, Requests
 from gateway.limits import Reservation
-from gateway.sealing.stage import Exchange
+from gateway.sealing.stage import MessageCodec
 
 _LOOK_SECONDS: Final = 1.0
 
@@ -19,7 +19,7 @@ Recorded = Callable[[], Awaitable[None]]
 """Returns when a call's beginning is on record. Raises MeshError when it can't be."""
 
 
-class Passage:
+class MessageRelay:
     """Both directions of one call, in the clear on the side of the forwarder, and digested there for the audit.
 
     Digests are of what was said, not of how it was sealed, so that a text can be matched with its record later. What
@@ -43,7 +43,7 @@ class Passage:
     def __init__(
         self,
         call: Call,
-        exchange: Exchange,
+        exchange: MessageCodec,
         reservation: Reservation,
         requests: Requests,
         replies: Replies,

@@ -27,7 +27,7 @@ Changed = Callable[[str, bool], Awaitable[None]]
 _ZERO_SHOT: Final = models_pb2.CAPABILITY_ZERO_SHOT
 
 
-class Catalogue:
+class ModelCatalogue:
     """The models of every backend. `watch` keeps it fresh; the rest only read."""
 
     def __init__(

@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from gateway import request_info
 from gateway.limits.plan import UNLIMITED
-from gateway.request_info import Intent
+from gateway.request_info import RequestInfo
 from gateway.routes import LOCAL_ROUTES, MODEL_ROUTES, Route
 from meshgate.services import SERVICES, CostRule
 from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2, models_pb2
@@ -97,7 +97,7 @@ class CostEstimator:
         """What is declared of the encoder that training reads texts with. A training has no batch to keep within."""
         self._until = 0
 
-    def of(self, wanted: Intent, model: str) -> Cost:
+    def of(self, wanted: RequestInfo, model: str) -> Cost:
         """What a call asks for by its first message. `model` is the model's own name."""
         rule = RULES[wanted.route.path]
         if rule is CostRule.GENERATION:
@@ -109,7 +109,7 @@ class CostEstimator:
         cost = self._encoded(wanted, self._encoder(rule, model))
         return Cost(cost, cost)
 
-    def later(self, message: bytes, first: Intent, model: str) -> int:
+    def later(self, message: bytes, first: RequestInfo, model: str) -> int:
         """What a later message of a stream takes at most. Labels and prompt are those of the first."""
         rule = RULES[first.route.path]
         declared = self._encoder(rule, model)
@@ -119,7 +119,7 @@ class CostEstimator:
         request = _encoder_request(request_info.parse(first.route.request_type, message))
         return self._texts(request, len(message), _encoder_request(first.message), declared)
 
-    def _generation(self, wanted: Intent, model: str) -> Cost:
+    def _generation(self, wanted: RequestInfo, model: str) -> Cost:
         message: Any = wanted.message
         declared = self._of(model)
         if wanted.header is not None:
@@ -136,7 +136,7 @@ class CostEstimator:
             self._useful,
         )
 
-    def _counting(self, wanted: Intent) -> Cost:
+    def _counting(self, wanted: RequestInfo) -> Cost:
         """No model runs, but its text is read: by size, and however long it is, for what is too long is counted too."""
         size = len(wanted.first)
         if wanted.header is None:
@@ -153,12 +153,12 @@ class CostEstimator:
                 return len(request.token_ids.ids)
         return size + _SPECIAL
 
-    def _sealed_generation(self, wanted: Intent, declared: ModelLimits) -> Cost:
+    def _sealed_generation(self, wanted: RequestInfo, declared: ModelLimits) -> Cost:
         cap = _cap(wanted) or declared.tokens
         text = len(wanted.first) + self._template
         return Cost(min(cap, text + self._useful), cap)
 
-    def _encoded(self, wanted: Intent, declared: ModelLimits) -> int:
+    def _encoded(self, wanted: RequestInfo, declared: ModelLimits) -> int:
         if wanted.header is None:
             request = _encoder_request(wanted.message)
             return self._texts(request, len(wanted.first), request, declared)
@@ -238,7 +238,7 @@ def _declared(model: models_pb2.Model) -> ModelLimits:
     )
 
 
-def _cap(wanted: Intent) -> int:
+def _cap(wanted: RequestInfo) -> int:
     """The most that the sender of an envelope wants to take; 0 where it does not say."""
     return wanted.header.token_cap if wanted.header is not None else 0
 

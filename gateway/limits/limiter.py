@@ -19,7 +19,7 @@ from gateway.limits.plan import Plan, Plans
 from gateway.limits.shared_pending import SharedPendingCalls
 from gateway.limits.store import Grant, Refusal, Store
 from gateway.principal import Principal
-from gateway.request_info import Intent
+from gateway.request_info import RequestInfo
 from meshgate import errors
 from meshgate.rpc import metadata
 from meshgate.v1 import models_pb2
@@ -41,7 +41,7 @@ class Reservation:
 
     __slots__ = ("_credit", "_first", "_grants", "_limits", "_model", "_plan", "metered", "streams", "tokens")
 
-    def __init__(self, limits: RateLimiter, grant: Grant, wanted: Intent, model: str, *, metered: bool) -> None:
+    def __init__(self, limits: RateLimiter, grant: Grant, wanted: RequestInfo, model: str, *, metered: bool) -> None:
         self._limits = limits
         self._grants = [grant]
         self._plan = grant.plan
@@ -150,7 +150,7 @@ class RateLimiter:
         if call.held is not None:
             self._release(call, call.held)
 
-    async def reserve(self, call: Call, principal: Principal, wanted: Intent) -> Reservation:
+    async def reserve(self, call: Call, principal: Principal, wanted: RequestInfo) -> Reservation:
         """Charges everybody, the tenant and the principal: a request, a place, and the tokens it may take. Or nothing.
 
         Books on `call` what was reserved and the cap that travels with it. Raises LimitExceeded: the same call would
@@ -221,7 +221,7 @@ class RateLimiter:
         return answer
 
 
-def _cap(wanted: Intent, reserved: int) -> int:
+def _cap(wanted: RequestInfo, reserved: int) -> int:
     """The most that the service may take: what is reserved, or what the sender of an envelope says where that is less
     or all there is. 0 is no cap: a stream's reservation grows with it, before each message is forwarded.
     """

@@ -40,7 +40,7 @@ class GatewayMetricsConfig(MetricsConfig):
     """Tenants whose calls, bytes and tokens are told apart; all others are one, whose name is empty."""
 
 
-class Times:
+class StageTimes:
     """How often something took how long."""
 
     __slots__ = ("buckets", "total")
@@ -83,18 +83,18 @@ class _Method:
     def __init__(self, name: str, tenants: Iterable[str]) -> None:
         self.name = name
         self.in_flight = 0
-        self.times = Times()
+        self.times = StageTimes()
         self.shares = {tenant: _Share() for tenant in ("", *tenants)}
 
 
-class Telemetry(Collector):
+class CallMetrics(Collector):
     """Counts calls. `began` and `ended` are each called once for a call, whatever becomes of it."""
 
     def __init__(self, config: GatewayMetricsConfig) -> None:
         names = {path: path.removeprefix("/") for path in PUBLIC_ROUTES}
         self._methods = {path: _Method(name, config.tenants) for path, name in names.items()}
         self._unknown = _Method(UNKNOWN, config.tenants)
-        self._stages: dict[str, Times] = defaultdict(Times)
+        self._stages: dict[str, StageTimes] = defaultdict(StageTimes)
         self._refused: dict[str, int] = defaultdict(int)
         self._failed: dict[str, int] = defaultdict(int)
 
@@ -141,7 +141,7 @@ def _count(reasons: dict[str, int], reason: str) -> None:
     reasons[reason if reason in reasons or len(reasons) < _MAX_REASONS else OTHER] += 1
 
 
-def _used(methods: Iterable[_Method]) -> Mapping[str, Times]:
+def _used(methods: Iterable[_Method]) -> Mapping[str, StageTimes]:
     return {method.name: method.times for method in methods if any(share.codes for share in method.shares.values())}
 
 
@@ -181,7 +181,7 @@ def _shares(methods: Iterable[_Method]) -> Iterator[tuple[str, str, _Share]]:
                 yield method.name, tenant, share
 
 
-def _times(name: str, about: str, label: str, found: Mapping[str, Times]) -> Metric:
+def _times(name: str, about: str, label: str, found: Mapping[str, StageTimes]) -> Metric:
     family = HistogramMetricFamily(name, about, labels=[label])
     for value, times in found.items():
         buckets, total = times.told()

@@ -8,17 +8,17 @@ from typing import Protocol
 from gateway.audit import AuditLog
 from gateway.authentication import Authenticator
 from gateway.limits import RateLimiter
-from meshgate.runtime.metrics_server import Readings
+from meshgate.runtime.metrics_server import Gauges
 
 
 class Inside(Protocol):
-    """Whom the door lets in, as its numbers: see gateway.edge.concurrency.Door."""
+    """Whom the door lets in, as its numbers: see gateway.edge.concurrency.AdmissionGate."""
 
     inside: int
     turned_away: int
 
 
-def of_audit(readings: Readings, log: AuditLog) -> None:
+def of_audit(readings: Gauges, log: AuditLog) -> None:
     """How each sink gets on. A required one that is not healthy refuses calls."""
     readings.gauge(
         "meshgate_gateway_audit_sink_up",
@@ -40,7 +40,7 @@ def of_audit(readings: Readings, log: AuditLog) -> None:
     )
 
 
-def of_sources(readings: Readings, authenticator: Authenticator) -> None:
+def of_sources(readings: Gauges, authenticator: Authenticator) -> None:
     """How old keys and revocations are, and how often looking for news failed."""
     readings.gauge(
         "meshgate_gateway_source_age_seconds",
@@ -56,7 +56,7 @@ def of_sources(readings: Readings, authenticator: Authenticator) -> None:
     )
 
 
-def of_limits(readings: Readings, limits: RateLimiter) -> None:
+def of_limits(readings: Gauges, limits: RateLimiter) -> None:
     """What the store's absence did: `down`, `up`, `denied`, `local` and `lost`. It is up while down equals up."""
     readings.counter(
         "meshgate_gateway_limit_store_events_total",
@@ -71,7 +71,7 @@ def of_limits(readings: Readings, limits: RateLimiter) -> None:
     )
 
 
-def of_backends(readings: Readings, serving: Callable[[], Mapping[str, bool]]) -> None:
+def of_backends(readings: Gauges, serving: Callable[[], Mapping[str, bool]]) -> None:
     """Which services answer."""
     readings.gauge(
         "meshgate_gateway_backend_up",
@@ -81,7 +81,7 @@ def of_backends(readings: Readings, serving: Callable[[], Mapping[str, bool]]) -
     )
 
 
-def of_doors(readings: Readings, doors: Mapping[str, Inside]) -> None:
+def of_doors(readings: Gauges, doors: Mapping[str, Inside]) -> None:
     """Who is inside each door, and who was turned away at it."""
     readings.gauge(
         "meshgate_gateway_inside_calls",
@@ -97,7 +97,7 @@ def of_doors(readings: Readings, doors: Mapping[str, Inside]) -> None:
     )
 
 
-def of_names(readings: Readings, counts: Callable[[], Mapping[str, float]]) -> None:
+def of_names(readings: Gauges, counts: Callable[[], Mapping[str, float]]) -> None:
     """Names of models in the configuration that apply to nothing: see gateway.authorisation.references."""
     readings.gauge(
         "meshgate_gateway_unmatched_names",
@@ -107,7 +107,7 @@ def of_names(readings: Readings, counts: Callable[[], Mapping[str, float]]) -> N
     )
 
 
-def of_floods(readings: Readings, summed: Callable[[], int]) -> None:
+def of_floods(readings: Gauges, summed: Callable[[], int]) -> None:
     """Refusals that the audit tells in sums: see gateway.audit.refusal_aggregator."""
     readings.counter(
         "meshgate_gateway_summed_refusals_total",
@@ -116,7 +116,7 @@ def of_floods(readings: Readings, summed: Callable[[], int]) -> None:
     )
 
 
-def of_patience(readings: Readings, ended: Callable[[], Mapping[str, int]]) -> None:
+def of_patience(readings: Gauges, ended: Callable[[], Mapping[str, int]]) -> None:
     """Callers who were not waited for any longer, by what they were slow at."""
     readings.counter(
         "meshgate_gateway_slow_callers_total",

@@ -15,7 +15,7 @@ _APART_MS: Final = 60_000
 """How far the clocks of two gateways may be apart: by so much longer may the slower one let an envelope in again."""
 
 
-class Replays(Protocol):
+class ReplayCache(Protocol):
     """Remembers envelopes while they could be used again."""
 
     async def admit(self, used: bytes, now_ms: int) -> None:
@@ -24,7 +24,7 @@ class Replays(Protocol):
         Raises InvalidArgument (SEAL_REPLAYED) for an envelope seen before, and Unavailable where nobody can say."""
 
 
-class OwnReplays:
+class ProcessReplayCache:
     """Of one process alone."""
 
     def __init__(self, window_ms: int, capacity: int) -> None:
@@ -39,7 +39,7 @@ class OwnReplays:
         self._cache.forget(used)
 
 
-class SharedReplays:
+class RedisReplayCache:
     """In Redis or Valkey: a key an envelope, which ends a minute after the envelope does. It must not evict keys.
 
     How many there are is bounded by what each process lets in, and in the end by the store's `maxmemory`: a store that
@@ -53,7 +53,7 @@ class SharedReplays:
         self._client = client
         self._prefix = f"{prefix}:replays:"
         self._lasts_ms = 2 * window_ms + _APART_MS
-        self._own = OwnReplays(window_ms, capacity)
+        self._own = ProcessReplayCache(window_ms, capacity)
         self._timeout = timeout
 
     async def admit(self, used: bytes, now_ms: int) -> None:

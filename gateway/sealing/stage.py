@@ -13,22 +13,22 @@ from typing import Any, Protocol
 from gateway import request_info
 from gateway.call import Call
 from gateway.principal import Principal
-from gateway.request_info import Intent
+from gateway.request_info import RequestInfo
 from gateway.routes import PUBLIC_ROUTES, Route, relay_of
-from gateway.sealing.replay_cache import OwnReplays, Replays
+from gateway.sealing.replay_cache import ProcessReplayCache, ReplayCache
 from meshgate import errors
 from meshgate.sealing import codec
-from meshgate.sealing.key_renewal import Renewal
+from meshgate.sealing.key_renewal import KeyRenewal
 from meshgate.sealing.keyring import Keyring
 from meshgate.sealing.recipient import SealingConfig, unnamed_zero_shot
 from meshgate.v1 import sealed_pb2
 
 
-class Exchange(Protocol):
+class MessageCodec(Protocol):
     """How the messages of one call are treated."""
 
     @property
-    def inner(self) -> Intent:
+    def inner(self) -> RequestInfo:
         """The request in the clear."""
 
     def unseal(self, message: bytes | None) -> bytes | None:
@@ -41,10 +41,10 @@ class Exchange(Protocol):
         """What the caller gets after the last reply, if anything."""
 
 
-class Plain:
+class PlainCodec:
     """A call in the clear: everything as it is."""
 
-    def __init__(self, wanted: Intent) -> None:
+    def __init__(self, wanted: RequestInfo) -> None:
         self.inner = wanted
 
     def unseal(self, message: bytes | None) -> bytes | None:
@@ -57,17 +57,17 @@ class Plain:
         return None
 
 
-class Relayed(Plain):
+class RelayedCodec(PlainCodec):
     """A call sealed to a service: what is said goes by as it is, to that service's own SealedService."""
 
-    def __init__(self, wanted: Intent, sealed: Route) -> None:
+    def __init__(self, wanted: RequestInfo, sealed: Route) -> None:
         super().__init__(wanted._replace(route=relay_of(wanted.route, sealed)))
 
 
-class SealedUnary:
+class SealedUnaryCodec:
     """SealedService.Call: one reply, sealed with the usage beside it, which is known only at the end."""
 
-    def __init__(self, inner: Intent, session: codec.RecipientSession) -> None:
+    def __init__(self, inner: RequestInfo, session: codec.RecipientSession) -> None:
         self.inner = inner
         self._session = session
         self._reply: bytes | None = None
@@ -84,10 +84,10 @@ class SealedUnary:
         return sealed_pb2.CallResponse(segment=segment, usage=_usage(call)).SerializeToString()
 
 
-class SealedStream:
+class SealedStreamCodec:
     """SealedService.CallStream: every reply a segment, and a last one without a message that says it was all."""
 
-    def __init__(self, inner: Intent, session: codec.RecipientSession) -> None:
+    def __init__(self, inner: RequestInfo, session: codec.RecipientSession) -> None:
         self.inner = inner
         self._session = session
 
@@ -114,22 +114,22 @@ def _usage(call: Call) -> sealed_pb2.SealedUsage:
     return sealed_pb2.SealedUsage(input_tokens=call.input_tokens, output_tokens=call.output_tokens)
 
 
-class Opener:
+class SealStage:
     """The stage."""
 
     def __init__(
         self,
         config: SealingConfig,
-        replays: Replays | None = None,
+        replays: ReplayCache | None = None,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """Without `replays` envelopes are remembered by this process alone."""
         self._now_ms = now_ms
         self._window_ms = int(config.window_seconds * 1000)
         self._keyring = Keyring(config.keys, now_ms, config.key_of("keys"))
-        self._replays = replays or OwnReplays(self._window_ms, config.replay_capacity)
+        self._replays = replays or ProcessReplayCache(self._window_ms, config.replay_capacity)
         self.published = self._keyring.published
-        self._renewal = Renewal(self._keyring)
+        self._renewal = KeyRenewal(self._keyring)
 
     def start(self) -> None:
         """Keeps the keys renewed from here on. Needs a running event loop."""
@@ -139,13 +139,13 @@ class Opener:
         """Leaves no task."""
         await self._renewal.stop()
 
-    async def open(self, call: Call, principal: Principal, wanted: Intent) -> Exchange:
+    async def open(self, call: Call, principal: Principal, wanted: RequestInfo) -> MessageCodec:
         """The request in the clear, or what can be known of it where a service is the recipient.
 
         Raises InvalidArgument with a SEAL_ reason for an envelope that does not open or was used before.
         """
         if wanted.envelope is None or wanted.header is None:
-            return Plain(wanted)
+            return PlainCodec(wanted)
         call.sealing_key_id = wanted.header.key_id[:64]
         match wanted.header.recipient:
             case sealed_pb2.SEALING_RECIPIENT_GATEWAY:
@@ -154,7 +154,7 @@ class Opener:
                 return await self._relayed(call, principal, wanted, wanted.envelope)
         raise errors.InvalidArgument.of("envelope.header.recipient", "the gateway or the service")
 
-    async def _opened(self, principal: Principal, wanted: Intent, envelope: sealed_pb2.Envelope) -> Exchange:
+    async def _opened(self, principal: Principal, wanted: RequestInfo, envelope: sealed_pb2.Envelope) -> MessageCodec:
         now = self._now_ms()
         opened = codec.open_envelope(
             self._keyring.find,
@@ -168,8 +168,8 @@ class Opener:
         return _exchange(wanted.route, opened, wanted.model)
 
     async def _relayed(
-        self, call: Call, principal: Principal, wanted: Intent, envelope: sealed_pb2.Envelope
-    ) -> Exchange:
+        self, call: Call, principal: Principal, wanted: RequestInfo, envelope: sealed_pb2.Envelope
+    ) -> MessageCodec:
         """The service checks all of this again; here it keeps an envelope that one replica of the service has seen from
         another.
         """
@@ -178,14 +178,14 @@ class Opener:
         codec.check_header(header, principal.tenant, principal.subject, now, self._window_ms)
         await self._replays.admit(codec.used_by(envelope, principal.tenant, principal.subject), now)
         call.relayed = True
-        return Relayed(wanted, PUBLIC_ROUTES[call.method])
+        return RelayedCodec(wanted, PUBLIC_ROUTES[call.method])
 
 
-def _exchange(route: Route, opened: codec.Opened, model: str) -> Exchange:
+def _exchange(route: Route, opened: codec.Opened, model: str) -> MessageCodec:
     inner = request_info.read(route, opened.message)
     if inner.model != model:
         raise errors.InvalidArgument.of("envelope.header.model", "must be the model that the request inside names")
     if inner.zero_shot and not model:
         raise unnamed_zero_shot()
-    kind = SealedStream if route.client_streams or route.server_streams else SealedUnary
+    kind = SealedStreamCodec if route.client_streams or route.server_streams else SealedUnaryCodec
     return kind(inner, opened.session)

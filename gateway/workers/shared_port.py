@@ -18,7 +18,7 @@ from meshgate.runtime.config import ConfigError
 _WORKERS: Final = "server.listen: workers share a host:port"
 
 
-class Port:
+class SharedPort:
     """A held port. `listen` is where workers listen: the same address, with the port that 0 became."""
 
     def __init__(self, listen: str) -> None:

@@ -15,7 +15,7 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from gateway.workers.shared_port import Port
+from gateway.workers.shared_port import SharedPort
 from meshgate.runtime import process
 from meshgate.runtime.child.child import Child
 
@@ -27,10 +27,10 @@ _LEAVE_SECONDS: Final = 4.0
 Command = Callable[[int, str], Sequence[str]]
 
 
-class Workers:
+class WorkerSupervisor:
     """The supervisor. Is the Observer of its workers."""
 
-    def __init__(self, count: int, port: Port, drain_seconds: float, command: Command) -> None:
+    def __init__(self, count: int, port: SharedPort, drain_seconds: float, command: Command) -> None:
         """`command(number, listen)` is how worker `number`, from 0, is started."""
         self._port = port
         self._grace = drain_seconds + _LEAVE_SECONDS

@@ -88,7 +88,7 @@ class _Cache:
         self._clock = clock
         self._token: Token | None = None
         self._path: Path | None = None
-        self._stamp: file_stamp.Stamp | None = None
+        self._stamp: file_stamp.FileStamp | None = None
         self._make: Callable[[], str | Awaitable[str]] | None = None
         if callable(origin):
             self._make = origin

@@ -22,7 +22,7 @@ from google.protobuf.message import DecodeError
 from meshgate import errors
 from meshgate.rpc import channel, metadata, orca, status, tls
 from meshgate.rpc.call import compression
-from meshgate.rpc.call.cancellation import leaving
+from meshgate.rpc.call.cancellation import caller_left
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -90,7 +90,7 @@ class Guard:
         except grpc.aio.AbortError:
             raise
         except asyncio.CancelledError:
-            if leaving():
+            if caller_left():
                 raise
             await self._abort(context, _dropped(), request_id_of(context))
         except Exception:  # the border: whatever else is our fault, and its text stays here

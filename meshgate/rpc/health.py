@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2
 from meshgate import errors
 from meshgate.rpc import channel
 from meshgate.rpc.call import compression
-from meshgate.rpc.call.connection_slots import Places
+from meshgate.rpc.call.connection_slots import ConnectionSlots
 from meshgate.rpc.status import TOO_LARGE
 
 SERVING: Final = health_pb2.HealthCheckResponse.SERVING
@@ -47,9 +47,11 @@ class Health(grpc.GenericRpcHandler):
     Its handlers raise MeshError, which whoever registers them turns into a status.
     """
 
-    def __init__(self, watchers: Places | None = None, read: Read = _read, address: Callable[[str], str] = str) -> None:
+    def __init__(
+        self, watchers: ConnectionSlots | None = None, read: Read = _read, address: Callable[[str], str] = str
+    ) -> None:
         """`watchers` are the places for watchers, each held under the `address` of gRPC's name of the peer."""
-        self._places = Places(_WATCHERS) if watchers is None else watchers
+        self._places = ConnectionSlots(_WATCHERS) if watchers is None else watchers
         self._read = read
         self._address = address
         self._states: dict[str, int] = {}

@@ -23,7 +23,7 @@ from meshgate.rpc.listen_address import Listen
 from meshgate.rpc.private import shield
 from meshgate.runtime.config import ConfigError, Strict
 from meshgate.sealing import recipient
-from meshgate.sealing.key_renewal import Renewal
+from meshgate.sealing.key_renewal import KeyRenewal
 from meshgate.sealing.recipient import Registrar, SealingConfig
 
 _log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class Server:
         self._ready = False
         self._health = Health()
         self._names: Sequence[str] = ()
-        self._renewal: Renewal | None = None
+        self._renewal: KeyRenewal | None = None
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:

@@ -40,7 +40,7 @@ class Identity:
 
     def __init__(self, config: TlsConfig) -> None:
         self._config = config
-        self._stamps: tuple[file_stamp.Stamp, ...] = ()
+        self._stamps: tuple[file_stamp.FileStamp, ...] = ()
 
     def changed(self) -> bool:
         """Whether a file changed since the last call. True at the first, and while one is gone: `read` says which."""

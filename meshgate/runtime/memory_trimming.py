@@ -46,7 +46,7 @@ class _Mallinfo(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_size_t) for name in (*_COUNTS, "uordblks", *_SIZES))
 
 
-class Trimmer:
+class MemoryTrimmer:
     """Looks every few seconds, on a thread of its own. Without glibc it does nothing."""
 
     def __init__(
@@ -88,14 +88,14 @@ def start() -> Callable[[], None]:
     if sys.platform != "linux" or not hasattr(library, "mallinfo2"):
         return lambda: None
     library.mallinfo2.restype = _Mallinfo
-    trimmer = Trimmer(lambda: _usage(library), lambda: library.malloc_trim(0))
+    trimmer = MemoryTrimmer(lambda: _usage(library), lambda: library.malloc_trim(0))
     stopped = threading.Event()
     thread = threading.Thread(target=_look, args=(trimmer, stopped), name="trimmer", daemon=True)
     thread.start()
     return stopped.set
 
 
-def _look(trimmer: Trimmer, stopped: threading.Event) -> None:
+def _look(trimmer: MemoryTrimmer, stopped: threading.Event) -> None:
     while not stopped.wait(_LOOK_SECONDS):
         trimmer.look()
 

@@ -55,7 +55,7 @@ class _Source(NamedTuple):
     read: Callable[[], Reading]
 
 
-class Readings(Collector):
+class Gauges(Collector):
     """Numbers that somebody keeps anyway, read when they are asked for: a queue's length, a cache's size."""
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class Readings(Collector):
             yield family
 
 
-class Exposition:
+class MetricsServer:
     """Answers GET /metrics. `port` is the bound one once `start` returns, or 0 where nothing listens."""
 
     def __init__(self, config: MetricsConfig, *collectors: Collector, worker: int = 0) -> None:

@@ -15,7 +15,7 @@ _MOST_SECONDS: Final = 900.0
 """A key outlives its time on disk by no more than this."""
 
 
-class Renewal:
+class KeyRenewal:
     """Looks after a keyring every five to fifteen minutes: by chance, so that processes that share its directory are
     rarely at it together. Where they are, each may make a key; all of them are published and open in every process.
     """

@@ -19,7 +19,7 @@ from meshgate import errors
 from meshgate.rpc import metadata
 from meshgate.runtime.config import ConfigPath, Strict
 from meshgate.sealing import codec
-from meshgate.sealing.key_renewal import Renewal
+from meshgate.sealing.key_renewal import KeyRenewal
 from meshgate.sealing.keyring import Keyring
 from meshgate.v1 import sealed_pb2, sealed_pb2_grpc
 
@@ -56,7 +56,7 @@ class Registrar:
         server.add_registered_method_handlers(service, handlers)
 
 
-def serve(config: SealingConfig, services: Sequence[str], registrar: Registrar) -> Renewal:
+def serve(config: SealingConfig, services: Sequence[str], registrar: Registrar) -> KeyRenewal:
     """Adds SealedService and KeyService for the methods of `services` that are registered. Returns what keeps their
     keys renewed, for the caller to start and stop. Raises ConfigError.
     """
@@ -64,16 +64,16 @@ def serve(config: SealingConfig, services: Sequence[str], registrar: Registrar) 
     methods = {path: made for path, made in registrar.methods.items() if path.split("/")[1] in recipients}
     keyring = Keyring(config.keys, _now_ms, config.key_of("keys"))
     server: Any = registrar
-    sealed_pb2_grpc.add_SealedServiceServicer_to_server(Sealed(config, keyring, methods), server)
-    sealed_pb2_grpc.add_KeyServiceServicer_to_server(Keys(keyring, recipients), server)
-    return Renewal(keyring)
+    sealed_pb2_grpc.add_SealedServiceServicer_to_server(SealedCalls(config, keyring, methods), server)
+    sealed_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(keyring, recipients), server)
+    return KeyRenewal(keyring)
 
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Keys(sealed_pb2_grpc.KeyServiceServicer):
+class KeyServicer(sealed_pb2_grpc.KeyServiceServicer):
     """KeyService of one recipient."""
 
     def __init__(self, keyring: Keyring, recipients: Sequence[str]) -> None:
@@ -93,7 +93,7 @@ class Keys(sealed_pb2_grpc.KeyServiceServicer):
         return sealed_pb2.ListSealingKeysResponse(keys=keys)
 
 
-class Sealed(sealed_pb2_grpc.SealedServiceServicer):
+class SealedCalls(sealed_pb2_grpc.SealedServiceServicer):
     """SealedService of one service."""
 
     def __init__(

@@ -55,7 +55,7 @@ def _installed() -> Path:
     return Path(sys.executable).parent / "meshgate"
 
 
-class Steadfast(Console):
+class KeptLine(Console):
     """A console whose reader may leave: by default Rich then ends the process."""
 
     def on_broken_pipe(self) -> None:
@@ -65,7 +65,7 @@ class Steadfast(Console):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class Screen:
+class MeshConsole:
     """Speaks to whoever started the mesh. A terminal or a pipe that was closed is no reason to fail: the children would
     be left without their supervisor.
     """

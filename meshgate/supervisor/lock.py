@@ -13,7 +13,7 @@ from meshgate.runtime.config import ConfigError
 
 
 @contextmanager
-def alone(home: Path) -> Iterator[None]:
+def exclusive(home: Path) -> Iterator[None]:
     """Holds the state directory for one mesh; the kernel lets go of it however we end. Raises ConfigError when another
     has it.
     """

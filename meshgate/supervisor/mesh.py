@@ -18,7 +18,7 @@ from meshgate.runtime.config import ConfigError
 from meshgate.services import GATEWAY, SERVICES
 from meshgate.supervisor import health_watch
 from meshgate.supervisor.board import Board, State
-from meshgate.supervisor.console import Screen
+from meshgate.supervisor.console import MeshConsole
 from meshgate.supervisor.paths import PORTS, STORE, Layout, service_of
 
 GRACE_SECONDS: Final = 25.0
@@ -36,7 +36,7 @@ class Mesh:
     def __init__(self, layout: Layout, console: Console) -> None:
         self._layout = layout
         self._board = Board(layout.parts, time.monotonic)
-        self._screen = Screen(console, self._board)
+        self._screen = MeshConsole(console, self._board)
         self._served: set[str] = set()
         self._refused: dict[str, str] = {}
         self._news = asyncio.Event()

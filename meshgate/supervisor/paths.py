@@ -12,7 +12,7 @@ from urllib.parse import quote
 from meshgate.runtime.config import ConfigError
 from meshgate.services import GATEWAY, GATEWAY_PORT, SERVICES
 from meshgate.supervisor import ports, valkey
-from meshgate.supervisor.ports import Place
+from meshgate.supervisor.ports import Port
 
 STORE: Final = "store"
 PORTS: Final[Mapping[str, int]] = {GATEWAY: GATEWAY_PORT, **{name: service.port for name, service in SERVICES.items()}}
@@ -98,9 +98,9 @@ class Layout:
         url = self.store_url()
         return [*told, "--store", url] if url else told
 
-    def _places(self) -> Iterable[Place]:
+    def _places(self) -> Iterable[Port]:
         for name, port in self.ports.items():
-            yield Place(name, HOST, port, f"--{service_of(name)}-port")
+            yield Port(name, HOST, port, f"--{service_of(name)}-port")
         for name, (host, port) in self.metrics.items():
             for worker in range((self.workers or 1) if name == GATEWAY else 1):
-                yield Place(f"{name}'s metrics", host, port + worker, f"metrics.listen in {self.config(name)}")
+                yield Port(f"{name}'s metrics", host, port + worker, f"metrics.listen in {self.config(name)}")

@@ -16,7 +16,7 @@ _OFFSETS: Final = range(100, 2000, 100)
 
 
 @dataclass(frozen=True)
-class Place:
+class Port:
     """A port of a part, and what chooses another."""
 
     part: str
@@ -25,7 +25,7 @@ class Place:
     chosen_by: str
 
 
-def check(places: Sequence[Place]) -> None:
+def check(places: Sequence[Port]) -> None:
     """Raises ConfigError, naming every port that is given twice, else every one that can't be bound."""
     for (_, port), count in Counter((place.host, place.port) for place in places).items():
         if count > 1:
@@ -37,10 +37,10 @@ def check(places: Sequence[Place]) -> None:
 
 def free(host: str, port: int) -> bool:
     """Whether a port can be bound now."""
-    return not _unusable(Place("", host, port, ""))
+    return not _unusable(Port("", host, port, ""))
 
 
-def _told(found: Sequence[tuple[Place, str]], places: Sequence[Place]) -> str:
+def _told(found: Sequence[tuple[Port, str]], places: Sequence[Port]) -> str:
     said = ", ".join(f"port {place.port} of {place.part} {why}" for place, why in found)
     flags = ", ".join(dict.fromkeys(place.chosen_by for place, _ in found))
     stop = "stop what uses it, or choose another" if len(found) == 1 else "stop what uses them, or choose others"
@@ -49,13 +49,13 @@ def _told(found: Sequence[tuple[Place, str]], places: Sequence[Place]) -> str:
     return f"{said}; {stop}: {flags}{_with_make(found)}{beside}"
 
 
-def _with_make(found: Sequence[tuple[Place, str]]) -> str:
+def _with_make(found: Sequence[tuple[Port, str]]) -> str:
     """How make is given the first flag that would help, if a flag would."""
     flag = next((place.chosen_by for place, _ in found if place.chosen_by.startswith("--")), None)
     return f" (make up ARGS='{flag} N')" if flag else ""
 
 
-def _free_offset(places: Iterable[Place]) -> int | None:
+def _free_offset(places: Iterable[Port]) -> int | None:
     """How far all ports have to be moved to be free."""
     kept = list(places)
     for offset in _OFFSETS:
@@ -65,7 +65,7 @@ def _free_offset(places: Iterable[Place]) -> int | None:
     return None
 
 
-def _unusable(place: Place) -> str:
+def _unusable(place: Port) -> str:
     """Why a port can't be bound; nothing where it can."""
     if not 0 < place.port <= MAX_PORT:
         return f"is none: ports are from 1 to {MAX_PORT:,}"

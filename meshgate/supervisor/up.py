@@ -10,15 +10,15 @@ from meshgate import state
 from meshgate.runtime.child import log_file
 from meshgate.services import GATEWAY
 from meshgate.supervisor.bootstrap import bootstrap
-from meshgate.supervisor.console import Steadfast
-from meshgate.supervisor.lock import alone
+from meshgate.supervisor.console import KeptLine
+from meshgate.supervisor.lock import exclusive
 from meshgate.supervisor.mesh import Mesh
 from meshgate.supervisor.paths import Layout
 
 
 def up(layout: Layout) -> None:
     """Runs until a signal. Raises ConfigError or OSError for what keeps it from starting."""
-    with alone(layout.home):
+    with exclusive(layout.home):
         layout.check()
         _prepare(layout)
         try:
@@ -50,4 +50,4 @@ def _clear(layout: Layout) -> None:
 
 
 async def _run(layout: Layout) -> None:
-    await Mesh(layout, Steadfast()).run()
+    await Mesh(layout, KeptLine()).run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
-from meshgate.runtime.metrics_server import Readings
+from meshgate.runtime.metrics_server import Gauges
 from services.batching.batcher import Batcher
 
 _COUNTED: Final = {
@@ -20,7 +20,7 @@ _COUNTED: Final = {
 }
 
 
-def tell(readings: Readings, batcher: Batcher[Any, Any]) -> None:
+def tell(readings: Gauges, batcher: Batcher[Any, Any]) -> None:
     """Adds a batcher's numbers to those that are read when Prometheus asks."""
     for name, about in _COUNTED.items():
         readings.counter(f"meshgate_batcher_{name}_total", about, partial(getattr, batcher.counts, name))

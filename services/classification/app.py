@@ -13,7 +13,7 @@ from typing import Final
 import grpc
 
 from meshgate.runtime.config import ConfigError
-from meshgate.runtime.metrics_server import Exposition, Readings
+from meshgate.runtime.metrics_server import Gauges, MetricsServer
 from meshgate.v1 import classification_pb2_grpc, models_pb2, models_pb2_grpc
 from services import batching
 from services.batching import Batcher, metrics
@@ -68,7 +68,7 @@ class App:
         self._zero_shot: ReadyZeroShot | None = None
         self._custom: Custom | None = None
         self._preparing = Preparing(config.engine.queue_bytes)
-        self._exposition: Exposition | None = None
+        self._exposition: MetricsServer | None = None
 
     async def start(self) -> None:
         """Loads the models and warms them up. Raises ConfigError when one can't be loaded."""
@@ -80,9 +80,9 @@ class App:
         self._host.start(lambda: loop.call_soon_threadsafe(batcher.fail))
         loaded = await self._load(self._config)
         self._zero_shot = loaded.zero_shot
-        readings = Readings()
+        readings = Gauges()
         metrics.tell(readings, batcher)
-        self._exposition = Exposition(self._config.metrics, readings, *self._host.collectors)
+        self._exposition = MetricsServer(self._config.metrics, readings, *self._host.collectors)
         await self._exposition.start()
         batcher.start(engine.concurrent_batches or usual(loaded.classifiers[0][1].facts.threads))
         models = self._models(self._config, loaded)

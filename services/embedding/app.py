@@ -11,7 +11,7 @@ from typing import Final
 
 import grpc
 
-from meshgate.runtime.metrics_server import Exposition, Readings
+from meshgate.runtime.metrics_server import Gauges, MetricsServer
 from meshgate.v1 import embedding_pb2_grpc, models_pb2, models_pb2_grpc
 from services import batching
 from services.batching import Batcher, metrics
@@ -54,9 +54,9 @@ class App:
         self._batcher = Batcher[Item, Vector](model_proxy.run, bounds, self.failed, judge=self._host.judge, sound=sound)
         self._preparing = Preparing(engine.queue_bytes)
         self._started = False
-        readings = Readings()
+        readings = Gauges()
         metrics.tell(readings, self._batcher)
-        self._exposition = Exposition(config.metrics, readings, *self._host.collectors)
+        self._exposition = MetricsServer(config.metrics, readings, *self._host.collectors)
 
     async def start(self) -> None:
         """Loads the models and warms them up. Raises ConfigError when one can't be loaded."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc
 
-from meshgate.runtime.metrics_server import Exposition, Readings
+from meshgate.runtime.metrics_server import Gauges, MetricsServer
 from meshgate.v1 import generation_pb2, generation_pb2_grpc, models_pb2, models_pb2_grpc
 from services.generation import parallel
 from services.generation.config import GenerationConfig, ModelConfig
@@ -46,14 +46,14 @@ class App:
         self._swap = Swap[ModelConfig, Served](self._launch.load)
         watched = path is not None and ranks is None
         self._watch = Watch(path, GenerationConfig, self.take) if path is not None and watched else None
-        readings = Readings()
+        readings = Gauges()
         readings.gauge("meshgate_generation_candidates", "Candidates in hand.", self._candidates, "model")
         readings.gauge("meshgate_generation_queued_tokens", "Tokens of prompts in hand.", self._tokens, "model")
         readings.counter("meshgate_generation_shed_total", "Calls ended for want of memory.", self._shed, "model")
         readings.gauge("meshgate_generation_rows", "Sequences that memory suffices for.", self._rows, "model")
         readings.counter("meshgate_generation_refused_total", "Calls not let in.", self._refused, "reason")
         readings.counter("meshgate_generation_cached_tokens_total", "Prompt tokens not read.", self._cached, "model")
-        self._exposition = Exposition(config.metrics, readings)
+        self._exposition = MetricsServer(config.metrics, readings)
 
     async def start(self) -> None:
         """Loads the models and warms them up. Raises ConfigError when one can't be loaded."""

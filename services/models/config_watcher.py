@@ -17,7 +17,7 @@ from typing import Final, Generic
 from meshgate.runtime import config
 from meshgate.runtime.config import ConfigError, ConfigT
 from meshgate.runtime.files import file_stamp
-from meshgate.runtime.files.file_stamp import Stamp
+from meshgate.runtime.files.file_stamp import FileStamp
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Watch(Generic[ConfigT]):
             except Exception:  # the border of the task: what serves goes on
                 _log.exception("the configuration could not be taken over")
 
-    def _look(self) -> Stamp | None:
+    def _look(self) -> FileStamp | None:
         try:
             return file_stamp.of(self._path)
         except OSError:

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from meshgate.errors import MeshError, Unavailable
-from meshgate.rpc.call.cancellation import leaving
+from meshgate.rpc.call.cancellation import caller_left
 from services.batching.tenant_capacity import Room
 from services.common.caller import NOBODY, Who
 from services.cpu import malloc_tuning
@@ -166,7 +166,7 @@ class Preparing:
             made: ResultT = await job.done
             return made
         except asyncio.CancelledError:
-            if not leaving():
+            if not caller_left():
                 self._check_open()
             raise
         finally:

@@ -16,7 +16,7 @@ import grpc
 from bench.services.clients import http, v2
 from gateway.commands import dev_issuer
 from meshgate.rpc import channel
-from meshgate.rpc.private.fast_unary_client import Unary
+from meshgate.rpc.private.fast_unary_client import FastUnaryClient
 from meshgate.v1 import embedding_pb2, generation_pb2
 
 _EMBED: Final = "/meshgate.v1.EmbeddingService/Embed"
@@ -241,9 +241,9 @@ def _generate(item: str, tokens: int) -> generation_pb2.GenerateRequest:
     return generation_pb2.GenerateRequest(prompt=item, sampling=greedy, max_output_tokens=tokens)
 
 
-def _unaries(channels: list[Any]) -> list[Unary]:
+def _unaries(channels: list[Any]) -> list[FastUnaryClient]:
     """What makes unary calls on them for the least that Python can: whoever is called is to have the cores."""
-    return [Unary(opened) for opened in channels]
+    return [FastUnaryClient(opened) for opened in channels]
 
 
 async def _close(channels: list[Any]) -> None:

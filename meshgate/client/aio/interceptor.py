@@ -51,12 +51,14 @@ class _StreamUnary(_WithToken, grpc.aio.StreamUnaryClientInterceptor):
 
 class _StreamStream(_WithToken, grpc.aio.StreamStreamClientInterceptor):
     async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return stream_status.kept(await continuation(await self._with_token(client_call_details), request_iterator))
+        return stream_status.preserve_status(
+            await continuation(await self._with_token(client_call_details), request_iterator)
+        )
 
 
 class _Kept(grpc.aio.StreamStreamClientInterceptor):
     async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return stream_status.kept(await continuation(client_call_details, request_iterator))
+        return stream_status.preserve_status(await continuation(client_call_details, request_iterator))
 
 
 def interceptors(source: AsyncTokenSource | None) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 
-def leaving() -> bool:
+def caller_left() -> bool:
     """Whether somebody cancelled the task that runs. Where nobody did, a CancelledError is of something that it waited
     for: whoever asked is still there and wants an answer.
     """

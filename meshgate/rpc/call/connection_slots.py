@@ -11,7 +11,7 @@ from meshgate import errors
 _RETRY_SECONDS = 1.0
 
 
-class Places:
+class ConnectionSlots:
     """Counts who holds a place. For one event loop."""
 
     def __init__(self, most: int, most_each: int | None = None) -> None:

@@ -14,6 +14,6 @@ MOST: Final = 0.2
 _PART: Final = 0.1
 
 
-def kept(remaining: float) -> float:
+def reserved_for_return(remaining: float) -> float:
     """Seconds to keep back of `remaining`."""
     return min(max(LEAST, _PART * remaining), MOST)

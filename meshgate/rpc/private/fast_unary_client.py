@@ -30,7 +30,7 @@ class Answer(NamedTuple):
     trailers: Metadata
 
 
-class Unary:
+class FastUnaryClient:
     """The unary calls of one channel."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:

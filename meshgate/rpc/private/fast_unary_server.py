@@ -72,7 +72,7 @@ class Call:
         return (*sent, _Closed(_NO_FLAGS))
 
 
-class Calls:
+class FastUnaryServer:
     """The calls of one server."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

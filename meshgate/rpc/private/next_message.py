@@ -26,14 +26,14 @@ _state: ContextVar[Any] = ContextVar("state")
 """gRPC's own state of the call that a task serves."""
 
 
-class Left(errors.Cancelled):
+class CallerLeft(errors.Cancelled):
     """The caller has left, or its deadline has passed: nobody can be told anything."""
 
     def __init__(self) -> None:
         super().__init__("the caller left")
 
 
-class TooLarge(Exception):
+class MessageTooLarge(Exception):
     """The message is larger than gRPC receives. It has told the caller RESOURCE_EXHAUSTED."""
 
 
@@ -60,7 +60,7 @@ async def later() -> bytes | None:
     try:
         await _execute(_state.get(), (operation,), asyncio.get_running_loop())
     except cygrpc.ExecuteBatchError:
-        raise TooLarge from None
+        raise MessageTooLarge from None
     found: bytes | None = operation.message()
     return found
 
@@ -70,4 +70,4 @@ async def _check_there(context: Any) -> None:
     try:
         await context.send_initial_metadata(())
     except cygrpc.ExecuteBatchError:
-        raise Left from None
+        raise CallerLeft from None

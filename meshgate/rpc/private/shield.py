@@ -52,7 +52,7 @@ class _Shielded(_AioServer):  # type: ignore[misc] # has no stubs
         self._calls: set[asyncio.Task[None]] = set()
         self._around = around
         self._methods: dict[str, Any] = {}
-        self._unaries = fast_unary_server.Calls(loop)
+        self._unaries = fast_unary_server.FastUnaryServer(loop)
         self._unknown = cygrpc._MethodResolver(list(unknown), {})
 
     def add_registered_method_handlers(self, method_handlers: dict[str, Any]) -> None:

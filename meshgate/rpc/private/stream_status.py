@@ -33,7 +33,7 @@ class _Patient:
             await self._inner.send_receive_close()
 
 
-def kept(call: Any) -> Any:
+def preserve_status(call: Any) -> Any:
     """`call`, a call whose client streams that has just been made, with the status that its server will give it."""
     call._cython_call = _Patient(call._cython_call)
     return call

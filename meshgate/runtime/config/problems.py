@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from meshgate.runtime.config.schema import (
-    Place,
+    KeyPath,
     dotted,
     expected,
     kinds_of,
@@ -69,7 +69,7 @@ def _bools(value: Any, at: tuple[int | str, ...] = ()) -> Iterator[tuple[int | s
         yield from _bools(each, (*at, part))
 
 
-def _is_number(place: Place) -> bool:
+def _is_number(place: KeyPath) -> bool:
     kinds = kinds_of(place.kind)
     return bool not in kinds and (int in kinds or float in kinds)
 
@@ -103,7 +103,7 @@ def _misnamed(loc: Sequence[int | str], model: type[BaseModel]) -> str:
     """Of a name in a table that can't be one."""
     parts, table = _walk(model, loc[:-2])
     name = str(loc[-2])
-    wanted = _below(table, "[key]") or Place(str)
+    wanted = _below(table, "[key]") or KeyPath(str)
     return (
         f"{dotted([*parts, name])}: the name must be {expected(wanted)}{meant(name, map(str, get_args(wanted.kind)))}"
     )
@@ -116,13 +116,13 @@ def _joined(key: str, text: str) -> str:
     return f"{key}.{text}" if _KEYED.match(text) else f"{key}: {text}"
 
 
-def _missing(parts: Sequence[str], name: str, place: Place) -> str:
+def _missing(parts: Sequence[str], name: str, place: KeyPath) -> str:
     field = next((kind.model_fields[name] for kind in sections_of(place) if name in kind.model_fields), None)
     wanted = f": it must be {expected(place_of(field))}" if field is not None else ""
     return f"{dotted([*parts, name])}: is missing{wanted}"
 
 
-def _unknown(name: str, place: Place, there: tuple[type[BaseModel], Sequence[str]]) -> str:
+def _unknown(name: str, place: KeyPath, there: tuple[type[BaseModel], Sequence[str]]) -> str:
     """`there` is the whole configuration and the key of the section in it."""
     root, parts = there
     known = [each for kind in sections_of(place) for each in kind.model_fields]
@@ -147,7 +147,7 @@ def _sections(model: type[BaseModel], name: str, at: tuple[str, ...] = ()) -> It
             yield from _sections(kind, name, (*at, section, *_named(place_of(field), kind)))
 
 
-def _named(place: Place, section: type[BaseModel]) -> tuple[str, ...]:
+def _named(place: KeyPath, section: type[BaseModel]) -> tuple[str, ...]:
     """What stands between a key and the section in it."""
     table = section not in kinds_of(place.kind) and any(_is_table(kind) for kind in kinds_of(place.kind))
     return ("NAME",) if table else ()
@@ -158,14 +158,14 @@ def _is_table(kind: Any) -> bool:
     return isinstance(origin, type) and issubclass(origin, Mapping)
 
 
-def _walk(model: type[BaseModel], loc: Sequence[int | str]) -> tuple[list[str], Place]:
+def _walk(model: type[BaseModel], loc: Sequence[int | str]) -> tuple[list[str], KeyPath]:
     """The parts of the key at `loc`, and what is declared there. Which of several types was tried is no part of it."""
     parts: list[str] = []
-    place = Place(model)
+    place = KeyPath(model)
     for part in loc:
         below = _below(place, part)
         if below is None:
-            place = Place(_tagged(place, str(part)) or place.kind, place.bounds)
+            place = KeyPath(_tagged(place, str(part)) or place.kind, place.bounds)
             continue
         place = below
         if part != "[key]":
@@ -173,7 +173,7 @@ def _walk(model: type[BaseModel], loc: Sequence[int | str]) -> tuple[list[str], 
     return parts, place
 
 
-def _below(place: Place, part: int | str) -> Place | None:
+def _below(place: KeyPath, part: int | str) -> KeyPath | None:
     """What is declared for `part` of a section, a table or a list; None where `part` is none of it."""
     for kind in kinds_of(place.kind):
         origin, arguments = get_origin(kind), get_args(kind)
@@ -187,10 +187,10 @@ def _below(place: Place, part: int | str) -> Place | None:
     return None
 
 
-def _tagged(place: Place, tag: str) -> Any:
+def _tagged(place: KeyPath, tag: str) -> Any:
     """The section of a union whose `kind` is `tag`."""
     return next((each for each in sections_of(place) if tag in get_args(tag_of(each))), None)
 
 
-def _tags(place: Place) -> str:
+def _tags(place: KeyPath) -> str:
     return one_of([tag for each in sections_of(place) for tag in get_args(tag_of(each))])

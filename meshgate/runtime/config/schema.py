@@ -17,7 +17,7 @@ _BARE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _SINGULAR: Final = {"entries": "entry", "values": "value", "characters": "character"}
 
 
-class Place(NamedTuple):
+class KeyPath(NamedTuple):
     """A place in a configuration: its type, and what bounds its values."""
 
     kind: Any
@@ -37,16 +37,16 @@ def _quoted(part: str) -> str:
     )
 
 
-def place_of(field: FieldInfo) -> Place:
+def place_of(field: FieldInfo) -> KeyPath:
     place = place_of_type(field.annotation)
-    return Place(place.kind, (*place.bounds, *field.metadata))
+    return KeyPath(place.kind, (*place.bounds, *field.metadata))
 
 
-def place_of_type(kind: Any) -> Place:
+def place_of_type(kind: Any) -> KeyPath:
     if get_origin(kind) is not Annotated:
-        return Place(kind)
+        return KeyPath(kind)
     inner, *extra = get_args(kind)
-    return Place(
+    return KeyPath(
         inner, tuple(each for one in extra for each in (one.metadata if isinstance(one, FieldInfo) else [one]))
     )
 
@@ -60,7 +60,7 @@ def kinds_of(kind: Any) -> list[Any]:
     return [kind]
 
 
-def sections_of(place: Place) -> list[type[BaseModel]]:
+def sections_of(place: KeyPath) -> list[type[BaseModel]]:
     """The sections that a place may be, itself or in a list or a table."""
     found = []
     for kind in kinds_of(place.kind):
@@ -74,7 +74,7 @@ def tag_of(model: type[BaseModel]) -> Any:
     return field.annotation if field is not None else None
 
 
-def expected(place: Place) -> str:
+def expected(place: KeyPath) -> str:
     """What a value must be, for the end of a sentence: `a whole number from 1 to 64`."""
     kinds = kinds_of(place.kind)
     return " or ".join(dict.fromkeys(_expected_of(kind, place.bounds) for kind in kinds))

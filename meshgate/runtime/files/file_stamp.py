@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 
-class Stamp(NamedTuple):
+class FileStamp(NamedTuple):
     """What differs between a file and whatever takes its place: by a rename (another inode) or by writing into it."""
 
     modified_ns: int
@@ -18,7 +18,7 @@ class Stamp(NamedTuple):
     inode: int
 
 
-def of(path: Path) -> Stamp:
+def of(path: Path) -> FileStamp:
     """The stamp of a file, or of what a link leads to. Raises OSError, also where the file is just being replaced."""
     found = path.stat()
-    return Stamp(found.st_mtime_ns, found.st_size, found.st_ino)
+    return FileStamp(found.st_mtime_ns, found.st_size, found.st_ino)

@@ -26,7 +26,7 @@ writes to the second (a sink of the audit log) fails as it should, and what is s
 """
 
 
-class Captured:
+class StderrCapture:
     """Standard error while a pump reads it. One for a process.
 
     The reading end stays open here too. So what was written while a pump ends reaches the next one, and whoever writes
@@ -78,7 +78,7 @@ class Captured:
         os.dup2(self.real, STDERR)
 
 
-_captured: Captured | None = None
+_captured: StderrCapture | None = None
 
 
 def capture(service: str) -> None:
@@ -87,7 +87,7 @@ def capture(service: str) -> None:
     _complete()
     if _captured is None:
         try:
-            _captured = Captured(service)
+            _captured = StderrCapture(service)
         except OSError:
             return
 

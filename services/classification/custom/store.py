@@ -26,7 +26,7 @@ from safetensors.numpy import load, save
 
 from meshgate.errors import Internal, LimitExceeded, NotFound, Unavailable
 from meshgate.runtime.files import file_stamp
-from meshgate.runtime.files.file_stamp import Stamp
+from meshgate.runtime.files.file_stamp import FileStamp
 from services.classification.custom.heads import Head
 from services.classification.custom.storage import Manifest, Version
 from services.common.checks import no_classifier
@@ -46,7 +46,7 @@ class Store:
         self._classifiers = classifiers
         self._versions = versions
 
-    def stamp(self, tenant: str, name: str) -> Stamp | None:
+    def stamp(self, tenant: str, name: str) -> FileStamp | None:
         """Tells whether a classifier changed; None where there is none. One system call."""
         if not NAME.fullmatch(name):
             return None

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from typing import Final, NamedTuple
 
 from meshgate.errors import MeshError, NotFound
-from meshgate.runtime.files.file_stamp import Stamp
+from meshgate.runtime.files.file_stamp import FileStamp
 from services.classification.custom.heads import Head, Matrix
 from services.classification.custom.storage import Manifest
 from services.classification.custom.store import Store
@@ -21,7 +21,7 @@ _KEPT: Final = 256
 
 
 class _Read(NamedTuple):
-    stamp: Stamp
+    stamp: FileStamp
     head: Head
 
 

@@ -166,7 +166,7 @@ class _Call:
         caller = caller_of(context)
         self.tenant, self.token_cap, self.who = caller.tenant, caller.token_cap, caller.who
         remaining = context.time_remaining()
-        self._kept = 0.0 if remaining is None else hop_deadline.kept(remaining)
+        self._kept = 0.0 if remaining is None else hop_deadline.reserved_for_return(remaining)
         self._deadline: float | None = None if remaining is None else time.monotonic() + remaining - self._kept
 
     def remaining(self) -> float | None:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from meshgate.errors import MeshError, Unavailable
-from meshgate.rpc.call.cancellation import leaving
+from meshgate.rpc.call.cancellation import caller_left
 from services.generation.serving.weighted_semaphore import Permits
 
 _THREADS = 2
@@ -41,7 +41,7 @@ class Tokenising:
         try:
             return await asyncio.wrap_future(work)
         except asyncio.CancelledError:
-            if not leaving():
+            if not caller_left():
                 self._check_open()
             raise
 

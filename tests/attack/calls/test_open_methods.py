@@ -76,7 +76,9 @@ async def asked() -> AsyncIterator[bytes]:
 async def test_calls_that_last_leave_room_for_other_addresses(tmp_path: Path, path: str) -> None:
     async with attacked(tmp_path, reflection=True, max_watchers=10, max_watchers_per_address=3) as mesh:
         async with mesh.channel() as opened:
-            calls = [stream_status.kept(opened.stream_stream(path)(asked(), timeout=SECONDS)) for _ in range(5)]
+            calls = [
+                stream_status.preserve_status(opened.stream_stream(path)(asked(), timeout=SECONDS)) for _ in range(5)
+            ]
             replies = [asyncio.ensure_future(each.read()) for each in calls]
             await until(lambda: metric(mesh, "meshgate_gateway_turned_away_calls_total")["watchers",] == 2)
             await until(lambda: sum(reply.done() for reply in replies) == 5)
@@ -191,7 +193,7 @@ async def test_a_method_of_the_contract_that_nobody_wrote_is_unimplemented(
             request = generation_pb2.GenerateRequest(prompt="x").SerializeToString()
             made: Any = opened.stream_stream(f"/meshgate.v1.GenerationService/{method}")
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                async for _ in stream_status.kept(made(iter([request]), timeout=SECONDS)):
+                async for _ in stream_status.preserve_status(made(iter([request]), timeout=SECONDS)):
                     pass
             error = status.from_rpc_error(caught.value)
             assert (type(error), error.reason) == (errors.Unimplemented, "METHOD_UNKNOWN")

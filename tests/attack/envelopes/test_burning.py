@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.sealing.replay_cache import SharedReplays
+from gateway.sealing.replay_cache import RedisReplayCache
 from meshgate import errors
 from meshgate.rpc import status
 from meshgate.sealing import codec
@@ -144,7 +144,7 @@ async def test_all_workers_together_tell_callers_apart_and_forget_what_they_coul
     store.start()
     try:
         async with store.client() as client:
-            one, other = (SharedReplays(client, "mesh", 120_000, 100, timeout=2) for _ in range(2))
+            one, other = (RedisReplayCache(client, "mesh", 120_000, 100, timeout=2) for _ in range(2))
             made = sealed_pb2.Envelope(header=b"header", ciphertext=bytes(40))
             hers, theirs = codec.used_by(made, *ALICE), codec.used_by(made, *OTHERS[0])
             await one.admit(theirs, 0)

@@ -16,8 +16,8 @@ from gateway.audit.refusal_aggregator import RefusalAggregator, RefusalAggregato
 from gateway.authentication import verification
 from gateway.authentication.keys import key_source
 from gateway.call import Call
-from gateway.edge.concurrency import Entrance
-from gateway.metrics.call_metrics import GatewayMetricsConfig, Telemetry
+from gateway.edge.concurrency import ConnectionAdmission
+from gateway.metrics.call_metrics import CallMetrics, GatewayMetricsConfig
 from gateway.pipeline import Pipeline
 from meshgate import errors
 from tests.support.fixtures import tokens
@@ -70,10 +70,10 @@ class Flooded:
         log: Any = self.log
         never: Any = Never()
         flood = RefusalAggregator(RefusalAggregatorConfig(singly_per_second=SINGLY), lambda: 1)
-        self.journal = Journal(log, flood, Telemetry(GatewayMetricsConfig()))
+        self.journal = Journal(log, flood, CallMetrics(GatewayMetricsConfig()))
         self._pipeline = Pipeline(
             journal=self.journal,
-            entrance=Entrance(10 * CALLS, STRANGERS),
+            entrance=ConnectionAdmission(10 * CALLS, STRANGERS),
             authenticator=tokens.authenticator(home / "jwks.json", Clock()),
             policy=never,
             catalogue=never,

@@ -52,7 +52,7 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
 async def told(call: Any) -> errors.MeshError | None:
     """What a call of any arity ends with."""
     try:
-        async for _ in stream_status.kept(call):  # or a write that fails would hide why
+        async for _ in stream_status.preserve_status(call):  # or a write that fails would hide why
             pass
     except grpc.aio.AioRpcError as error:
         return status.from_rpc_error(error)

@@ -29,7 +29,7 @@ from gateway.limits.plan import Plan, Plans
 from gateway.limits.redis_store import RedisStore
 from gateway.limits.store import Grant
 from gateway.redis_client import Client, StoreConfig
-from gateway.sealing.replay_cache import SharedReplays
+from gateway.sealing.replay_cache import RedisReplayCache
 
 TURNS = 40
 TIMEOUT = 0.1
@@ -70,7 +70,7 @@ async def revoked(client: Client) -> None:
 
 async def admitting(client: Client) -> None:
     """One command, again and again, as calls make it; what they are told goes on to the next."""
-    replays = SharedReplays(client, "mesh", 120_000, 1000, TIMEOUT)
+    replays = RedisReplayCache(client, "mesh", 120_000, 1000, TIMEOUT)
     for number in range(1000):
         with pytest.raises(Exception, match="can't be known now"):
             await replays.admit(number.to_bytes(32), 0)

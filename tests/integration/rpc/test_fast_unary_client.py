@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from meshgate.rpc.private.fast_unary_client import Unary
+from meshgate.rpc.private.fast_unary_client import FastUnaryClient
 
 METHOD = b"/test.Test/Do"
 
@@ -45,14 +45,14 @@ class Service(grpc.GenericRpcHandler):
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[tuple[Unary, Service, grpc.aio.Channel]]:
+async def served() -> AsyncIterator[tuple[FastUnaryClient, Service, grpc.aio.Channel]]:
     made = grpc.aio.server()
     service = Service()
     made.add_generic_rpc_handlers((service,))
     port = made.add_insecure_port("127.0.0.1:0")
     await made.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        yield Unary(channel), service, channel
+        yield FastUnaryClient(channel), service, channel
     await made.stop(None)
 
 
@@ -126,5 +126,5 @@ async def test_a_drain_ends_what_takes_too_long() -> None:
 async def test_nobody_there_is_unavailable() -> None:
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await Unary(channel).call(METHOD, b"", 5, ())
+            await FastUnaryClient(channel).call(METHOD, b"", 5, ())
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -97,7 +97,7 @@ async def test_the_gateway_passes_the_services_reason_on(tmp_path: Path) -> None
     async with full(tmp_path) as mesh, mesh.channel() as channel:
         stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(channel)
         metadata = mesh.auth()
-        start = lambda: stream_status.kept(stub.EmbedStream(iter(REQUESTS), metadata=metadata, timeout=20))  # noqa: E731
+        start = lambda: stream_status.preserve_status(stub.EmbedStream(iter(REQUESTS), metadata=metadata, timeout=20))  # noqa: E731
         assert await outcomes(start) == {"FULL"}
         refused = [record for record in mesh.records() if record.get("reason") == "FULL"]
         assert len(refused) == TRIES

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.redis_client import Client
-from gateway.sealing.replay_cache import SharedReplays
+from gateway.sealing.replay_cache import RedisReplayCache
 from meshgate import errors
 from tests.support.network.valkey import Valkey
 
@@ -31,16 +31,16 @@ async def client(valkey: Valkey) -> AsyncIterator[Client]:
         yield made
 
 
-def gateway(client: Client, capacity: int = 100) -> SharedReplays:
+def gateway(client: Client, capacity: int = 100) -> RedisReplayCache:
     """One process of those that share the store."""
-    return SharedReplays(client, "mesh", WINDOW_MS, capacity, timeout=2)
+    return RedisReplayCache(client, "mesh", WINDOW_MS, capacity, timeout=2)
 
 
 def used(number: int) -> bytes:
     return number.to_bytes(32)
 
 
-async def refusal(replays: SharedReplays, number: int, now: int = NOW) -> str:
+async def refusal(replays: RedisReplayCache, number: int, now: int = NOW) -> str:
     """Why the envelope is not let in; empty where it is."""
     try:
         await replays.admit(used(number), now)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.workers.shared_port import Port
+from gateway.workers.shared_port import SharedPort
 from meshgate.runtime.config import ConfigError
 from tests.support.network import mesh as meshes
 from tests.support.network.gateway_workers import logged, shipped, spawn
@@ -39,25 +39,25 @@ def port(request: pytest.FixtureRequest) -> int:
 
 
 def test_a_held_port_admits_workers_and_nobody_else(port: int) -> None:
-    held = Port(f"127.0.0.1:{port}")
+    held = SharedPort(f"127.0.0.1:{port}")
     number = int(held.listen.rpartition(":")[2])
     assert number == port or not port
     for stranger in ((), (socket.SO_REUSEADDR,)):
         with pytest.raises(OSError, match="in use"):
             listening(number, *stranger)
     with pytest.raises(ConfigError, match="another process uses it"):
-        Port(f"127.0.0.1:{number}")
+        SharedPort(f"127.0.0.1:{number}")
     workers = [listening(number, socket.SO_REUSEADDR, socket.SO_REUSEPORT) for _ in range(2)]
     with pytest.raises(ConfigError, match="another process uses it"):
-        Port(f"127.0.0.1:{number}")
+        SharedPort(f"127.0.0.1:{number}")
     for worker in workers:
         worker.close()
     held.close()
-    Port(f"127.0.0.1:{number}").close()
+    SharedPort(f"127.0.0.1:{number}").close()
 
 
 def test_it_takes_no_connection_itself(port: int) -> None:
-    held = Port(f"127.0.0.1:{port}")
+    held = SharedPort(f"127.0.0.1:{port}")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", int(held.listen.rpartition(":")[2])), timeout=5)
     held.close()
@@ -66,7 +66,7 @@ def test_it_takes_no_connection_itself(port: int) -> None:
 def test_a_port_of_one_who_would_share_is_refused() -> None:
     other = listening(0, socket.SO_REUSEADDR, socket.SO_REUSEPORT)
     with other, pytest.raises(ConfigError, match="another process uses it"):
-        Port(f"127.0.0.1:{other.getsockname()[1]}")
+        SharedPort(f"127.0.0.1:{other.getsockname()[1]}")
 
 
 def test_a_port_with_connections_of_a_former_server_is_free() -> None:
@@ -75,13 +75,13 @@ def test_a_port_with_connections_of_a_former_server_is_free() -> None:
         with socket.create_connection(("127.0.0.1", number)) as caller:
             former.accept()[0].close()  # the server's side closes first, and so keeps TIME_WAIT
             assert caller.recv(1) == b""
-    Port(f"127.0.0.1:{number}").close()
+    SharedPort(f"127.0.0.1:{number}").close()
 
 
 @pytest.mark.parametrize("listen", ["unix:/tmp/socket", "8443", "127.0.0.1:https", ""])
 def test_what_is_no_host_and_port_is_named(listen: str) -> None:
     with pytest.raises(ConfigError, match=r"server.listen: workers share a host:port"):
-        Port(listen)
+        SharedPort(listen)
 
 
 async def test_a_configuration_that_no_worker_can_use_ends_all(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from meshgate.cli.commands.conversation import Talk
 from meshgate.cli.main import app
 from meshgate.cli.screen import output
 from meshgate.supervisor.board import Board
-from meshgate.supervisor.console import Screen
+from meshgate.supervisor.console import MeshConsole
 from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2, models_pb2
 from tests.support.fixtures import audit_log
 
@@ -303,7 +303,7 @@ def test_a_file_whose_lines_are_evil(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_what_a_part_of_the_mesh_said_last(capsys: pytest.CaptureFixture[str]) -> None:
-    screen = Screen(output.console(), Board(["generation"], lambda: 0.0))
+    screen = MeshConsole(output.console(), Board(["generation"], lambda: 0.0))
     screen.died("generation", 1, 0.5, json.dumps({"message": EVIL}))
     screen.died("generation", 1, 0.5, EVIL)
     screen.starting(Path(EVIL))
@@ -336,7 +336,7 @@ def test_the_directory_that_a_mesh_runs_in(
 ) -> None:
     (tmp_path / "a\x1bc\u202e").mkdir()
     monkeypatch.chdir(tmp_path / "a\x1bc\u202e")
-    Screen(output.console(), Board(["generation"], lambda: 0.0)).ready("127.0.0.1:1", Path.cwd() / "home")
+    MeshConsole(output.console(), Board(["generation"], lambda: 0.0)).ready("127.0.0.1:1", Path.cwd() / "home")
     assert harmless(capsys.readouterr().out)
 
 

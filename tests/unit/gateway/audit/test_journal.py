@@ -14,7 +14,7 @@ from gateway.audit import AuditLog, AuditRecord, ContentHmac, ContentHmacs
 from gateway.audit.journal import Journal
 from gateway.audit.refusal_aggregator import RefusalAggregator, RefusalAggregatorConfig
 from gateway.call import Call
-from gateway.metrics.call_metrics import GatewayMetricsConfig, Telemetry
+from gateway.metrics.call_metrics import CallMetrics, GatewayMetricsConfig
 from gateway.principal import Principal
 from meshgate.errors import (
     DeadlineExceeded,
@@ -65,7 +65,9 @@ def log() -> Log:
 def journal(log: Log, monkeypatch: pytest.MonkeyPatch) -> Journal:
     monkeypatch.setattr(time, "time_ns", lambda: MOMENT * 1000)
     return Journal(
-        cast(AuditLog, log), RefusalAggregator(RefusalAggregatorConfig(), lambda: 0), Telemetry(GatewayMetricsConfig())
+        cast(AuditLog, log),
+        RefusalAggregator(RefusalAggregatorConfig(), lambda: 0),
+        CallMetrics(GatewayMetricsConfig()),
     )
 
 

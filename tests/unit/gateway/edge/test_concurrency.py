@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.edge.concurrency import Door
+from gateway.edge.concurrency import AdmissionGate
 from meshgate import errors
 
 
 def test_places_are_given_back() -> None:
-    door = Door(2)
+    door = AdmissionGate(2)
     for _ in range(5):
         door.enter()
         door.enter()
@@ -19,7 +19,7 @@ def test_places_are_given_back() -> None:
 
 
 def test_one_too_many_is_turned_away_and_holds_nothing() -> None:
-    door = Door(2)
+    door = AdmissionGate(2)
     door.enter()
     door.enter()
     for _ in range(3):
@@ -33,7 +33,7 @@ def test_one_too_many_is_turned_away_and_holds_nothing() -> None:
 
 
 def test_a_place_is_not_given_back_twice() -> None:
-    door = Door(1)
+    door = AdmissionGate(1)
     door.enter()
     door.leave()
     with pytest.raises(RuntimeError):

@@ -6,14 +6,14 @@ import asyncio
 
 import pytest
 
-from gateway.edge.idle_timeout import Patience
+from gateway.edge.idle_timeout import IdleTimeouts
 
 SHORT = 0.02
 LONG = 30.0
 
 
 async def test_a_wait_that_takes_too_long_ends() -> None:
-    patience = Patience(SHORT)
+    patience = IdleTimeouts(SHORT)
     never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     with pytest.raises(TimeoutError):
         await patience.wait(never)
@@ -25,7 +25,7 @@ async def test_a_wait_that_takes_too_long_ends() -> None:
 
 
 async def test_a_wait_in_time_gives_what_was_awaited() -> None:
-    patience = Patience(LONG)
+    patience = IdleTimeouts(LONG)
     assert await patience.wait(asyncio.sleep(0, "read")) == "read"
     assert (patience.ended, len(patience)) == (0, 0)
     patience.stop()
@@ -35,7 +35,7 @@ async def test_an_error_passes() -> None:
     async def fail() -> None:
         raise ConnectionError
 
-    patience = Patience(LONG)
+    patience = IdleTimeouts(LONG)
     with pytest.raises(ConnectionError):
         await patience.wait(fail())
     assert len(patience) == 0
@@ -43,7 +43,7 @@ async def test_an_error_passes() -> None:
 
 
 async def test_a_cancelled_task_stays_cancelled() -> None:
-    patience = Patience(LONG)
+    patience = IdleTimeouts(LONG)
     never: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(patience.wait(never))
     await asyncio.sleep(0)  # the task begins
@@ -56,7 +56,7 @@ async def test_a_cancelled_task_stays_cancelled() -> None:
 
 
 async def test_a_task_that_is_cancelled_as_its_time_is_up_stays_cancelled() -> None:
-    patience = Patience(0.0)  # whoever waits when it looks is late
+    patience = IdleTimeouts(0.0)  # whoever waits when it looks is late
     loop = asyncio.get_running_loop()
     task = asyncio.create_task(patience.wait(loop.create_future()))
     await asyncio.sleep(0)
@@ -68,7 +68,7 @@ async def test_a_task_that_is_cancelled_as_its_time_is_up_stays_cancelled() -> N
 
 
 async def test_many_wait_and_only_the_late_ones_end() -> None:
-    patience = Patience(SHORT)
+    patience = IdleTimeouts(SHORT)
     loop = asyncio.get_running_loop()
     stuck: list[asyncio.Future[None]] = [loop.create_future() for _ in range(20)]
     tasks = [asyncio.create_task(patience.wait(future)) for future in stuck]
@@ -80,7 +80,7 @@ async def test_many_wait_and_only_the_late_ones_end() -> None:
 
 
 async def test_no_timer_is_left_when_nobody_waits() -> None:
-    patience = Patience(LONG)
+    patience = IdleTimeouts(LONG)
     loop = asyncio.get_running_loop()
     for _ in range(2):  # and it begins again
         await patience.wait(asyncio.sleep(0))
@@ -92,5 +92,5 @@ async def test_no_timer_is_left_when_nobody_waits() -> None:
     assert timers(patience) == 0
 
 
-def timers(patience: Patience) -> int:
+def timers(patience: IdleTimeouts) -> int:
     return int(patience._look is not None)

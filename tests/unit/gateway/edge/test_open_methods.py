@@ -6,19 +6,19 @@ import asyncio
 
 import pytest
 
-from gateway.edge.open_methods import Turns
+from gateway.edge.open_methods import FairTurns
 from meshgate import errors
 
 
 class Reader:
     """Reads for as long as it is wanted."""
 
-    def __init__(self, turns: Turns, address: str) -> None:
+    def __init__(self, turns: FairTurns, address: str) -> None:
         self.began = asyncio.Event()
         self.end = asyncio.Event()
         self.task = asyncio.create_task(self._read(turns, address))
 
-    async def _read(self, turns: Turns, address: str) -> None:
+    async def _read(self, turns: FairTurns, address: str) -> None:
         async with turns.turn(address):
             self.began.set()
             await self.end.wait()
@@ -37,7 +37,7 @@ async def finish(readers: list[Reader]) -> None:
 
 
 async def test_an_address_has_its_part_of_the_turns() -> None:
-    turns = Turns(most=3, most_each=2, waiting_each=10)
+    turns = FairTurns(most=3, most_each=2, waiting_each=10)
     readers = [Reader(turns, address) for address in "aaabc"]
     assert await reading(readers) == [True, True, False, True, False]
     readers[0].end.set()
@@ -46,7 +46,7 @@ async def test_an_address_has_its_part_of_the_turns() -> None:
 
 
 async def test_one_too_many_of_an_address_is_refused_and_others_are_not() -> None:
-    turns = Turns(most=1, most_each=1, waiting_each=2)
+    turns = FairTurns(most=1, most_each=1, waiting_each=2)
     readers = [Reader(turns, "a") for _ in range(3)]
     await reading(readers)
     with pytest.raises(errors.LimitExceeded):
@@ -59,7 +59,7 @@ async def test_one_too_many_of_an_address_is_refused_and_others_are_not() -> Non
 
 
 async def test_who_leaves_while_waiting_leaves_nothing_behind() -> None:
-    turns = Turns(most=1, most_each=1, waiting_each=1)
+    turns = FairTurns(most=1, most_each=1, waiting_each=1)
     readers = [Reader(turns, "a"), Reader(turns, "a")]
     await reading(readers)
     readers[1].task.cancel()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.call import Call
-from gateway.forwarding.adapter_names import Adapters
+from gateway.forwarding.adapter_names import AdapterNames
 from meshgate import errors
 from meshgate.v1.models_pb2 import Model
 
@@ -34,14 +34,14 @@ call: Any = None
 async def test_the_service_says_which_there_are() -> None:
     service = Service(Model(name="m", adapters=["a", "b"]), Model(name="unseen", adapters=["c"]))
     model, other = Model(name="m", more_adapters=True), Model(name="m", dimensions=3)
-    await Adapters({"generation": service}).tell(call, [("generation", model), ("embedding", other)])
+    await AdapterNames({"generation": service}).tell(call, [("generation", model), ("embedding", other)])
     assert (list(model.adapters), model.more_adapters) == (["a", "b"], False)
     assert other == Model(name="m", dimensions=3)
 
 
 async def test_who_has_none_is_not_asked() -> None:
     service = Service()
-    await Adapters({"generation": service}).tell(call, [("generation", Model(name="m"))])
+    await AdapterNames({"generation": service}).tell(call, [("generation", Model(name="m"))])
     assert service.asked == 0
 
 
@@ -52,5 +52,5 @@ REPLACED = Service(Model(name="another"))
 @pytest.mark.parametrize("service", [LATE, REPLACED], ids=["late", "replaced"])
 async def test_without_an_answer_there_may_be_some(service: Service) -> None:
     model = Model(name="m", more_adapters=True)
-    await Adapters({"generation": service}).tell(call, [("generation", model)])
+    await AdapterNames({"generation": service}).tell(call, [("generation", model)])
     assert (list(model.adapters), model.more_adapters) == ([], True)

@@ -9,8 +9,8 @@ import pytest
 
 from gateway.audit import ContentHmac, ContentHmacs
 from gateway.call import Call
-from gateway.forwarding.message_relay import Passage
-from gateway.sealing.stage import Plain
+from gateway.forwarding.message_relay import MessageRelay
+from gateway.sealing.stage import PlainCodec
 from meshgate.errors import Unavailable
 from meshgate.v1 import generation_pb2
 from tests.support.fixtures.limits import call_of, wanted
@@ -26,7 +26,7 @@ class Replies:
         self.sent.append(reply)
 
 
-class Sealed(Plain):
+class Sealed(PlainCodec):
     """Keeps replies back, and ends with a message of its own."""
 
     def seal(self, reply: bytes) -> bytes | None:
@@ -51,12 +51,12 @@ class Beginning:
             raise Unavailable("no", reason="AUDIT_UNAVAILABLE")
 
 
-def passage(replies: Replies, recorded: Any, kind: type[Plain] = Plain) -> Passage:
+def passage(replies: Replies, recorded: Any, kind: type[PlainCodec] = PlainCodec) -> MessageRelay:
     asked = wanted(generation_pb2.GenerateRequest(prompt="a"))
     call = call_of(asked)
     call.hmacs = ContentHmacs(ContentHmac(bytes(32), "request"), ContentHmac(bytes(32), "reply"), "0" * 16)
     unused: Any = None
-    return Passage(call, kind(asked), unused, unused, replies, lambda _: None, recorded)
+    return MessageRelay(call, kind(asked), unused, unused, replies, lambda _: None, recorded)
 
 
 async def turns() -> None:

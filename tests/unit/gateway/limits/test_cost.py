@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from gateway import request_info
 from gateway.limits.cost import Cost, CostEstimator
-from gateway.request_info import Intent
+from gateway.request_info import RequestInfo
 from gateway.routes import SEALED_ROUTES
 from meshgate import errors
 from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2, models_pb2, sealed_pb2
@@ -46,11 +46,11 @@ def asking(**settings: int) -> CostEstimator:
     return CostEstimator(lambda: MODELS, Clock(), **{"template_tokens": 32, "useful_output_tokens": 16, **settings})
 
 
-def embed(*inputs: str, **options: Any) -> Intent:
+def embed(*inputs: str, **options: Any) -> RequestInfo:
     return wanted(embedding_pb2.EmbedRequest(inputs=inputs, options=embedding_pb2.EmbedOptions(**options)), EMBED)
 
 
-def sealed(method: str, size: int, cap: int | None = None) -> Intent:
+def sealed(method: str, size: int, cap: int | None = None) -> RequestInfo:
     header = sealed_pb2.EnvelopeHeader(**HEADER, method=method, token_cap=cap).SerializeToString()
     envelope = sealed_pb2.Envelope(header=header, ciphertext=b"x" * size)
     route = SEALED_ROUTES["/meshgate.v1.SealedService/Call"]
@@ -188,7 +188,7 @@ def test_tokens_that_are_counted_are_charged_by_their_number() -> None:
 TRAIN = "/meshgate.v1.ClassificationService/TrainClassifier"
 
 
-def training(*texts: str) -> Intent:
+def training(*texts: str) -> RequestInfo:
     inputs = [classification_pb2.LabelledInput(text=text, label="a") for text in texts]
     return wanted(classification_pb2.TrainClassifierRequest(model="mine", inputs=inputs), TRAIN)
 

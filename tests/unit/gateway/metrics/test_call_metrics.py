@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.call import Call
 from gateway.metrics import outcome
-from gateway.metrics.call_metrics import OTHER, UNKNOWN, GatewayMetricsConfig, Telemetry
+from gateway.metrics.call_metrics import OTHER, UNKNOWN, CallMetrics, GatewayMetricsConfig
 from gateway.metrics.outcome import Outcome
 from gateway.principal import Principal
 from gateway.routes import PUBLIC_ROUTES
@@ -32,11 +32,11 @@ def call(method: str = GENERATE, tenant: str | None = "acme", **fields: object) 
     return made
 
 
-def telemetry(*tenants: str) -> Telemetry:
-    return Telemetry(GatewayMetricsConfig(tenants=tenants))
+def telemetry(*tenants: str) -> CallMetrics:
+    return CallMetrics(GatewayMetricsConfig(tenants=tenants))
 
 
-def told(made: Telemetry) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+def told(made: CallMetrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
     """All that Prometheus would read."""
     registry = CollectorRegistry()
     registry.register(made)
@@ -48,7 +48,7 @@ def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
     return f"meshgate_gateway_{name}", frozenset(labels.items())
 
 
-def done(made: Telemetry, one: Call, how: Outcome = outcome.OK) -> None:
+def done(made: CallMetrics, one: Call, how: Outcome = outcome.OK) -> None:
     made.began(one)
     made.ended(one, how)
 

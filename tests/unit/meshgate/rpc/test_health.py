@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2
 
 from meshgate import errors
 from meshgate.rpc import channel
-from meshgate.rpc.call.connection_slots import Places
+from meshgate.rpc.call.connection_slots import ConnectionSlots
 from meshgate.rpc.health import NOT_SERVING, PATHS, SERVING, Health
 from meshgate.rpc.status import TOO_LARGE
 
@@ -69,7 +69,7 @@ async def test_a_watcher_hears_each_change() -> None:
 
 
 async def test_one_watcher_too_many_is_refused_until_another_leaves() -> None:
-    health = Health(Places(3, 2), address=lambda peer: peer.split(":")[1])
+    health = Health(ConnectionSlots(3, 2), address=lambda peer: peer.split(":")[1])
     contexts = [Context(named("a"), peer) for peer in ("ipv4:192.0.2.1:1", "ipv4:192.0.2.1:2", "ipv4:192.0.2.2:1")]
     watching = [watch(health, context) for context in contexts]
     await asyncio.gather(*(context.told.get() for context in contexts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from meshgate.runtime.memory_trimming import Trimmer, Usage
+from meshgate.runtime.memory_trimming import MemoryTrimmer, Usage
 
 MIB = 1 << 20
 
@@ -17,7 +17,7 @@ class Process:
         self.resident = self.used = 100
         self.floor = 0
         self.cpu = self.now = 0.0
-        self.trimmer = Trimmer(self.usage, self.trim, lambda: self.now)
+        self.trimmer = MemoryTrimmer(self.usage, self.trim, lambda: self.now)
 
     def usage(self) -> Usage:
         return Usage(self.resident * MIB, self.used * MIB, self.cpu)

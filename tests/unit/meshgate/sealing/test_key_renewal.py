@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from meshgate.sealing.key_renewal import Renewal
+from meshgate.sealing.key_renewal import KeyRenewal
 
 
 class Tended:
@@ -36,7 +36,7 @@ class Sleep:
 async def test_it_tends_after_every_wait_of_a_few_minutes() -> None:
     keyring: Any = Tended()
     sleep = Sleep()
-    renewal = Renewal(keyring, sleep)
+    renewal = KeyRenewal(keyring, sleep)
     renewal.start()
     for times in range(3):
         assert 300 <= await sleep.asked.get() <= 900
@@ -48,7 +48,7 @@ async def test_it_tends_after_every_wait_of_a_few_minutes() -> None:
 async def test_it_leaves_no_task() -> None:
     keyring: Any = Tended()
     before = asyncio.all_tasks()
-    renewal = Renewal(keyring, Sleep())
+    renewal = KeyRenewal(keyring, Sleep())
     await renewal.stop()  # one that never began
     renewal.start()
     assert asyncio.all_tasks() != before
@@ -58,7 +58,7 @@ async def test_it_leaves_no_task() -> None:
 
 async def test_processes_that_began_together_do_not_stay_together() -> None:
     sleeps = [Sleep() for _ in range(8)]
-    made: list[Any] = [Renewal(Tended(), sleep) for sleep in sleeps]  # type: ignore[arg-type]
+    made: list[Any] = [KeyRenewal(Tended(), sleep) for sleep in sleeps]  # type: ignore[arg-type]
     for renewal in made:
         renewal.start()
     assert len({await sleep.asked.get() for sleep in sleeps}) == len(sleeps)

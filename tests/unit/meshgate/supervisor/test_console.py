@@ -12,7 +12,7 @@ from rich.console import Console
 
 from meshgate.supervisor import console as mesh_console
 from meshgate.supervisor.board import Board, State
-from meshgate.supervisor.console import Screen, Steadfast
+from meshgate.supervisor.console import KeptLine, MeshConsole
 
 
 class Closed(io.StringIO):
@@ -40,12 +40,14 @@ def board() -> Board:
 
 def test_a_change_is_a_line_with_its_seconds(console: Console, board: Board) -> None:
     board.heard("generation", State.SERVING)
-    Screen(console, board).changed("generation")
+    MeshConsole(console, board).changed("generation")
     assert lines(console) == ["generation serving after 3.2 s"]
 
 
 def test_a_death_is_told_with_what_it_said_last(console: Console, board: Board) -> None:
-    Screen(console, board).died("generation", -9, 0.51, '{"message": "model.source: [no] such\\u001b[2J directory"}')
+    MeshConsole(console, board).died(
+        "generation", -9, 0.51, '{"message": "model.source: [no] such\\u001b[2J directory"}'
+    )
     assert lines(console) == [
         "generation died (signal SIGKILL), starting it again in 0.5 s",
         "  model.source: [no] such\\x1b[2J directory",
@@ -53,13 +55,13 @@ def test_a_death_is_told_with_what_it_said_last(console: Console, board: Board) 
 
 
 def test_one_that_said_nothing_has_no_second_line(console: Console, board: Board) -> None:
-    Screen(console, board).died("generation", 3, 1, "")
+    MeshConsole(console, board).died("generation", 3, 1, "")
     assert lines(console) == ["generation died (status 3), starting it again in 1.0 s"]
 
 
 def test_ready_says_what_to_do_next(console: Console, board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: name)
-    Screen(console, board).ready("127.0.0.1:8443")
+    MeshConsole(console, board).ready("127.0.0.1:8443")
     assert lines(console)[0] == "ready on 127.0.0.1:8443"
     assert "  meshgate chat" in lines(console)
 
@@ -69,7 +71,7 @@ def test_the_next_commands_are_named_as_they_can_be_called(
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
     monkeypatch.chdir(Path(sys.executable).parent.parent)
-    Screen(console, board).ready("127.0.0.1:8443")
+    MeshConsole(console, board).ready("127.0.0.1:8443")
     assert "  bin/meshgate chat" in lines(console)
 
 
@@ -89,27 +91,27 @@ def test_the_next_commands_work_as_printed_for_every_state_directory(
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr("shutil.which", lambda name: name)
     place = (tmp_path / "here" / home).resolve()
-    Screen(console, board).ready("127.0.0.1:8543", place)
+    MeshConsole(console, board).ready("127.0.0.1:8543", place)
     assert f"  {prefix.format(other=place)}meshgate chat" in lines(console)
     assert f"Try, from another terminal in {tmp_path / 'here'}:" in lines(console)
     assert f"Elsewhere, call meshgate with --home {shlex.quote(str(place))}." in lines(console)
 
 
 def test_parts_that_nobody_knows_the_place_of_are_told(console: Console, board: Board) -> None:
-    Screen(console, board).starting(Path("logs"), {"generation-2": "127.0.0.1:8461"})
+    MeshConsole(console, board).starting(Path("logs"), {"generation-2": "127.0.0.1:8461"})
     assert lines(console)[1:] == ["generation-2 listens on 127.0.0.1:8461"]
 
 
 def test_without_a_terminal_there_is_no_table(console: Console, board: Board) -> None:
-    with Screen(console, board).loading():
+    with MeshConsole(console, board).loading():
         pass
     assert lines(console) == []
 
 
 def test_a_reader_who_left_is_no_error(board: Board) -> None:
-    console = Steadfast(file=Closed())
+    console = KeptLine(file=Closed())
     for _ in range(2):
-        Screen(console, board).starting(Path("logs"))
+        MeshConsole(console, board).starting(Path("logs"))
     assert console.quiet
 
 

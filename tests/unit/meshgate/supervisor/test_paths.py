@@ -9,18 +9,18 @@ import pytest
 
 from meshgate.runtime.config import ConfigError
 from meshgate.state import default_configs
-from meshgate.supervisor.lock import alone
+from meshgate.supervisor.lock import exclusive
 from meshgate.supervisor.paths import PORTS, Layout
 
 
 def test_a_state_directory_has_one_mesh(tmp_path: Path) -> None:
     with (
-        alone(tmp_path / "home"),
+        exclusive(tmp_path / "home"),
         pytest.raises(ConfigError, match=rf"already runs in .* \(process {os.getpid()}\)"),
-        alone(tmp_path / "home"),
+        exclusive(tmp_path / "home"),
     ):
         pass
-    with alone(tmp_path / "home"):
+    with exclusive(tmp_path / "home"):
         pass
 
 

@@ -14,7 +14,7 @@ import torch
 from meshgate.errors import DeadlineExceeded, InvalidArgument, Unavailable
 from meshgate.rpc import tls
 from meshgate.rpc.server import ServerConfig
-from meshgate.runtime.metrics_server import Readings
+from meshgate.runtime.metrics_server import Gauges
 from meshgate.v1 import embedding_pb2 as pb
 from services.batching import Fault, metrics
 from services.common import error_kinds
@@ -169,7 +169,7 @@ async def test_a_stream_that_is_left_gives_everything_back(served: Served) -> No
 
 
 async def test_what_happened_is_told(served: Served) -> None:
-    readings = Readings()
+    readings = Gauges()
     metrics.tell(readings, served.batcher)
     await embed(served, "hello")
     told = {sample.name: sample.value for family in readings.collect() for sample in family.samples}

@@ -7,11 +7,11 @@ from contextlib import ExitStack
 import pytest
 
 from meshgate import errors
-from meshgate.rpc.call.connection_slots import Places
+from meshgate.rpc.call.connection_slots import ConnectionSlots
 
 
 def test_one_address_cannot_have_all_places() -> None:
-    places = Places(4, 2)
+    places = ConnectionSlots(4, 2)
     with ExitStack() as stack:
         for address in ("a", "a", "b"):
             stack.enter_context(places.place(address))
@@ -26,7 +26,7 @@ def test_one_address_cannot_have_all_places() -> None:
 
 
 def test_a_place_is_given_back_whatever_happens() -> None:
-    places = Places(1, 1)
+    places = ConnectionSlots(1, 1)
     for _ in range(3):
         with pytest.raises(ValueError, match="x"), places.place("a"):
             raise ValueError("x")

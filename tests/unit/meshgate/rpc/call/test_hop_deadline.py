@@ -14,11 +14,11 @@ SEEN = 0.08
     ("remaining", "kept"), [(0.05, 0.02), (0.2, 0.02), (0.5, 0.05), (1.0, 0.1), (2.0, 0.2), (10.0, 0.2), (600.0, 0.2)]
 )
 def test_a_hop_keeps_a_tenth_within_bounds(remaining: float, kept: float) -> None:
-    assert hop_deadline.kept(remaining) == pytest.approx(kept)
+    assert hop_deadline.reserved_for_return(remaining) == pytest.approx(kept)
 
 
 def test_at_a_second_the_gateway_still_waits_when_an_answer_is_late() -> None:
     """The service ends an answer by what it keeps itself; the gateway waits for what is late by as much as was seen."""
-    gateway = 1.0 - hop_deadline.kept(1.0)
-    service = gateway - hop_deadline.kept(gateway)
+    gateway = 1.0 - hop_deadline.reserved_for_return(1.0)
+    service = gateway - hop_deadline.reserved_for_return(gateway)
     assert gateway - service >= SEEN
