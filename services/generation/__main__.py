@@ -14,7 +14,6 @@ import services.cpu.openmp  # noqa: F401 - before torch
 # isort: split
 from meshgate.rpc.server import serve
 from meshgate.runtime import config, process
-from services.cpu import malloc_tuning
 from services.generation import app
 from services.generation.config import GenerationConfig
 from services.generation.parallel import ranks
@@ -22,7 +21,6 @@ from services.generation.parallel import ranks
 
 def main() -> int:
     parser = process.arguments("services.generation")
-    malloc_tuning.keep()
     flags = parser.parse_args()
     return process.run("generation", flags.config, lambda: _serve(flags))
 
