@@ -85,7 +85,7 @@ def test_a_flood_that_does_not_end_is_counted_meanwhile() -> None:
 
 def test_another_pump_takes_over_from_one_that_is_killed() -> None:
     """What was written meanwhile is there, and the process ends as it would."""
-    kill = "stderr._captured._pump.kill(); os.write(2, b'line %d\\n' % n); time.sleep(.2)"
+    kill = "stderr_capture._captured._pump.kill(); os.write(2, b'line %d\\n' % n); time.sleep(.2)"
     lines = ran(f"import time\nfrom meshgate.runtime.logs import stderr_capture\nfor n in range(3):\n  {kill}\n{END}")
     assert said(lines) == ["line 0", "line 1", "line 2"]
 
