@@ -15,6 +15,7 @@ from functools import partial
 from typing import Final
 
 from gateway.audit import UNAVAILABLE, AuditLog, AuditRecord
+from gateway.audit.record import CallEvent, Decision
 from gateway.audit.refusal_aggregator import RefusalAggregator, Refused, unauthenticated
 from gateway.call import Call
 from gateway.metrics import outcome
@@ -149,37 +150,37 @@ def _who(call: Call) -> Refused:
 
 def _last(call: Call, ended: Outcome) -> AuditRecord:
     call.mark("end")
-    event, decision = ("ended", "allow") if call.admitted else ("refused", "deny")
-    return _record(call, event, decision=decision, reason=ended.reason, status=ended.code)
+    if call.admitted:
+        return _record(call, "ended", decision="allow", reason=ended.reason, status=ended.code)
+    return _record(call, "refused", decision="deny", reason=ended.reason, status=ended.code)
 
 
-def _record(call: Call, event: str, *, decision: str, reason: str = "", status: str = "") -> AuditRecord:
-    principal = call.principal
-    hmacs = call.hmacs if status else None
-    return AuditRecord(  # in the order of its fields: by name it takes three times as long, twice a call
-        time.time_ns() // 1000,
-        call.request_id,
-        event,
-        decision,
-        reason,
-        status,
-        principal.tenant if principal else "",
-        principal.subject if principal else "",
-        principal.token_id_hash if principal else "",
-        principal.issuer if principal else "",
-        call.peer,
-        call.method,
-        call.target if call.target != call.method else "",
-        call.model,
-        call.sealing_key_id,
-        call.limits,
-        call.stages if status else {},
-        call.bytes_in,
-        call.bytes_out,
-        call.tokens_reserved,
-        call.input_tokens,
-        call.output_tokens,
-        hmacs.request.hexdigest() if hmacs else "",
-        hmacs.reply.hexdigest() if hmacs else "",
-        hmacs.key_id if hmacs else "",
-    )
+def _record(call: Call, event: CallEvent, *, decision: Decision, reason: str = "", status: str = "") -> AuditRecord:
+    principal, hmacs = call.principal, call.hmacs if status else None
+    return {
+        "time": time.time_ns() // 1000,
+        "request_id": call.request_id,
+        "event": event,
+        "decision": decision,
+        "reason": reason,
+        "status": status,
+        "tenant": principal.tenant if principal else "",
+        "subject": principal.subject if principal else "",
+        "token_id": principal.token_id_hash if principal else "",
+        "issuer": principal.issuer if principal else "",
+        "peer": call.peer,
+        "method": call.method,
+        "target": call.target if call.target != call.method else "",
+        "model": call.model,
+        "sealing_key_id": call.sealing_key_id,
+        "limits": call.limits,
+        "stages_us": call.stages if status else {},
+        "bytes_in": call.bytes_in,
+        "bytes_out": call.bytes_out,
+        "tokens_reserved": call.tokens_reserved,
+        "input_tokens": call.input_tokens,
+        "output_tokens": call.output_tokens,
+        "request_hmac": hmacs.request.hexdigest() if hmacs else "",
+        "reply_hmac": hmacs.reply.hexdigest() if hmacs else "",
+        "hmac_key_id": hmacs.key_id if hmacs else "",
+    }

@@ -194,7 +194,7 @@ def _encoded(record: AuditRecord) -> bytes | None:
     try:
         encoded = records.encode(record)
     except (TypeError, ValueError):
-        _log.exception("audit record has no encoding", extra={"request_id": record.request_id})
+        _log.exception("audit record has no encoding", extra={"request_id": record.get("request_id")})
         return None
     return encoded if len(encoded) <= _MAX_RECORD_BYTES else None
 

@@ -18,12 +18,13 @@ from gateway.audit.chain import segments
 from gateway.audit.chain.checkpoint import SignedCheckpoint
 from gateway.audit.chain.external_checkpoints import kept as kept_among
 from gateway.audit.keys.signing import PUBLIC_KEY, load_public_key
+from gateway.audit.record import DECISIONS
 from gateway.audit.tools import match as matching
 from gateway.audit.tools import tail as tailing
 from gateway.audit.tools.search import search as search_log
 from gateway.audit.tools.verify import verify_all
 from gateway.commands import audit_output as screen
-from gateway.commands.audit_query import DECISIONS, EVENTS, further, query
+from gateway.commands.audit_query import EVENTS, further, query
 from gateway.routes import PUBLIC_ROUTES
 from meshgate.cli.screen import output
 from meshgate.runtime import config

@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from gateway.audit.record import CALL_EVENTS, DECISIONS
 from gateway.audit.tools.search import Query
 from gateway.commands.time_args import moment
 from gateway.routes import PUBLIC_ROUTES
 
-DECISIONS: Final = ("allow", "deny")
 EVENTS: Final = (
-    *("admitted", "ended", "refused", "refusals"),
+    *(*CALL_EVENTS, "refusals"),
     *("genesis", "segment", "opened", "closed", "signing_key", "gap"),
 )
 STATUSES: Final = (

@@ -16,39 +16,32 @@ from typing import Any, Final, NamedTuple
 
 from gateway.audit.chain.hash_chain import BrokenChain
 from gateway.audit.chain.segments import MAX_LINE
-from gateway.audit.record import canonical
+from gateway.audit.record import CALL_EVENTS, KINDS, canonical
 
 _TEXT: Final = rb'"[^"\\\x00-\x1f]++"'
 _NUMBER: Final = rb"[1-9][0-9]{0,14}"
 _STAGES: Final = rb'\{(?:"[a-z_]++":(?:0|[1-9][0-9]{0,14})(?:,(?=")|(?=\})))++\}'
-_BEFORE_EVENT: Final = (("bytes_in", _NUMBER), ("bytes_out", _NUMBER), ("decision", _TEXT))
-_BEFORE_TIME: Final = (
-    *((name, _TEXT) for name in ("hmac_key_id",)),
-    ("input_tokens", _NUMBER),
-    *((name, _TEXT) for name in ("issuer", "limits", "method", "model")),
-    ("output_tokens", _NUMBER),
-    *((name, _TEXT) for name in ("peer", "reason", "reply_hmac", "request_hmac", "request_id", "sealing_key_id")),
-    ("stages_us", _STAGES),
-    *((name, _TEXT) for name in ("status", "subject", "target", "tenant")),
-)
+_SHAPES: Final = {str: _TEXT, int: _NUMBER, dict: _STAGES}
 
 
-def _members(named: tuple[tuple[str, bytes], ...]) -> bytes:
-    return b"".join(rb'(?:"' + name.encode() + rb'":' + value + rb",)?+" for name, value in named)
+def _member(name: str) -> bytes:
+    return b'"%b":%b' % (name.encode(), _SHAPES[KINDS[name]])
+
+
+def _members(after: str, before: str) -> bytes:
+    """The optional members whose names sort between two others, each with the comma that follows it."""
+    return b"".join(b"(?:%b,)?+" % _member(name) for name in sorted(KINDS) if after < name < before)
 
 
 _CALL: Final = re.compile(
     rb'\{"hash":"[0-9a-f]{64}","record":\{'
-    + _members(_BEFORE_EVENT)
-    + rb'"event":"(?:admitted|ended|refused)",'
-    + _members(_BEFORE_TIME)
-    + rb'"time":([1-9][0-9]{0,15})(?:,"token_id":'
-    + _TEXT
-    + rb')?+(?:,"tokens_reserved":'
-    + _NUMBER
-    + rb')?+\},"seq":[1-9][0-9]{0,17}\}'
+    + _members("", "event")
+    + rb'"event":"(?:%b)",' % "|".join(CALL_EVENTS).encode()
+    + _members("event", "time")
+    + rb'"time":([1-9][0-9]{0,15})'
+    + b"".join(b"(?:,%b)?+" % _member(name) for name in sorted(KINDS) if name > "time")
+    + rb'\},"seq":[1-9][0-9]{0,17}\}'
 ).fullmatch
-_CALLS: Final = frozenset(("admitted", "ended", "refused"))
 _LINE: Final = frozenset(("hash", "record", "seq"))
 _SAFE: Final = 2**53
 """Integers from here on are not the same to every reader of JSON."""
@@ -105,7 +98,7 @@ def _shapes(written: bytes) -> tuple[bytes, ...]:
 
 def _is_record(content: dict[str, Any]) -> bool:
     """Strings, integers and objects of integers, with names of ASCII. What says nothing is left out of a call's."""
-    if content.get("event") in _CALLS and not all(content.values()):
+    if content.get("event") in CALL_EVENTS and not all(content.values()):
         return False
     return all(name.isascii() and _is_value(value) for name, value in content.items())
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 from gateway.audit.chain import segments
 from gateway.audit.chain.canonical import read, record
 from gateway.audit.chain.hash_chain import BrokenChain
-from gateway.audit.record import canonical
+from gateway.audit.record import KINDS, canonical
 
 _METHOD_AT: Final = re.compile(rb'"(?:method|target)":"([^"]*)"')
 
@@ -36,7 +36,11 @@ class Query:
     method: str = ""
     """The full name, or its last part: `Generate`. That within an envelope counts as well."""
     fields: Mapping[str, str] = field(default_factory=dict)
-    """Of an AuditRecord: exactly these values."""
+    """Text fields of an AuditRecord, by name: exactly these values. ValueError for a name that is not in its schema."""
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.fields if KINDS.get(name) is not str]:
+            raise ValueError(f"{unknown[0]}: not a text field of an audit record")
 
 
 def search(root: Path, query: Query, *, newest_first: bool) -> Iterator[dict[str, Any]]:

@@ -112,6 +112,11 @@ BEGINNING: dict[str, Any] = {
 }
 
 
+def stated(record: AuditRecord) -> dict[str, Any]:
+    """The fields that the encoding does not leave out."""
+    return {name: value for name, value in record.items() if value}
+
+
 async def served(journal: Journal, of: Call, error: MeshError | None = None) -> None:
     """A call that is let through, works and ends."""
     journal.began(of)
@@ -136,14 +141,14 @@ def hmac(direction: Any, message: bytes) -> str:
 async def test_the_records_of_a_call_that_is_served(journal: Journal, log: Log) -> None:
     await served(journal, call())
     (admitted,), (ended,) = log.left, log.committed
-    assert admitted == AuditRecord(**BEGINNING)
-    assert ended.stages_us.keys() == {"forward", "end"}
-    assert ended.stages_us["forward"] == 17
+    assert stated(admitted) == BEGINNING
+    assert ended["stages_us"].keys() == {"forward", "end"}
+    assert ended["stages_us"]["forward"] == 17
     ending = {
         **BEGINNING,
         "event": "ended",
         "status": "OK",
-        "stages_us": ended.stages_us,
+        "stages_us": ended["stages_us"],
         "bytes_out": 5,
         "input_tokens": 11,
         "output_tokens": 13,
@@ -151,14 +156,14 @@ async def test_the_records_of_a_call_that_is_served(journal: Journal, log: Log) 
         "reply_hmac": hmac("reply", b"answered"),
         "hmac_key_id": "0f" * 8,
     }
-    assert ended == AuditRecord(**ending)
-    assert set(AuditRecord._fields) - ending.keys() == {"reason"}  # or this test lacks a field
+    assert stated(ended) == ending
+    assert AuditRecord.__annotations__.keys() - ending.keys() == {"reason"}  # or this test lacks a field
 
 
 async def test_the_record_of_one_that_fails_says_why(journal: Journal, log: Log) -> None:
     await served(journal, call(), Unavailable("gone", reason="BACKEND_UNAVAILABLE"))
     (ended,) = log.committed
-    found = (ended.event, ended.decision, ended.reason, ended.status, ended.request_hmac)
+    found = (ended["event"], ended["decision"], ended["reason"], ended["status"], ended["request_hmac"])
     assert found == ("ended", "allow", "BACKEND_UNAVAILABLE", "UNAVAILABLE", hmac("request", b"asked"))
 
 
@@ -172,10 +177,12 @@ async def test_the_record_of_one_that_is_refused(journal: Journal, log: Log) -> 
         "event": "refused",
         "decision": "deny",
         "reason": "MODEL_NOT_ALLOWED",
-        "tokens_reserved": 0,
+        "status": "PERMISSION_DENIED",
+        "stages_us": refused["stages_us"],
     }
-    assert refused == AuditRecord(**expected, status="PERMISSION_DENIED", stages_us=refused.stages_us)
-    assert refused.stages_us.keys() == {"end"}
+    del expected["tokens_reserved"]
+    assert stated(refused) == expected
+    assert refused["stages_us"].keys() == {"end"}
 
 
 async def test_the_record_of_a_stranger(journal: Journal, log: Log) -> None:
@@ -183,22 +190,22 @@ async def test_the_record_of_a_stranger(journal: Journal, log: Log) -> None:
     journal.began(asked)
     await journal.failed(asked, Unauthenticated("who", reason="TOKEN_MISSING"))
     (refused,) = log.left
-    assert refused == AuditRecord(
-        time=MOMENT,
-        request_id="11" * 16,
-        event="refused",
-        decision="deny",
-        reason="TOKEN_MISSING",
-        status="UNAUTHENTICATED",
-        peer="ipv4:192.0.2.1:9",
-        method=GENERATE,
-        stages_us=refused.stages_us,
-    )
+    assert stated(refused) == {
+        "time": MOMENT,
+        "request_id": "11" * 16,
+        "event": "refused",
+        "decision": "deny",
+        "reason": "TOKEN_MISSING",
+        "status": "UNAUTHENTICATED",
+        "peer": "ipv4:192.0.2.1:9",
+        "method": GENERATE,
+        "stages_us": refused["stages_us"],
+    }
 
 
 async def test_where_replies_stream_the_beginning_is_waited_for(journal: Journal, log: Log) -> None:
     recorded: Callable[[], Awaitable[None]] | None = journal.admitted(call(), streams=True)
-    assert (log.enqueued, log.left, log.committed) == ([AuditRecord(**BEGINNING)], [], [])
+    assert ([*map(stated, log.enqueued)], log.left, log.committed) == ([BEGINNING], [], [])
     assert recorded is not None
     await recorded()
     assert log.committed == log.enqueued
@@ -208,7 +215,10 @@ async def test_where_replies_stream_the_beginning_is_waited_for(journal: Journal
 async def test_who_was_told_that_nothing_can_be_recorded_does_not_wait_again(journal: Journal, log: Log) -> None:
     await served(journal, call(), Unavailable("no", reason="AUDIT_UNAVAILABLE"))
     assert log.committed == []
-    assert [(record.event, record.reason) for record in log.left] == [("admitted", ""), ("ended", "AUDIT_UNAVAILABLE")]
+    assert [(record["event"], record["reason"]) for record in log.left] == [
+        ("admitted", ""),
+        ("ended", "AUDIT_UNAVAILABLE"),
+    ]
 
 
 @pytest.mark.parametrize(("deadline", "status"), [(None, "CANCELLED"), (1e9, "CANCELLED"), (0.0, "DEADLINE_EXCEEDED")])
@@ -218,7 +228,7 @@ async def test_a_call_cancelled_at_its_deadline_is_late(
     asked = call(deadline=deadline)
     journal.began(asked)
     await journal.failed(asked, asyncio.CancelledError())
-    assert (log.committed, [(record.status, record.reason) for record in log.left]) == ([], [(status, status)])
+    assert (log.committed, [(record["status"], record["reason"]) for record in log.left]) == ([], [(status, status)])
 
 
 ERRORS = [
@@ -242,4 +252,4 @@ async def test_an_error_after_the_deadline_has_the_status_that_the_caller_is_tol
     with pytest.raises(DeadlineExceeded):
         await journal.failed(late, error)
     (record,) = log.committed
-    assert (record.status, record.reason) == ("DEADLINE_EXCEEDED", getattr(error, "reason", "INTERNAL"))
+    assert (record["status"], record["reason"]) == ("DEADLINE_EXCEEDED", getattr(error, "reason", "INTERNAL"))

@@ -372,7 +372,7 @@ def test_what_the_command_prints_as_json_is_matched(home: Path) -> None:
     entries = [
         entry(name, 1, reply_hmac=each.reply.hexdigest(), hmac_key_id=each.key_id) for name, each in hmacs.items()
     ]
-    entries[1] = entries[1]._replace(method="/meshgate.v1.GenerationService/GenerateStream")
+    entries[1]["method"] = "/meshgate.v1.GenerationService/GenerateStream"
     write(home, *entries)
     (home / "whole.json").write_text(printed_json([reply]))
     (home / "stream.jsonl").write_text(printed_json(pieces))
