@@ -7,10 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
-_PRIVATE: Final = 0o600
-_PUBLIC: Final = 0o644
+from meshgate.runtime.files import atomic_write
 
 
 def state_directory(path: Path) -> None:
@@ -41,24 +39,10 @@ def private_directory(path: Path) -> Iterator[None]:
 
 
 def write_private(path: Path, data: bytes) -> None:
-    """Writes a secret: mode 0600 from its first byte on, and put in place whole."""
-    _write(path, data, _PRIVATE)
+    """Writes a secret, whole or not at all, with mode 0600 from its first byte on."""
+    atomic_write.write(path, data, mode=atomic_write.OWNER_ONLY)
 
 
 def write_public(path: Path, data: bytes) -> None:
-    """Writes what anyone may read, put in place whole."""
-    _write(path, data, _PUBLIC)
-
-
-def _write(path: Path, data: bytes, mode: int) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Writes what anyone may read, whole or not at all."""
+    atomic_write.write(path, data)

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from meshgate.runtime.files import atomic_write
+
 DEFAULT_TARGET: Final = "127.0.0.1:8443"
 _FILE: Final = "up.json"
 _INSTALLED: Final = Path("/etc/meshgate")
@@ -64,9 +66,8 @@ def target(home: Path) -> str:
 
 def record(home: Path, mesh: Running) -> None:
     """Leaves word of a mesh in its state directory. Raises OSError."""
-    part = home / f".{_FILE}.{os.getpid()}"
-    part.write_text(json.dumps(asdict(mesh), indent=2) + "\n", encoding="utf-8")
-    part.replace(home / _FILE)
+    content = json.dumps(asdict(mesh), indent=2) + "\n"
+    atomic_write.write(home / _FILE, content.encode(), sync=atomic_write.Sync.NOTHING)
 
 
 def default_configs() -> Path:

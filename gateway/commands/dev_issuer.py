@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from meshgate.runtime.config import ConfigError
-from meshgate.runtime.files import key_file
+from meshgate.runtime.files import atomic_write, key_file
 
 ISSUER: Final = "https://meshgate.local/dev"
 AUDIENCE: Final = "meshgate"
@@ -38,7 +38,7 @@ def ensure_key(home: Path) -> None:
     public = _public_jwk(_parsed(path, key_file.obtain(path, _new_key)))
     path = home / "keys" / "jwks.json"
     if not _publishes(path, public):
-        key_file.replace(path, json.dumps({"keys": [public]}, indent=2).encode())
+        atomic_write.write(path, json.dumps({"keys": [public]}, indent=2).encode())
 
 
 def mint(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from meshgate.runtime.config import ConfigError, reason
-from meshgate.runtime.files import bounded_read, key_file
+from meshgate.runtime.files import atomic_write, bounded_read
 from meshgate.sealing.codec import SUITES, RecipientKey, Suite
 from meshgate.v1 import sealed_pb2
 
@@ -172,4 +172,5 @@ def _save(directory: Path, dated: DatedKey) -> None:
         "not_before_ms": dated.not_before_ms,
         "not_after_ms": dated.not_after_ms,
     }
-    key_file.replace(_path(directory, dated), json.dumps(stored).encode(), mode=0o600)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    atomic_write.write(_path(directory, dated), json.dumps(stored).encode(), mode=atomic_write.OWNER_ONLY)

@@ -19,10 +19,10 @@ from gateway.audit.chain import canonical, hash_chain, segments
 from gateway.audit.chain.checkpoint import SignedCheckpoint, in_order, parse
 from gateway.audit.chain.checkpoint_bound import CheckpointBound, dated
 from gateway.audit.chain.external_checkpoints import successor
-from gateway.audit.chain.fsync import OWNER_ONLY, AppendFile, Disk
+from gateway.audit.chain.fsync import AppendFile, Disk
 from gateway.audit.chain.hash_chain import BrokenChain, Link
 from gateway.audit.keys.signing import SIGNING_KEY, SigningKeys, key_id
-from meshgate.runtime.files import key_file
+from meshgate.runtime.files import atomic_write
 
 _BEGINNINGS: Final = frozenset(("genesis", "segment"))
 _MOST_TORN: Final = 16 * 1024 * 1024
@@ -188,7 +188,7 @@ def _move_torn(path: Path, disk: Disk) -> PartialRecord | None:
     rest = _from(path, start)
     digest = hashlib.sha256(rest).hexdigest()
     aside = path.with_name(f"{path.stem}-{start}-{digest[:8]}.torn")
-    key_file.replace(aside, rest, mode=OWNER_ONLY)
+    atomic_write.write(aside, rest, mode=atomic_write.OWNER_ONLY)
     segment = AppendFile(path, disk)
     try:
         segment.cut(start)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, cast
 
 import jwt
 from pydantic import ValidationError
@@ -21,9 +20,7 @@ from gateway.authentication.revocation.redis_stream import stream_key
 from gateway.authentication.revocation.revocation_list import Revoked
 from gateway.authentication.revocation.revocation_source import RevocationDocument
 from gateway.redis_client import Client
-
-_MODE: Final = 0o644
-"""For all to read, since gateways run as others than who revokes. It holds names and no secret."""
+from meshgate.runtime.files import atomic_write
 
 
 def of_token(token: str) -> Revoked:
@@ -74,17 +71,8 @@ def _listed(path: Path) -> list[Revoked]:
 
 def _put(path: Path, listed: list[Revoked]) -> None:
     content = RevocationDocument(revoked=listed).model_dump_json(exclude_defaults=True, indent=1)
-    descriptor, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), _MODE)
-            file.write(content + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(part).replace(path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+    # Gateways run as other users than the operator who revokes, whatever that one's umask. The list holds no secret.
+    atomic_write.write(path, (content + "\n").encode(), ignore_umask=True)
 
 
 @contextmanager

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 from meshgate.cli.failures import UsageError
 from meshgate.cli.files import npy, text_lines
+from meshgate.runtime.files import atomic_write
 
 DTYPES: Final = {"float32": "<f4", "float16": "<f2"}
 """Numbers as a flag calls them, and as numpy does."""
@@ -48,12 +48,7 @@ class Progress:
 
     def save(self, path: Path) -> None:
         """Replaces the side file, whole or not at all."""
-        draft = path.with_name(f"{path.name}.draft")
-        with draft.open("w", encoding="utf-8") as file:
-            json.dump(asdict(self), file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        atomic_write.write(path, json.dumps(asdict(self)).encode())
 
 
 def side_file(out: Path) -> Path:
