@@ -38,6 +38,7 @@ from meshgate.rpc import channel, health, server
 from meshgate.rpc.health import NOT_SERVING, SERVING, Health
 from meshgate.rpc.private import shield
 from meshgate.runtime.metrics_server import Gauges, MetricsServer
+from meshgate.runtime.refresher import SourceState
 from meshgate.services import GATEWAY, SERVICES
 
 _log = logging.getLogger(__name__)
@@ -122,6 +123,7 @@ class Gateway:
         made = Gauges()
         gauges.of_audit(made, self._audit)
         gauges.of_sources(made, self._authenticator)
+        gauges.of_refreshers(made, self._refreshed)
         gauges.of_limits(made, self._limits)
         doors = {"calls": self._entrance.calls, "strangers": self._entrance.strangers}
         gauges.of_doors(made, {**doors, "watchers": self._open_methods.watchers})
@@ -130,6 +132,10 @@ class Gateway:
         gauges.of_patience(made, lambda: self._edge.lost_patience)
         gauges.of_backends(made, lambda: {name: name not in self._unreached for name in self._backends})
         return made
+
+    def _refreshed(self) -> list[SourceState]:
+        tls_files = [backend.refresher.state() for backend in self._backends.values()]
+        return [*tls_files, self._opener.refreshed(), *self._audit.refreshed(), *self._authenticator.sources()]
 
     def _listed(self) -> None:
         """Names of models are what the services say now."""
@@ -154,6 +160,8 @@ class Gateway:
             reflection.enable_server_reflection(names, made)
         for name in SERVICES:
             await self._announce(name, False)
+        for backend in self._backends.values():
+            backend.refresher.start()
         self._watch = asyncio.create_task(self._catalogue.watch())
         await self._meet()
         self.port = server.bind(made, edge.listen, edge.tls)

@@ -8,10 +8,10 @@ caller was not told of: a record too many can be explained, one too few can't.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from gateway.audit import record as records
@@ -35,6 +35,7 @@ from gateway.audit.sinks.sink_queue import SinkOptions, SinkQueue
 from gateway.audit.sinks.stdout_sink import StdoutSink
 from meshgate import errors
 from meshgate.runtime.config import ConfigError, reason
+from meshgate.runtime.refresher import Refresher, SourceState
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +70,8 @@ class AuditLog:
         self._clock = clock
         self._monotonic = monotonic
         self._keys: HmacKeys | None = None
-        self._renewal: asyncio.Task[None] | None = None
+        self._key_refresher: Refresher | None = None
+        self._file: FileSink | None = None
         self.group_commit = GroupCommit(config.gather_seconds, monotonic)
         """The calls under way."""
         self.queues: Sequence[SinkQueue] = [self._queue(sink) for sink in config.sinks]
@@ -97,7 +99,10 @@ class AuditLog:
         except BaseException:
             await self.stop()
             raise
-        self._renewal = asyncio.create_task(self._renew(self._keys))
+        self._key_refresher = Refresher(
+            "audit HMAC keys", partial(asyncio.to_thread, self._keys.rotate), _RENEW_SECONDS, why=reason
+        )
+        self._key_refresher.start()
 
     async def commit(self, record: AuditRecord) -> None:
         """Returns when every required sink has `record`. A caller that is cancelled leaves it behind to be written.
@@ -147,23 +152,16 @@ class AuditLog:
             raise RuntimeError("the audit log is not open")
         return self._keys.hmacs()
 
+    def refreshed(self) -> list[SourceState]:
+        """The freshness of the HMAC keys and of the signing keys, for metrics."""
+        signing = None if self._file is None else self._file.key_refresher
+        return [refresher.state() for refresher in (self._key_refresher, signing) if refresher is not None]
+
     async def stop(self) -> None:
         """Writes what waits and closes all sinks, each within its time."""
-        renewal, self._renewal = self._renewal, None
-        if renewal is not None:
-            renewal.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await renewal
+        if self._key_refresher is not None:
+            await self._key_refresher.stop()
         await asyncio.gather(*(queue.stop() for queue in self.queues))
-
-    async def _renew(self, keys: HmacKeys) -> None:
-        """Keeps the key of digests fresh. One that can't be made leaves the old in use."""
-        while True:
-            await asyncio.sleep(_RENEW_SECONDS)
-            try:
-                await asyncio.to_thread(keys.rotate)
-            except (OSError, ValueError):
-                _log.exception("audit digest key not renewed")
 
     def _queue(self, config: SinkConfig) -> SinkQueue:
         options = SinkOptions(
@@ -183,7 +181,10 @@ class AuditLog:
             case StdoutSinkConfig():
                 return StdoutSink(timeout_seconds)
             case FileSinkConfig():
-                return FileSink(self._config, self._writer, self._disk, clock=self._clock, monotonic=self._monotonic)
+                self._file = FileSink(
+                    self._config, self._writer, self._disk, clock=self._clock, monotonic=self._monotonic
+                )
+                return self._file
 
     def _gap(self, lost: int) -> bytes:
         return records.canonical({"event": "gap", "missing": lost, "time": int(self._clock() * 1_000_000)})

@@ -16,8 +16,8 @@ from gateway.authentication.certificate import thumbprint
 from gateway.authentication.config import IssuerConfig, RevocationConfig
 from gateway.authentication.revocation.revocation_list import Revoked
 from gateway.authentication.revocation.revocation_source import revocations_of
-from gateway.authentication.source import SourceState
 from gateway.authentication.token_errors import REVOKED
+from meshgate.runtime.refresher import SourceState
 
 __all__ = [
     "REVOKED",

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -19,16 +18,14 @@ from gateway.authentication import claims, header, token_errors
 from gateway.authentication.config import IssuerConfig, JwksConfig, RevocationConfig
 from gateway.authentication.keys.key_source import KeySource, source
 from gateway.authentication.revocation.revocation_source import RevocationSource
-from gateway.authentication.source import Source, SourceState
+from gateway.authentication.source import Source
 from gateway.authentication.verification import CHECKS, OnPassed, TrustedIssuer, Verified, Verifier, bearer
 from gateway.principal import Principal
 from meshgate import errors
 from meshgate.runtime.config import ConfigError
-
-_log = logging.getLogger(__name__)
+from meshgate.runtime.refresher import SourceState
 
 _CACHED_TOKENS: Final = 10_000
-_AGAIN_SECONDS: Final = 1.0
 STEPS: Final = ("revocations", *CHECKS, "revoked", "certificate")
 """All that a token must pass, in order."""
 
@@ -79,7 +76,6 @@ class Authenticator:
         trusted = [TrustedIssuer(config, sources[_place(config)]) for config in issuers]
         self._kept: list[Source] = [*sources.values(), self._revocations]
         self._verifier = Verifier(trusted, monotonic)
-        self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Fetches what has to be fetched, within bounded time, and keeps keys and revocations fresh from here on.
@@ -87,7 +83,8 @@ class Authenticator:
         What can't be had is tried again in the background; until then its tokens are refused as Unavailable.
         """
         await self.refresh()
-        self._tasks = [asyncio.create_task(_tend(each.run)) for each in self._kept]
+        for each in self._kept:
+            each.refresher.start()
 
     async def refresh(self) -> None:
         """Looks at every source, once."""
@@ -95,15 +92,11 @@ class Authenticator:
 
     async def stop(self) -> None:
         """Ends the work in the background."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
+        await asyncio.gather(*(each.refresher.stop() for each in self._kept))
 
     def sources(self) -> list[SourceState]:
         """How the sources of keys and revocations are, for metrics."""
-        now = self._monotonic()
-        return [each.health.state(now) for each in self._kept]
+        return [each.refresher.state() for each in self._kept]
 
     def authenticate(self, authorization: str | None, certificate_thumbprint: str | None = None) -> Principal:
         """The caller that `authorization` ("Bearer <token>", the scheme in any case) proves.
@@ -204,13 +197,3 @@ def _sources(issuers: Sequence[IssuerConfig], clock: Callable[[], float]) -> dic
             name = f"{config.issuer} {config.audience}"
             made[place] = source(place.jwks, name, clock, place.issuer, f"issuers.{number}")
     return made
-
-
-async def _tend(run: Callable[[], Awaitable[None]]) -> None:
-    """Keeps background work alive: a fault of ours must not end it in silence."""
-    while True:
-        try:
-            return await run()
-        except Exception as error:  # the border: its kind is told, its text may hold anything
-            _log.error("background work failed, goes on", extra={"why": type(error).__name__})
-            await asyncio.sleep(_AGAIN_SECONDS)

@@ -1,81 +1,35 @@
-"""What keys and revocations have in common: they come from elsewhere, change while we run, and may be out of reach.
+"""The common part of issuers' keys and revocation lists: both come from a source that changes or is out of reach.
 
-A source that is out of reach leaves what is known as it is. How long that is believed is for its owner to say; here is
-how it is told: once when it begins and once when it ends, with a count between.
+A source that is out of reach leaves the last good state in use. Its owner says for how long.
 """
 
 from __future__ import annotations
 
-import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
 from meshgate.runtime.files import bounded_read, file_stamp
 from meshgate.runtime.files.file_stamp import FileStamp
-
-_log = logging.getLogger(__name__)
+from meshgate.runtime.refresher import Refresher, SourceHealth
 
 _FRESH_NS: Final = 50_000_000
 """A file changed so shortly before it was read may change again without its time showing it."""
 
 
 class SourceError(Exception):
-    """What a source has can't be had or used. The text tells nothing of paths, hosts or content."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceState:
-    """How a source is, for metrics."""
-
-    name: str
-    """`keys` or `revocations`, and which."""
-    age_seconds: float
-    """Since the last good look; infinite where there was none."""
-    failures: int
-    """Looks that failed since the start."""
-
-
-class SourceHealth:
-    """The looks at one source: when the last good one was, and whether we are in an outage."""
-
-    def __init__(self, name: str) -> None:
-        """`name` says in logs and metrics which it is."""
-        self.name = name
-        self.failures = 0
-        self.seen_at = -float("inf")
-        self._out = False
-
-    def good(self, now: float) -> None:
-        """A look went well. `now` is monotonic, in seconds."""
-        self.seen_at = now
-        if self._out:
-            self._out = False
-            _log.info("source is back", extra={"source": self.name})
-
-    def failed(self, why: SourceError) -> None:
-        """A look went wrong; what is known stays."""
-        self.failures += 1
-        if not self._out:
-            self._out = True
-            _log.error("source is out, what is known stays", extra={"source": self.name, "why": str(why)})
-
-    def state(self, now: float) -> SourceState:
-        """For metrics."""
-        return SourceState(self.name, now - self.seen_at, self.failures)
+    """The source can't be read or used. The text names no path and no host, and repeats no content."""
 
 
 class Source(Protocol):
-    """What is kept fresh in the background."""
+    """Keys or revocations that come from elsewhere and are kept fresh in the background."""
 
     health: SourceHealth
+    refresher: Refresher
+    """Runs `refresh` in the background."""
 
     async def refresh(self) -> None:
-        """Looks for news, once and in bounded time. Never raises: bad news leave what is known."""
-
-    async def run(self) -> None:
-        """Keeps it fresh until cancelled."""
+        """Reads the source once, in bounded time. Never raises: a failure leaves the last good state in use."""
 
 
 class SourceFile:

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import grpc
 from pydantic import Field
@@ -23,10 +24,16 @@ from meshgate.rpc.private import stream_status
 from meshgate.rpc.private.fast_unary_client import FastUnaryClient
 from meshgate.rpc.targets import Target
 from meshgate.runtime.config import ConfigError
+from meshgate.runtime.refresher import Refresher, SourceHealth
 from meshgate.services import SERVICES
 from meshgate.v1 import models_pb2, models_pb2_grpc
 
 _log = logging.getLogger(__name__)
+
+_TLS_SECONDS: Final = 1.0
+"""The pause between two looks at the times and sizes of the TLS files."""
+_GRACE_SECONDS: Final = 60.0
+"""How long calls on a channel with the old certificates get to end."""
 
 
 class BackendConfig(BalancingConfig):
@@ -62,6 +69,12 @@ class Backend:
         self._channel: Any = self._open()  # the stubs ask for serialisers; bytes need none
         self._unaries = FastUnaryClient(self._channel)
         self._methods: dict[str, Any] = {}
+        health = SourceHealth(f"TLS files, {name}")
+        health.good(time.monotonic())
+        self.refresher = Refresher(
+            health, partial(self.refresh, _GRACE_SECONDS), _TLS_SECONDS, timeout=2 * _GRACE_SECONDS
+        )
+        """Looks at the TLS files again and again, once it is started; `close` stops it."""
 
     def _open(self) -> grpc.aio.Channel:
         if self._identity is None or self._tls is None:
@@ -85,9 +98,12 @@ class Backend:
         if self._identity is None:
             return None
         try:
-            return self._open() if self._identity.changed() else None
+            opened = self._open() if self._identity.changed() else None
+            self.refresher.health.good(time.monotonic())
+            return opened
         except ConfigError as error:
             self._identity.forget()
+            self.refresher.health.failed(error, log=False)
             if str(error) != self._unusable:
                 why = {"backend": self.name, "why": str(error)}
                 _log.error("certificates can't be used; the old ones stay", extra=why)
@@ -96,6 +112,7 @@ class Backend:
 
     async def close(self) -> None:
         """Closes the channel and cancels what is on it."""
+        await self.refresher.stop()
         await _closed(self._channel, self._unaries, 0)
 
     def stub(self, make: Callable[[grpc.aio.Channel], Any]) -> Any:

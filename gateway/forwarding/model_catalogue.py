@@ -19,7 +19,6 @@ _log = logging.getLogger(__name__)
 _ASK_SECONDS: Final = 5.0
 _AGAIN_SECONDS: Final = 10.0
 _SOON_SECONDS: Final = 0.5
-_GRACE_SECONDS: Final = 60.0
 _OTHER_NAME: Final = "Hostname Verification Check failed"
 """gRPC's words for a certificate without the name that was expected."""
 
@@ -98,7 +97,6 @@ class ModelCatalogue:
                 serving = reached
                 _log.info("backend", extra={"backend": backend.name, "serving": serving})
                 await self._changed(backend.name, serving)
-            await backend.refresh(_GRACE_SECONDS)
             await asyncio.sleep(_AGAIN_SECONDS if serving else _SOON_SECONDS)
 
     async def _ask(self, backend: Backend) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from gateway.audit import AuditLog
 from gateway.authentication import Authenticator
 from gateway.limits import RateLimiter
 from meshgate.runtime.metrics_server import Gauges
+from meshgate.runtime.refresher import SourceState
 
 
 class Inside(Protocol):
@@ -52,6 +53,16 @@ def of_sources(readings: Gauges, authenticator: Authenticator) -> None:
         "meshgate_gateway_source_failures_total",
         "Looks at keys or revocations that failed",
         lambda: {state.name: state.failures for state in authenticator.sources()},
+        "source",
+    )
+
+
+def of_refreshers(readings: Gauges, states: Callable[[], Iterable[SourceState]]) -> None:
+    """The age of everything that the gateway refreshes: TLS files, keys and revocations."""
+    readings.gauge(
+        "meshgate_gateway_refresh_age_seconds",
+        "Time since TLS files, keys or revocations were last refreshed with success",
+        lambda: {state.name: state.age_seconds for state in states()},
         "source",
     )
 

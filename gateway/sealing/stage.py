@@ -17,8 +17,8 @@ from gateway.request_info import RequestInfo
 from gateway.routes import PUBLIC_ROUTES, Route, relay_of
 from gateway.sealing.replay_cache import ProcessReplayCache, ReplayCache
 from meshgate import errors
-from meshgate.sealing import codec
-from meshgate.sealing.key_renewal import KeyRenewal
+from meshgate.runtime.refresher import SourceState
+from meshgate.sealing import codec, key_renewal
 from meshgate.sealing.keyring import Keyring
 from meshgate.sealing.recipient import SealingConfig, unnamed_zero_shot
 from meshgate.v1 import sealed_pb2
@@ -129,15 +129,19 @@ class SealStage:
         self._keyring = Keyring(config.keys, now_ms, config.key_of("keys"))
         self._replays = replays or ProcessReplayCache(self._window_ms, config.replay_capacity)
         self.published = self._keyring.published
-        self._renewal = KeyRenewal(self._keyring)
+        self._key_refresher = key_renewal.refresher(self._keyring)
 
     def start(self) -> None:
         """Keeps the keys renewed from here on. Needs a running event loop."""
-        self._renewal.start()
+        self._key_refresher.start()
+
+    def refreshed(self) -> SourceState:
+        """The freshness of the keyring, for metrics."""
+        return self._key_refresher.state()
 
     async def stop(self) -> None:
         """Leaves no task."""
-        await self._renewal.stop()
+        await self._key_refresher.stop()
 
     async def open(self, call: Call, principal: Principal, wanted: RequestInfo) -> MessageCodec:
         """The request in the clear, or what can be known of it where a service is the recipient.

@@ -22,8 +22,8 @@ from meshgate.rpc.health import NOT_SERVING, SERVING, Health
 from meshgate.rpc.listen_address import Listen
 from meshgate.rpc.private import shield
 from meshgate.runtime.config import ConfigError, Strict
+from meshgate.runtime.refresher import Refresher
 from meshgate.sealing import recipient
-from meshgate.sealing.key_renewal import KeyRenewal
 from meshgate.sealing.recipient import Registrar, SealingConfig
 
 _log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ class Server:
         self._ready = False
         self._health = Health()
         self._names: Sequence[str] = ()
-        self._renewal: KeyRenewal | None = None
+        self._key_refresher: Refresher | None = None
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> None:
@@ -145,8 +145,8 @@ class Server:
         if self._server is not None:
             grace = self._config.drain_seconds
             await asyncio.gather(self._server.stop(grace), self._application.stop(grace))
-        if self._renewal is not None:
-            await self._renewal.stop()
+        if self._key_refresher is not None:
+            await self._key_refresher.stop()
 
     async def _listen(self) -> None:
         load = orca.Load(cpu_clock=self._application.cpu_seconds)
@@ -159,8 +159,8 @@ class Server:
         registrar = Registrar(server)
         self._names = self._application.register(cast("grpc.aio.Server", registrar))
         if self._config.sealing is not None:
-            self._renewal = recipient.serve(self._config.sealing, self._names, registrar)
-            self._renewal.start()
+            self._key_refresher = recipient.serve(self._config.sealing, self._names, registrar)
+            self._key_refresher.start()
         shield.register(server, self._health, health.PATHS)
         await self._announce(NOT_SERVING)
         self.port = bind(server, self._config.listen, self._config.tls)

@@ -18,8 +18,8 @@ from pydantic import Field
 from meshgate import errors
 from meshgate.rpc import metadata
 from meshgate.runtime.config import ConfigPath, Strict
-from meshgate.sealing import codec
-from meshgate.sealing.key_renewal import KeyRenewal
+from meshgate.runtime.refresher import Refresher
+from meshgate.sealing import codec, key_renewal
 from meshgate.sealing.keyring import Keyring
 from meshgate.v1 import sealed_pb2, sealed_pb2_grpc
 
@@ -56,7 +56,7 @@ class Registrar:
         server.add_registered_method_handlers(service, handlers)
 
 
-def serve(config: SealingConfig, services: Sequence[str], registrar: Registrar) -> KeyRenewal:
+def serve(config: SealingConfig, services: Sequence[str], registrar: Registrar) -> Refresher:
     """Adds SealedService and KeyService for the methods of `services` that are registered. Returns what keeps their
     keys renewed, for the caller to start and stop. Raises ConfigError.
     """
@@ -66,7 +66,7 @@ def serve(config: SealingConfig, services: Sequence[str], registrar: Registrar) 
     server: Any = registrar
     sealed_pb2_grpc.add_SealedServiceServicer_to_server(SealedCalls(config, keyring, methods), server)
     sealed_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(keyring, recipients), server)
-    return KeyRenewal(keyring)
+    return key_renewal.refresher(keyring)
 
 
 def _now_ms() -> int:

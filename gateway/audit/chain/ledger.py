@@ -22,6 +22,7 @@ from gateway.audit.config import AuditConfig
 from gateway.audit.keys.signing import PRIVATE_KEY, SIGNING_KEY, SigningKeys
 from gateway.audit.record import canonical
 from meshgate.runtime.config import ConfigError, reason
+from meshgate.runtime.refresher import Refresher
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +69,6 @@ class Ledger:
         self._stretch = Uncovered()
         self._promise = Promise.of(config.checkpoint_records, config.checkpoint_seconds)
         self._checkpoint_at = 0.0
-        self._look_at = monotonic() + _LOOK_SECONDS
         self._rotate_at = monotonic()
         self._late = False
         try:
@@ -87,6 +87,9 @@ class Ledger:
         disk = self._disk
         new_keys = not (self._config.keys / PRIVATE_KEY).exists()
         self._keys = self._signing_keys()
+        self.key_refresher = Refresher(
+            "audit signing keys", self._keys.rotate, _LOOK_SECONDS, why=reason, clock=self._monotonic
+        )
         self._checkpoints, covered = recovery.checkpoints(self._directory / FILE, disk, self._keys)
         found = recovery.recover(self._directory, disk, covered, self._keys, self._name)
         origin = found.origin
@@ -124,7 +127,7 @@ class Ledger:
         if self._segment.size >= self._config.segment_bytes or self._of_age():
             self._rotate()
         self._extend(records)
-        self._look()
+        self.key_refresher.poll()
         full = self._stretch.records >= self._config.checkpoint_records and not self._late
         if full or self._checkpoint_due() == 0:
             self.try_checkpoint()
@@ -132,13 +135,13 @@ class Ledger:
     def due(self) -> float:
         """Seconds until `idle` has something to do."""
         age = self._began / 1e6 + self._config.segment_seconds - self._clock()
-        waits = [self._look_at - self._monotonic(), max(age, self._rotate_at - self._monotonic())]
+        waits = [self.key_refresher.due(), max(age, self._rotate_at - self._monotonic())]
         checkpoint = self._checkpoint_due()
         return max(_BREATH, min(waits if checkpoint is None else [*waits, checkpoint]))
 
     def idle(self) -> None:
         """A checkpoint, a new segment or a look for a new key, where it is time. Raises OSError."""
-        self._look()
+        self.key_refresher.poll()
         if self._checkpoint_due() == 0:
             self.try_checkpoint()
         if self._of_age() and self._monotonic() >= self._rotate_at:
@@ -189,16 +192,6 @@ class Ledger:
 
     def _of_age(self) -> bool:
         return self._clock() - self._began / 1e6 >= self._config.segment_seconds
-
-    def _look(self) -> None:
-        """Goes over to a new signing key, where there is one: the next checkpoint says so and is signed with it."""
-        if self._monotonic() < self._look_at:
-            return
-        self._look_at = self._monotonic() + _LOOK_SECONDS
-        try:
-            self._keys.rotate()
-        except (OSError, ValueError):
-            _log.exception("audit signing keys not looked through")  # the one in use stays good
 
     def _extend(self, records: Sequence[bytes]) -> None:
         """Writes `records` with no more uncovered than was promised, in parts if need be."""

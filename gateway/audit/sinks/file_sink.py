@@ -15,6 +15,7 @@ from gateway.audit.chain.ledger import Ledger
 from gateway.audit.config import AuditConfig
 from gateway.audit.sinks.sink import SinkFailed
 from meshgate.runtime.config import ConfigError, reason
+from meshgate.runtime.refresher import Refresher
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +41,11 @@ class FileSink:
         self._make = partial(Ledger, config, disk, writer=writer, clock=clock, monotonic=monotonic)
         self._ledger: Ledger | None = None
         self._looks = PeriodicCheck(lambda: self._opened().check_unchanged(), monotonic)
+
+    @property
+    def key_refresher(self) -> Refresher | None:
+        """Looks for new signing keys, on the sink's thread; None before the log is open."""
+        return None if self._ledger is None else self._ledger.key_refresher
 
     def open(self) -> None:
         """Recovers what a crash left. Raises ConfigError when the log is in use, unusable or altered."""

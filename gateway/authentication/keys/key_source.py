@@ -8,7 +8,6 @@ for them no oftener than every ten seconds.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import random
@@ -20,8 +19,9 @@ from typing import Final, Protocol
 from gateway.authentication.config import JwksConfig
 from gateway.authentication.keys import discovery, https_get
 from gateway.authentication.keys.keyset import EMPTY, Key, KeySet, parse
-from gateway.authentication.source import Source, SourceError, SourceFile, SourceHealth
+from gateway.authentication.source import Source, SourceError, SourceFile
 from meshgate.runtime.config import ConfigError
+from meshgate.runtime.refresher import Refresher, SourceHealth
 
 _log = logging.getLogger(__name__)
 
@@ -106,6 +106,7 @@ class KeyFile(_Keys):
     def __init__(self, path: Path, name: str, clock: Clock, key: str = "issuers.jwks") -> None:
         """Raises ConfigError when the file can't be used."""
         super().__init__(name, clock)
+        self.refresher = Refresher(self.health, self.refresh, lambda: _LOOK_SECONDS, clock=clock)
         self._file = SourceFile(path, _MAX_BYTES)
         try:
             self._look()
@@ -119,11 +120,6 @@ class KeyFile(_Keys):
         except SourceError as error:
             self._file.forget()
             self.health.failed(error)
-
-    async def run(self) -> None:
-        while True:
-            await asyncio.sleep(_LOOK_SECONDS)
-            await self.refresh()
 
     def _look(self) -> None:
         content = self._file.changed()
@@ -145,7 +141,8 @@ class KeyUrl(_Keys):
         self._keep_seconds = config.jwks_keep_seconds
         self._pause = _FIRST_RETRY_SECONDS
         self._asked_at = -math.inf
-        self._sooner = asyncio.Event()
+        timeout = 2 * config.jwks_timeout_seconds  # `get` has a bound of its own
+        self.refresher = Refresher(self.health, self.refresh, self._left, timeout=timeout, clock=clock)
 
     def find(self, kid: str | None) -> tuple[Key, ...]:
         found = self._keys.find(kid)
@@ -168,26 +165,15 @@ class KeyUrl(_Keys):
         self._pause = _FIRST_RETRY_SECONDS
         self._again(self._refresh_seconds)
 
-    async def run(self) -> None:
-        while True:
-            await self._wait()
-            await self.refresh()
-
-    async def _wait(self) -> None:
-        """Until the next fetch is due. An unknown kid can bring that forward, hence more than one look."""
-        while (left := self.next_at - self._clock()) > 0:
-            self._sooner.clear()
-            try:
-                async with asyncio.timeout(left):
-                    await self._sooner.wait()
-            except TimeoutError:
-                continue
+    def _left(self) -> float:
+        """Seconds until the next fetch."""
+        return self.next_at - self._clock()
 
     def _want(self) -> None:
         soonest = self._asked_at + _UNKNOWN_SECONDS
         if soonest < self.next_at:
             self.next_at = soonest
-            self._sooner.set()
+            self.refresher.wake()
 
     def _again(self, seconds: float) -> None:
         early = random.uniform(0, _JITTER)  # noqa: S311 - spreads load, hides nothing

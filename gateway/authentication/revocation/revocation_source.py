@@ -7,7 +7,6 @@ pays a comparison.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import re
@@ -21,14 +20,17 @@ from pydantic import ValidationError
 from gateway.authentication.config import RevocationConfig
 from gateway.authentication.revocation.redis_stream import RevocationStream
 from gateway.authentication.revocation.revocation_list import Revocable, RevocationList, Revoked
-from gateway.authentication.source import SourceError, SourceFile, SourceHealth
-from gateway.redis_client import Client, heed_cancellation
+from gateway.authentication.source import SourceError, SourceFile
+from gateway.redis_client import Client
 from meshgate.runtime.config import ConfigError, Strict
 from meshgate.runtime.config.problems import problems
+from meshgate.runtime.refresher import Refresher, SourceHealth
 
 _log = logging.getLogger(__name__)
 
 _LOOK_SECONDS: Final = 0.5
+_REFRESH_SECONDS: Final = 120.0
+"""The longest that one look may take: a stream of MAX_ENTRIES takes less than half of it."""
 _FORGET_SECONDS: Final = 60.0
 _MAX_BYTES: Final = 16 * 1024 * 1024
 _NOBODY: Final = '{"revoked": []}'
@@ -97,6 +99,8 @@ class RevocationSource:
         """`clock` is monotonic and `now` the time of day, both in seconds. Without a source nothing is revoked."""
         self.known = RevocationList()
         self.health = SourceHealth("revocations")
+        interval = _LOOK_SECONDS if source is not None else math.inf
+        self.refresher = Refresher(self.health, self.refresh, interval, timeout=_REFRESH_SECONDS, clock=clock)
         self.good_until = math.inf if source is None else -math.inf
         """On the clock: from then on nobody is let in. It is never infinite before a list was read."""
         self._source = source
@@ -145,13 +149,6 @@ class RevocationSource:
         self._strange |= frozenset(fresh)
         said = {"count": len(fresh), "issuers": fresh[:_SAID]}
         _log.warning("revocations name issuers that no [[issuers]] entry has: they revoke nothing", extra=said)
-
-    async def run(self) -> None:
-        """Keeps the list fresh until cancelled."""
-        while self._source is not None:
-            await asyncio.sleep(_LOOK_SECONDS)
-            await self.refresh()
-            heed_cancellation()
 
 
 def revocations_of(

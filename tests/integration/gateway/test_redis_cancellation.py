@@ -65,7 +65,7 @@ async def renewing(client: Client) -> None:
 
 
 async def revoked(client: Client) -> None:
-    await revocations_of(RevocationConfig(store=True), client).run()
+    await revocations_of(RevocationConfig(store=True), client).refresher._run()
 
 
 async def admitting(client: Client) -> None:

@@ -33,4 +33,4 @@ async def test_keys_end_though_nobody_lists_any(tmp_path: Path, monkeypatch: pyt
         left = [leave(tmp_path / "keys" / name) for name in ("sealing", "sealing-generation")]
         await until(lambda: not any(path.exists() for path in left))
     tasks = {task.get_coro().__qualname__ for task in asyncio.all_tasks() - before}  # type: ignore[union-attr]
-    assert "Renewal._run" not in tasks
+    assert "Refresher._run" not in tasks

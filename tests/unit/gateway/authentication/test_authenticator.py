@@ -7,6 +7,7 @@ import hashlib
 import logging
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -264,13 +265,14 @@ async def test_a_fault_in_the_background_is_told_and_does_not_end_it(
     async def faulty(_: Any) -> None:
         nonlocal runs
         runs += 1
-        if runs == 1:
+        if runs == 2:
             raise RuntimeError("s3cret")
-        again.set()
-        await asyncio.Event().wait()
+        if runs == 3:
+            again.set()
 
-    monkeypatch.setattr(key_source.KeyFile, "run", faulty)
-    monkeypatch.setattr("gateway.authentication.authenticator._AGAIN_SECONDS", 0)
+    monkeypatch.setattr(key_source, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(authenticator._kept[0].refresher, "_refresh", partial(faulty, None))
+    monkeypatch.setattr(key_source.KeyFile, "refresh", faulty)
     before = asyncio.all_tasks()
     await authenticator.start()
     async with asyncio.timeout(10):

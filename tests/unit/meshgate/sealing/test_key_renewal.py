@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from meshgate.sealing.key_renewal import KeyRenewal
+from meshgate.sealing import key_renewal
 
 
 class Tended:
@@ -36,7 +36,7 @@ class Sleep:
 async def test_it_tends_after_every_wait_of_a_few_minutes() -> None:
     keyring: Any = Tended()
     sleep = Sleep()
-    renewal = KeyRenewal(keyring, sleep)
+    renewal = key_renewal.refresher(keyring, sleep)
     renewal.start()
     for times in range(3):
         assert 300 <= await sleep.asked.get() <= 900
@@ -48,7 +48,7 @@ async def test_it_tends_after_every_wait_of_a_few_minutes() -> None:
 async def test_it_leaves_no_task() -> None:
     keyring: Any = Tended()
     before = asyncio.all_tasks()
-    renewal = KeyRenewal(keyring, Sleep())
+    renewal = key_renewal.refresher(keyring, Sleep())
     await renewal.stop()  # one that never began
     renewal.start()
     assert asyncio.all_tasks() != before
@@ -58,7 +58,8 @@ async def test_it_leaves_no_task() -> None:
 
 async def test_processes_that_began_together_do_not_stay_together() -> None:
     sleeps = [Sleep() for _ in range(8)]
-    made: list[Any] = [KeyRenewal(Tended(), sleep) for sleep in sleeps]  # type: ignore[arg-type]
+    keyring: Any = Tended()
+    made = [key_renewal.refresher(keyring, sleep) for sleep in sleeps]
     for renewal in made:
         renewal.start()
     assert len({await sleep.asked.get() for sleep in sleeps}) == len(sleeps)
