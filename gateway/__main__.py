@@ -70,6 +70,7 @@ async def _serve(gateway: Gateway) -> int:
     trimmed = memory_trimming.start()
     try:
         await gateway.start()
+        process.tune_gc()
         await stopping.wait()
     finally:
         trimmed()

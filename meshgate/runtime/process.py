@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -21,6 +22,9 @@ _log = logging.getLogger(__name__)
 
 BAD_CONFIG: Final = 2
 """The exit status of a process whose configuration can't be used."""
+
+_GC_THRESHOLDS: Final = (10_000, 20, 20)
+"""New objects per collection of the youngest generation, and collections of each generation per one of the next."""
 
 
 def arguments(name: str) -> argparse.ArgumentParser:
@@ -70,6 +74,17 @@ def run(name: str, path: Path, main: Callable[[], Coroutine[None, None, int]]) -
         return 1
     finally:
         startup.end()
+
+
+def tune_gc() -> None:
+    """Tunes the garbage collector once a process has started.
+
+    The objects of the start live as long as the process, so the collector need not visit them again. A call leaves next
+    to no cycles, so the collector runs less often than Python's default. docs/adr/0109 has the figures.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
 
 
 async def _watched(main: Callable[[], Coroutine[None, None, int]]) -> int:
