@@ -37,15 +37,20 @@ class _Watched:
         self._thread = ctypes.c_ulong(thread)
         self._lock = threading.Lock()
         self._ended = False
+        self._interrupted = False
 
     def interrupt(self) -> None:
         """For the other thread."""
         with self._lock:
             if not self._ended:
+                self._interrupted = True
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(TooLong))
 
     def end(self) -> None:
         """No interruption comes after it."""
         with self._lock:
             self._ended = True
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, None)
+            # Otherwise nothing is pending. Up to Python 3.12 the call would then leave the interpreter in search of an
+            # exception at each jump and call, for good: all code becomes slower, and stands still when it is traced.
+            if self._interrupted:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, None)
