@@ -37,8 +37,8 @@ check: developing ## types, lint, imports, contract, fresh stubs
 	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format -d --exit-code
 	cd protos && ../$(BIN)/buf breaking --against baseline.binpb
 	$(RUN) -m tools.fresh_stubs
-	$(RUN) -m tools.fresh_reference
 	$(RUN) -m tools.fresh_locks
+	$(RUN) -m tools.reference
 	$(RUN) -m tools.links
 	$(RUN) -m tools.prose
 	$(RUN) -m codespell_lib $(PROSE)
@@ -67,8 +67,8 @@ proto: developing ## write the generated stubs
 		--mypy_grpc_out=quiet:. --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
 		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc $(PROTOS)
 
-reference: developing ## write docs/configuration.md
-	$(RUN) -m tools.fresh_reference --write
+reference: developing ## write docs/reference
+	$(RUN) -m tools.reference --write
 
 docs: documenting ## the documentation as a site, in build/site
 	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet

@@ -1,16 +1,9 @@
-"""The reference of every configuration key, made from the models that read it: docs/configuration.md.
-
-`python -m tools.fresh_reference` proves the committed page fresh; with `--write` it writes the page.
-"""
+"""The reference of every configuration key, made from the models that read it: a page for each process."""
 
 from __future__ import annotations
 
-import meshgate.rpc.tls13  # noqa: F401 - before grpc
-
-# isort: split
 import ast
 import inspect
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from textwrap import dedent
@@ -24,45 +17,42 @@ from meshgate.runtime.config.schema import KeyPath, expected, kinds_of, place_of
 from services.classification.config import ClassificationConfig
 from services.embedding.config import EmbeddingConfig
 from services.generation.config import GenerationConfig
+from tools.reference.markdown import Pages, anchored, page, prose, table
 
-PAGE: Final = Path(__file__).parent.parent / "docs" / "configuration.md"
 KINDS: Final[Mapping[str, type[BaseModel]]] = {
-    "Gateway": GatewayConfig,
-    "Generation": GenerationConfig,
-    "Embedding": EmbeddingConfig,
-    "Classification": ClassificationConfig,
+    "gateway": GatewayConfig,
+    "generation": GenerationConfig,
+    "embedding": EmbeddingConfig,
+    "classification": ClassificationConfig,
 }
 _HEAD: Final = """\
-# Configuration reference
-
-This page is generated from the code that reads the files (`make reference`), and `make check` proves it fresh.
-
 Each process reads one TOML file, `--config FILE`; deploy/config/ has a working one for each. In any string
 `${MESHGATE_HOME}` stands for the state directory and `${NAME}` for an environment variable, which must be set.
 
-An unknown key, a value out of range and a file that can't be used stop the start: each is one line with the file, the
-key and what would be right. A name in angle brackets, such as `<tenant>`, is yours to choose. A section in double
-brackets may be repeated.
-"""
+An unknown key, a value out of range or an unusable file stops the start. For each, the process logs one line with the
+file, the key and the correct range. A name in angle brackets, such as `<tenant>`, is yours to choose. A section in
+double brackets may be repeated."""
+_SINGULAR: Final = {"scopes": "scope", "peers": "pattern"}
 
 
-def main() -> int:
-    """0 when the page is fresh, or was written."""
-    if "--write" in sys.argv[1:]:
-        PAGE.write_text(page(), encoding="utf-8")
-    elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != page():
-        print(f"{PAGE.name}: not what the code says; run `make reference`", file=sys.stderr)
-        return 1
-    return 0
+def pages() -> Pages:
+    """The page that leads to the others, and one page for each process."""
+    made = {_file(name): _process(name, model) for name, model in KINDS.items()}
+    listed = table(["process", "example"], ([f"[{name}]({_file(name)})", _example(name)] for name in KINDS))
+    return {"configuration.md": page("Configuration", _HEAD, listed), **made}
 
 
-def page() -> str:
-    """The whole page."""
-    parts = [_HEAD]
-    for name, model in KINDS.items():
-        parts.append(f"\n## {name}\n")
-        parts.extend(sections(model, ""))
-    return "".join(parts)
+def _file(name: str) -> str:
+    return f"configuration-{name}.md"
+
+
+def _example(name: str) -> str:
+    return f"[deploy/config/{name}.toml](../../deploy/config/{name}.toml)"
+
+
+def _process(name: str, model: type[BaseModel]) -> str:
+    head = f"The file that {_example(name)} is an example of. [Configuration](configuration.md) has the rules for all."
+    return page(f"Configuration: {name}", head, *sections(model, ""))
 
 
 def sections(model: type[BaseModel], at: str, title: str = "") -> Iterator[str]:
@@ -70,10 +60,10 @@ def sections(model: type[BaseModel], at: str, title: str = "") -> Iterator[str]:
     told = _documented(model)
     keys = {name: field for name, field in model.model_fields.items() if not _inner(place_of(field))}
     if keys:
-        yield f"\n### {title or '(top of the file)'}\n\n"
-        yield f"{_text(model.__doc__)}\n\n" if at and model.__doc__ else ""
-        yield "| key | value | default | |\n| --- | --- | --- | --- |\n"
-        yield from (_row(name, field, told.get(name, "")) for name, field in keys.items())
+        yield f"## {title or 'Top of the file'}"
+        yield prose(model.__doc__) if at else ""
+        rows = (_row(at, name, field, told.get(name, "")) for name, field in keys.items())
+        yield table(["key", "value", "default", "meaning"], rows)
     for name, field in model.model_fields.items():
         for inner in _inner(place_of(field)):
             place, brackets = _named(at, name, place_of(field), inner)
@@ -94,16 +84,18 @@ def _named(at: str, name: str, place: KeyPath, inner: type[BaseModel]) -> tuple[
     return whole, ("[[", "]]")
 
 
-_SINGULAR: Final = {"scopes": "scope", "peers": "pattern"}
-
-
 def _tag(inner: type[BaseModel], field: FieldInfo) -> str:
     kinds = get_args(tag_of(inner))
     return f' with `kind = "{kinds[0]}"`' if len(kinds) == 1 and len(_inner(place_of(field))) > 1 else ""
 
 
-def _row(name: str, field: FieldInfo, told: str) -> str:
-    return f"| `{name}` | {expected(place_of(field))} | {_default(field)} | {_text(told)} |\n"
+def _row(at: str, name: str, field: FieldInfo, told: str) -> list[str]:
+    whole = f"{at}.{name}" if at else name
+    return [anchored(_anchor(whole), name), prose(expected(place_of(field))), _default(field), prose(told)]
+
+
+def _anchor(key: str) -> str:
+    return key.replace("<", "").replace(">", "")
 
 
 def _default(field: FieldInfo) -> str:
@@ -130,7 +122,7 @@ def _collected(value: Any) -> str:
 
 
 def _documented(model: type[BaseModel]) -> dict[str, str]:
-    """What the docstrings below the fields say, those of parents included."""
+    """The docstrings below the fields, those of parents included."""
     told: dict[str, str] = {}
     for parent in reversed(model.__mro__):
         if not issubclass(parent, BaseModel) or parent is BaseModel:
@@ -142,11 +134,3 @@ def _documented(model: type[BaseModel]) -> dict[str, str]:
                 assert isinstance(field.target, ast.Name)
                 told[field.target.id] = str(said.value.value)
     return told
-
-
-def _text(said: str | None) -> str:
-    return " ".join((said or "").split()).replace("|", "\\|")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
