@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 class TooLong(Exception):
@@ -50,7 +50,16 @@ class _Watched:
         """No interruption comes after it."""
         with self._lock:
             self._ended = True
-            # Otherwise nothing is pending. Up to Python 3.12 the call would then leave the interpreter in search of an
-            # exception at each jump and call, for good: all code becomes slower, and stands still when it is traced.
-            if self._interrupted:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, None)
+        if self._interrupted:
+            self._receive()
+
+    def _receive(self) -> None:
+        """Receives the interruption, whether or not it has arrived before.
+
+        Up to Python 3.12 only an exception that arrives ends the interpreter's search for it, at each jump and call. If
+        it were cleared instead, all code would be slower for good, and would stand still when it is traced.
+        """
+        with suppress(TooLong):
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(TooLong))
+            while True:
+                pass
