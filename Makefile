@@ -51,6 +51,7 @@ canary-transformers: NEWER := transformers
 canary-grpcio canary-transformers: ## run the tests with the newest release, whatever is pinned
 	@PYTHON='$(PYTHON)' PYTHON_CHOSEN='$(PYTHON_CHOSEN)' VENV='$(CANARY)' bash deploy/install.sh developing
 	$(CANARY)/bin/python -m pip install --quiet --upgrade $(NEWER)
+	$(CANARY)/bin/pytest tests/integration/rpc/test_grpcio_canary.py
 	$(CANARY)/bin/pytest $(ARGS)
 
 install: developing

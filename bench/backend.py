@@ -100,6 +100,7 @@ class Instant:
 
 
 async def main() -> int:
+    """Serves until it is told to stop."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--listen", required=True)
     parser.add_argument("--certs", type=Path, required=True)

@@ -76,7 +76,8 @@ def family(pids: Iterable[int]) -> list[int]:
 
 def cpu_seconds(pids: Iterable[int]) -> float:
     """CPU time that processes have taken, all threads, user and system: the clock of clock_getcpuclockid(3), which is
-    exact where /proc counts in hundredths of a second."""
+    exact where /proc counts in hundredths of a second.
+    """
     return sum(time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED) for pid in pids)
 
 

@@ -21,6 +21,7 @@ from meshgate.sealing.keyring import Keyring
 
 
 def main() -> int:
+    """The entry point of `python -m gateway`."""
     parser = process.arguments("gateway")
     parser.add_argument(
         "--backend", metavar="NAME=HOST:PORT", action="append", default=[], help="overrides where a service is"

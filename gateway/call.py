@@ -24,7 +24,8 @@ _LATE_PART: Final = 0.01
 
 def _request_ids() -> Iterator[str]:
     """For one process, not one that forks. The kernel is asked for many at once: a system call each would be a
-    hundredth of what a call costs."""
+    hundredth of what a call costs.
+    """
     while True:
         pool = os.urandom(_IDS * _ID_BYTES)
         for at in range(0, len(pool), _ID_BYTES):

@@ -1,8 +1,8 @@
-"""The border to a terminal: text from outside, with every character escaped that a terminal obeys or does not show.
+r"""The border to a terminal: text from outside, with every character escaped that a terminal obeys or does not show.
 
 Escaped are control characters (C0, DEL and C1, and with them every escape sequence), bidirectional marks and overrides,
 line and paragraph separators, zero-width and other invisible characters, and lone surrogates. An escape is visible:
-`\\x1b`, `\\u202e`. A joiner between letters of a script that needs it, or between emoji, is part of the text and stays.
+`\x1b`, `\u202e`. A joiner between letters of a script that needs it, or between emoji, is part of the text and stays.
 
 Rich reads markup in text, and not here: whoever prints with it gives `rich.text.Text` of an escaped text.
 """

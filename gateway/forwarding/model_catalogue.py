@@ -33,7 +33,8 @@ class ModelCatalogue:
         self, backends: Mapping[str, Backend], changed: Changed, listed: Callable[[], None] = lambda: None
     ) -> None:
         """`changed(backend, serving)` is told when a service comes or goes, `listed()` when one was asked for its list
-        and says another than before, or nothing."""
+        and says another than before, or nothing.
+        """
         self._backends = backends
         self._changed = changed
         self._told_listed = listed

@@ -213,7 +213,8 @@ class RateLimiter:
 
     async def _take(self, call: Call, plan: Plan, least: int, cost: int) -> Grant | Refusal:
         """More than a bucket holds is never there, so as much as it holds is asked for: the service has the last word
-        on whether that is enough."""
+        on whether that is enough.
+        """
         most = plan.max_tokens
         answer = await self._store.take(plan, least if least < most else most, cost if cost < most else most)
         if self._shared and isinstance(answer, Grant) and isinstance(answer.store, MemoryStore):

@@ -21,7 +21,8 @@ class ReplayCache(Protocol):
     async def admit(self, used: bytes, now_ms: int) -> None:
         """`used` is sealing.used_by of the envelope and its caller.
 
-        Raises InvalidArgument (SEAL_REPLAYED) for an envelope seen before, and Unavailable where nobody can say."""
+        Raises InvalidArgument (SEAL_REPLAYED) for an envelope seen before, and Unavailable where nobody can say.
+        """
 
 
 class ProcessReplayCache:

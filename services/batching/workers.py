@@ -27,10 +27,11 @@ def usual(threads: int) -> int:
 
 
 class SharedTime:
-    """Seconds of the model as batches that run side by side share it: with two of them it goes at half the speed. What
-    passes of it while a batch runs is the batch's part of the model, so as many seconds as there are go to batches
-    however many run. (The virtual time of processor sharing: Demers, Keshav and Shenker, "Analysis and Simulation of a
-    Fair Queueing Algorithm", SIGCOMM 1989.)
+    """Seconds of the model as batches that run side by side share it.
+
+    With two of them it goes at half the speed. What passes of it while a batch runs is the batch's part of the model,
+    so as many seconds as there are go to batches however many run. (The virtual time of processor sharing: Demers,
+    Keshav and Shenker, "Analysis and Simulation of a Fair Queueing Algorithm", SIGCOMM 1989.)
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:

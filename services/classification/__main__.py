@@ -18,6 +18,7 @@ from services.classification.config import ClassificationConfig
 
 
 def main() -> int:
+    """The entry point of `python -m services.classification`."""
     parser = process.arguments("services.classification")
     flags = parser.parse_args()
     return process.run("classification", flags.config, lambda: _serve(flags))

@@ -17,6 +17,7 @@ from services.embedding.config import EmbeddingConfig
 
 
 def main() -> int:
+    """The entry point of `python -m services.embedding`."""
     parser = process.arguments("services.embedding")
     flags = parser.parse_args()
     return process.run("embedding", flags.config, lambda: _serve(flags))

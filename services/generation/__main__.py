@@ -20,6 +20,7 @@ from services.generation.parallel import ranks
 
 
 def main() -> int:
+    """The entry point of `python -m services.generation`."""
     parser = process.arguments("services.generation")
     flags = parser.parse_args()
     return process.run("generation", flags.config, lambda: _serve(flags))

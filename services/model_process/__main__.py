@@ -1,5 +1,6 @@
 """`python -m services.model_process NAME LOADS RUNS...`: the process that Apart starts. It ends when whoever started
-it does."""
+it does.
+"""
 
 from __future__ import annotations
 

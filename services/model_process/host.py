@@ -67,7 +67,6 @@ class Host(Protocol):
 
 def named(function: str) -> Callable[..., Loaded]:
     """The function of a name. Importing is left until here, because it takes seconds, and torch."""
-
     module, _, name = function.partition(":")
     found: Callable[..., Loaded] = getattr(import_module(module), name)
     return found

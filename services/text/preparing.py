@@ -67,7 +67,10 @@ class _Job(Generic[ResultT]):
 
 
 class _Shares:
-    """Who waits on one level, and what each has had. (Start-time fair queueing: see services.batching.fair_queue.)"""
+    """The names that wait on one level, and what each has had.
+
+    This is start-time fair queueing: see services.batching.fair_queue.
+    """
 
     def __init__(self) -> None:
         self.waiting: dict[str, Any] = {}

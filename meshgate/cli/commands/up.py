@@ -46,7 +46,7 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 @_with_port_flags
-def up(
+def up(  # noqa: D103 - _with_port_flags writes its help
     config_dir: Annotated[Path | None, typer.Option(help="Where the TOML files are.", show_default=False)] = None,
     home: Annotated[
         Path | None,

@@ -29,7 +29,8 @@ def connect(
     options: Iterable[tuple[str, Any]] = (),
 ) -> grpc.aio.Channel:
     """As `meshgate.client.connect`, for asyncio. A function that makes tokens may be asynchronous; one that is not runs
-    on a thread, so that it may block."""
+    on a thread, so that it may block.
+    """
     pinned = pins(pinned_fingerprints)
     source = None if token is None else AsyncTokenSource(token)
     channel = grpc.aio.secure_channel(

@@ -20,6 +20,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
+    """Becomes the command, which the kernel kills when its supervisor dies."""
     supervisor, *command = sys.argv[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -38,11 +38,13 @@ def _quoted(part: str) -> str:
 
 
 def place_of(field: FieldInfo) -> KeyPath:
+    """The type of a field, with the bounds of the type and of the field itself."""
     place = place_of_type(field.annotation)
     return KeyPath(place.kind, (*place.bounds, *field.metadata))
 
 
 def place_of_type(kind: Any) -> KeyPath:
+    """A type, with the bounds that `Annotated` gives it."""
     if get_origin(kind) is not Annotated:
         return KeyPath(kind)
     inner, *extra = get_args(kind)
@@ -70,6 +72,7 @@ def sections_of(place: KeyPath) -> list[type[BaseModel]]:
 
 
 def tag_of(model: type[BaseModel]) -> Any:
+    """The type of the field `kind`, by which one of several models is chosen; None where there is none."""
     field = model.model_fields.get("kind")
     return field.annotation if field is not None else None
 
@@ -102,6 +105,7 @@ def _text(bounds: Sequence[Any]) -> str:
 
 
 def one_of(values: Sequence[Any]) -> str:
+    """The values as the end of a sentence: `one of a, b`, or the only one."""
     return f"one of {', '.join(map(str, values))}" if len(values) > 1 else str(*values)
 
 

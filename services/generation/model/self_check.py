@@ -1,5 +1,4 @@
-"""A look at a model before it serves: do its prompts in pieces, and its rows side by side, get the scores that
-transformers alone gives?
+"""A check of a model before it serves: prompts in pieces and rows side by side get the scores that transformers gives.
 
 kinds.py has the kinds that are known to. Here each model that is loaded shows it for itself, because a kind's
 configurations are many.

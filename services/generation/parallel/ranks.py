@@ -19,7 +19,7 @@ _IDLE: Final = timedelta(days=3650)
 
 
 class Ranks:
-    """This process's place among the ranks of a model."""
+    """The place of a process among the ranks of a model."""
 
     def __init__(self, size: int) -> None:
         """Meets the others. Raises ConfigError unless torchrun started exactly `size` ranks on this machine."""

@@ -1,6 +1,4 @@
-"""A look at a tokeniser before its model serves: is the text of tokens that are told one at a time the text that the
-tokeniser gives for all of them?
-"""
+"""A check of a tokeniser before its model serves: tokens decoded one at a time make the text of all of them."""
 
 from __future__ import annotations
 

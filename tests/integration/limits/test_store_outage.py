@@ -1,5 +1,6 @@
 """A real Valkey stops and comes back: calls are refused or decided by each process, and all is as before without a
-restart. The whole gateway, over TLS."""
+restart. The whole gateway, over TLS.
+"""
 
 from __future__ import annotations
 

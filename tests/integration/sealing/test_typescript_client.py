@@ -143,7 +143,6 @@ async def test_a_pin_picks_the_key_and_so_the_suite(running: tuple[Mesh, Scripte
 
 async def _fingerprint(mesh: Mesh) -> str:
     """Of the gateway's X25519 key."""
-
     return next(key.fingerprint.hex() for key in await listed(mesh) if not key.service and key.suite == 2)
 
 
