@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from gateway import request_info
+from gateway import request_info, stages
 from gateway.audit.journal import Journal
 from gateway.authentication import REVOKED, Authenticator
 from gateway.authorisation.policy import Policy
@@ -93,7 +93,7 @@ class Pipeline:
         self.entrance.enter(call)
         call.principal = self.authenticator.authenticate(call.authorization, call.certificate)
         self.entrance.known(call)
-        call.mark("authenticate")
+        call.mark(stages.AUTHENTICATE)
         return call.principal
 
     def _enter(self, call: Call, principal: Principal) -> Route:
@@ -117,7 +117,7 @@ class Pipeline:
         call.target = wanted.route.path
         if not wanted.route.client_streams and await requests.read() is not None:
             raise errors.InvalidArgument("a call of this method has one request message", reason="MALFORMED")
-        call.mark("read")
+        call.mark(stages.READ)
         return wanted
 
     def _authorise(self, call: Call, principal: Principal, wanted: RequestInfo) -> None:
@@ -125,7 +125,7 @@ class Pipeline:
         if wanted.envelope is None and wanted.route.path not in LOCAL_ROUTES:
             self.policy.authorise_plain(principal)
         self._authorise_model(call, principal, wanted)
-        call.mark("authorise")
+        call.mark(stages.AUTHORISE)
 
     def _authorise_model(self, call: Call, principal: Principal, wanted: RequestInfo) -> None:
         if wanted.route.path in MODEL_ROUTES:
@@ -137,7 +137,7 @@ class Pipeline:
 
     async def _reserve(self, call: Call, principal: Principal, wanted: RequestInfo) -> Reservation:
         reservation = await self.limits.reserve(call, principal, wanted)
-        call.mark("reserve")
+        call.mark(stages.RESERVE)
         return reservation
 
     async def _open(self, call: Call, principal: Principal, wanted: RequestInfo) -> MessageCodec:
@@ -147,14 +147,14 @@ class Pipeline:
         exchange = await self.opener.open(call, principal, wanted)
         if exchange.inner is not wanted:
             self._authorise_model(call, principal, exchange.inner)
-        call.mark("open")
+        call.mark(stages.OPEN)
         return exchange
 
     async def _forward(self, call: Call, wanted: RequestInfo, passage: MessageRelay) -> None:
         """Relays replies as they come, sealed where the request was."""
         await self.forwarders[wanted.route.backend].forward(call, wanted.route, wanted.first, passage)
         await passage.finish()
-        call.mark("forward")
+        call.mark(stages.FORWARD)
 
     def _still_believed(self, call: Call) -> None:
         """Ends a call whose token was revoked meanwhile. One that only expired may finish what it began."""

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
+from gateway import stages
 from gateway.audit import UNAVAILABLE, AuditLog, AuditRecord
 from gateway.audit.record import CallEvent, Decision
 from gateway.audit.refusal_aggregator import RefusalAggregator, Refused, unauthenticated
@@ -149,7 +150,7 @@ def _who(call: Call) -> Refused:
 
 
 def _last(call: Call, ended: Outcome) -> AuditRecord:
-    call.mark("end")
+    call.mark(stages.END)
     if call.admitted:
         return _record(call, "ended", decision="allow", reason=ended.reason, status=ended.code)
     return _record(call, "refused", decision="deny", reason=ended.reason, status=ended.code)

@@ -18,6 +18,7 @@ from gateway.limits import LimitsConfig, gcra
 from gateway.limits.plan import Plans
 from gateway.principal import Principal
 from gateway.routes import LOCAL_ROUTES, MODEL_ROUTES, PUBLIC_ROUTES, SEALED_ROUTES
+from gateway.stages import EXPLAINED
 from meshgate import errors
 from meshgate.runtime.config.problems import meant
 from meshgate.v1 import models_pb2
@@ -114,8 +115,9 @@ def explain(
 ) -> Explanation:
     """What would become of a call by whoever `findings` are about, with what services list now."""
     made = Explanation(_of_token(findings), findings.principal)
-    for name, check in _checks(question, policy, models):
-        made.steps.append(_asked(name, check, made))
+    checks = _checks(question, policy, models)
+    for name in EXPLAINED[len(STEPS) :]:  # the token's own steps come first
+        made.steps.append(_asked(name, checks[name], made))
     if made.allowed and made.principal is not None:
         made.limits.extend(_limits(question, made.principal, policy, limits, models))
     return made
@@ -161,7 +163,9 @@ Check = Callable[[Principal], StepResult]
 _NOT_ASKED: Final[StepResult] = (None, "not asked")
 
 
-def _checks(question: Question, policy: Policy, models: ListedModels) -> list[tuple[str, Check]]:
+def _checks(question: Question, policy: Policy, models: ListedModels) -> dict[str, Check]:
+    """What answers for each step after the token's, by the step's name in gateway.stages."""
+
     def method(_: Principal) -> StepResult:
         if question.method not in PUBLIC_ROUTES:
             like = meant(question.method, PUBLIC_ROUTES)
@@ -186,7 +190,7 @@ def _checks(question: Question, policy: Policy, models: ListedModels) -> list[tu
             return _named_model(policy, principal, models, route.backend, question.model)
         return _unnamed(policy, principal, models, route.backend)
 
-    return [("method", method), ("scope", scope), ("sealed", sealed), ("model", model)]
+    return {"method": method, "scope": scope, "sealed": sealed, "model": model}
 
 
 def _named_model(policy: Policy, principal: Principal, models: ListedModels, backend: str, name: str) -> StepResult:
