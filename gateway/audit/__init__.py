@@ -1,18 +1,20 @@
-"""The audit log: who asked what, when, from where, and what came of it; never the content.
+"""The audit log: one record of who called what, when, from where, and with what outcome; never the content.
 
-Theory. Each record is one line of canonical JSON whose hash covers the record and the hash of the line before, so that
-no line can be changed, dropped, moved or added without breaking every later hash (`chain.py`). Anyone who can write the
-files could compute new hashes to the end, so now and then the latest hash is signed (`checkpoint.py`): what a
-checkpoint covers can't be changed without the signing key, and a log that is shorter than its last checkpoint was cut.
-Each checkpoint promises when the next comes (`coverage.py`), so that deleting some is found out as well. What came
-after the last one, at most some seconds of it, is covered by the chain alone, and whoever deletes the newest
-checkpoints with the records they cover shortens the log unseen, unless a checkpoint was kept elsewhere: each one is
-also written to the process log, which a collector takes away, and `verify` takes it from there.
+Theory. Each record is one line of canonical JSON. Its hash covers the record and the hash of the line before, so that
+nobody can change, drop, move or add a line without breaking every later hash (`chain/hash_chain.py`). An attacker who
+can write the files could compute new hashes to the end. So the gateway signs the latest hash now and then
+(`chain/checkpoint.py`): nobody without the signing key can change what a checkpoint covers, and a log that is shorter
+than its last checkpoint was cut. Each checkpoint promises when the next one comes (`chain/checkpoint_bound.py`), so
+that deleted checkpoints are found out as well. The chain alone covers the records after the last checkpoint, at most
+some seconds of them. An attacker who deletes the newest checkpoints with the records that they cover shortens the log
+unseen, unless a checkpoint was kept elsewhere. So the gateway writes each checkpoint to the process log too, a
+collector takes it away, and `verify` reads it from there.
 
-A record is on disk before its caller is told (`log.py`), and wherever else it must be: each sink has a lane
-(`lane.py`) whose thread takes all that wait, writes, syncs once and wakes them. `ledger.py` is what that thread does
-for the log on disk; `verify.py` is what an auditor does, offline, with `witness.py` for the checkpoints. The keys that
-sign (`signing.py`) and digest (`digest.py`) follow each other (`succession.py`). docs/audit.md is the format.
+A record is durable before its caller has the outcome (`log.py`), in the log on disk and in every other required sink.
+Each sink has a queue (`sinks/sink_queue.py`) and a thread, which takes all waiting records, writes them, syncs once and
+wakes their callers (group commit: `group_commit.py`). `chain/ledger.py` is the log on disk. `tools/verify.py` is for an
+auditor, offline; `chain/external_checkpoints.py` compares the checkpoints. The keys for signatures (`keys/signing.py`)
+and for HMACs of content (`keys/content_hmac.py`) rotate (`keys/key_rotation.py`). docs/audit.md is the format.
 """
 
 from __future__ import annotations

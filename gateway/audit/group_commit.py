@@ -1,11 +1,12 @@
-"""How long a group of records may wait for more, so that a sync is shared by several calls.
+"""Group commit: how long a group of records may wait for more, so that several calls share a sync.
 
-PostgreSQL has commit_siblings and commit_delay for this: where few calls are under way nobody waits for company that
-will not come. Its delay is fixed; here it is a part of what calls take just now, which Little's law tells from how many
-are under way and how often one ends. So a wait is short beside a call's own time, whether that is a millisecond or a
-minute, and the busier the gateway, the fewer syncs each call pays for. Where calls take their time because a model
-does, there are few syncs, the processor has better things to wait for than records, and each call's wait is one less
-for the model to work on: so the more calls there are, the longer one waits, and not the longer they take.
+PostgreSQL has commit_siblings and commit_delay for this: while few calls are in flight, no record waits for others that
+will not come. PostgreSQL's delay is fixed. Here it is a part of the present duration of a call, which Little's law
+gives from the number of calls in flight and the rate at which they end. So a wait is short beside a call's own
+duration, whether that is a millisecond or a minute, and the busier the gateway, the fewer syncs each call pays for.
+
+Where calls take long because a model is slow, syncs are rare, and each wait is one call less for the model to work on.
+So the delay grows with the number of calls, and not with their duration.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ from collections.abc import Callable
 from typing import Final
 
 COMMIT_SIBLINGS: Final = 5
-"""So many calls under way, and a group that waits for more records will get them. PostgreSQL's default too."""
+"""Calls in flight from which on a group waits for more records. PostgreSQL's default too."""
 _PART: Final = 0.2
 _EACH: Final = 0.0001
-"""Seconds for each call under way, about what a sync takes of the processor."""
+"""Seconds of delay for each call in flight: about the processor time of a sync."""
 _WEIGHT: Final = 0.1
-"""Of the newest interval between two ends, in their running mean."""
+"""The weight of the newest interval between two ends in their running mean."""
 
 
 class GroupCommit:
-    """The calls under way. For one event loop."""
+    """The calls in flight, and the delay that follows from them. For one event loop."""
 
     def __init__(self, longest: float, clock: Callable[[], float]) -> None:
-        """`longest` is the most seconds that a group waits."""
+        """`longest` is the longest delay, in seconds."""
         self.in_flight = 0
-        """Calls whose last record is still to come or being written: for whoever begins and ends them to count."""
+        """Calls whose last record is still to come or being written. The journal counts them."""
         self._committing = 0
         self._longest = longest
         self._clock = clock
@@ -37,16 +38,16 @@ class GroupCommit:
         self._interval = 0.0
 
     def begin(self) -> None:
-        """A call's last record is here; `end` follows when it is written."""
+        """Counts a call whose last record has come; `end` follows when it is written."""
         self._committing += 1
         self._ended += 1
 
     def end(self) -> None:
-        """A call's last record is written, or won't be."""
+        """The call's last record is written, or was given up."""
         self._committing -= 1
 
     def delay(self) -> float:
-        """Seconds that a group which begins now may wait; 0 where more records are not soon to come."""
+        """Seconds that a group which begins now may wait; 0 where no more records are about to come."""
         self._measure()
         if self.in_flight - self._committing < COMMIT_SIBLINGS:
             return 0.0
@@ -55,6 +56,6 @@ class GroupCommit:
     def _measure(self) -> None:
         if self._ended:
             now = self._clock()
-            newest = min((now - self._since) / self._ended, _EACH / _PART)  # a longer one tells nothing more
+            newest = min((now - self._since) / self._ended, _EACH / _PART)  # a longer one changes nothing
             self._interval += _WEIGHT * (newest - self._interval)
             self._since, self._ended = now, 0

@@ -1,8 +1,8 @@
-"""The audit stage: every call that begins leaves a record of how it ended, before its caller hears of it.
+"""The audit stage: every call that begins leaves a record of how it ended, before its caller has the outcome.
 
-A call that the pipeline admits leaves one more at that moment, so that a crash in the middle leaves its trace. Where
-replies stream, none of them reaches the caller before that record is safe; a single reply waits for the last record,
-which is behind it in the same order. Refusals beyond a rate leave one record together: see
+A call that the pipeline admits leaves one more record at that moment, so that a crash in the middle leaves a trace.
+Where replies stream, none of them reaches the caller before that record is durable. A single reply waits for the last
+record, which is behind the first one in the same queue. Refusals beyond a rate share one record: see
 gateway.audit.refusal_aggregator.
 """
 
@@ -29,7 +29,7 @@ _UNWAITED: Final = frozenset({outcome.CANCELLED, outcome.Outcome("UNAVAILABLE", 
 
 
 class Journal:
-    """Writes the records of calls, and tells the metrics the same."""
+    """Writes the records of calls and reports the same outcomes to the metrics."""
 
     def __init__(self, log: AuditLog, refusals: RefusalAggregator, telemetry: CallMetrics) -> None:
         self._log = log
@@ -38,15 +38,15 @@ class Journal:
         self._summing: asyncio.TimerHandle | None = None
 
     def began(self, call: Call) -> None:
-        """A call is here. `ended` or `failed` follows."""
+        """Counts a call that has arrived. `ended` or `failed` follows."""
         self._log.group_commit.in_flight += 1
         self._telemetry.began(call)
 
     async def ended(self, call: Call) -> None:
         """Commits the last record of a call that was served.
 
-        Raises Unavailable (AUDIT_UNAVAILABLE) where it can't be written: an answer that nobody could account for is
-        not given. Raises DeadlineExceeded where the answer comes too late: then that is recorded.
+        Raises Unavailable (AUDIT_UNAVAILABLE) where the record can't be written: the gateway gives no answer that it
+        can't account for. Raises DeadlineExceeded where the answer comes too late; the record says so.
         """
         if not call.over:
             await self._commit(call, outcome.OK)
@@ -57,22 +57,23 @@ class Journal:
     async def failed(self, call: Call, error: BaseException) -> None:
         """Commits the last record of a call that `error` ended.
 
-        Raises in its place Unavailable as `ended` does, and DeadlineExceeded where the caller's time is over: gRPC says
-        that to the caller, whatever we would say. The record has it as its status, and the error's reason.
+        Raises Unavailable in its place, as `ended` does, and DeadlineExceeded where the caller's deadline has passed:
+        gRPC reports that status to the caller, whatever the gateway would report. The record has that status, and the
+        error's reason.
         """
         found = outcome.of(error)
         late = found is not outcome.CANCELLED and call.over
-        ended = _cancelled(call) if found is outcome.CANCELLED else _told(found, late=late)
+        ended = _cancelled(call) if found is outcome.CANCELLED else _reported(found, late=late)
         await self._close(call, found, ended)
         if late:
             raise errors.DeadlineExceeded("the deadline passed") from error
 
     async def _close(self, call: Call, found: Outcome, ended: Outcome) -> None:
-        if not call.admitted and not self._refusals.record_singly(_who(call), ended.reason):
+        if not call.admitted and not self._refusals.record_singly(_refused(call), ended.reason):
             self._done(call, ended)
-            self._sum_up()
+            self._schedule_sums()
         elif found in _UNWAITED or (call.principal is None and not call.inside):
-            # Nobody is left to wait, or nobody who was let in, or it is told already that records can't be written.
+            # The caller has left, or holds no slot, or already has AUDIT_UNAVAILABLE as its error: no caller waits.
             self._log.enqueue_nowait(_last(call, ended))
             self._done(call, ended)
         else:
@@ -82,7 +83,7 @@ class Journal:
         try:
             await self._log.commit(_last(call, ended))
         except asyncio.CancelledError:
-            raise  # the record is in line, and is written though nobody waits
+            raise  # the record is queued, and is written although no caller waits
         except BaseException as error:
             ended = outcome.of(error)
             raise
@@ -94,19 +95,19 @@ class Journal:
         self._telemetry.ended(call, ended)
 
     def stop(self) -> None:
-        """Leaves no sum untold. Before the log's own stop."""
+        """Writes the records of refusals that are still being counted. Call it before the log's own `stop`."""
         if self._summing is not None:
             self._summing.cancel()
-            self._tell()
+            self._log_sums()
 
-    def _sum_up(self) -> None:
+    def _schedule_sums(self) -> None:
         if self._summing is None:
-            self._summing = asyncio.get_running_loop().call_later(_SUM_SECONDS, self._tell)
+            self._summing = asyncio.get_running_loop().call_later(_SUM_SECONDS, self._log_sums)
 
-    def _tell(self) -> None:
+    def _log_sums(self) -> None:
         self._summing = None
         for summed in self._refusals.drain():
-            who = {name: value for name, value in summed.who._asdict().items() if value}
+            caller = {name: value for name, value in summed.caller._asdict().items() if value}
             self._log.log_event(
                 event="refusals",
                 time=summed.last,
@@ -114,12 +115,12 @@ class Journal:
                 count=summed.count,
                 reason=summed.reason,
                 decision="deny",
-                **who,
+                **caller,
             )
 
     def admitted(self, call: Call, *, streams: bool) -> Callable[[], Awaitable[None]] | None:
-        """Records that a call may go on, without waiting. What it returns is to be awaited before the first reply of a
-        call whose replies stream; it raises Unavailable (AUDIT_UNAVAILABLE).
+        """Records that a call was admitted, without waiting. The pipeline awaits the result before the first reply of a
+        call whose replies stream. The result raises Unavailable (AUDIT_UNAVAILABLE).
         """
         call.admitted = True
         call.hmacs = self._log.content_hmacs()
@@ -131,18 +132,18 @@ class Journal:
 
 
 def _cancelled(call: Call) -> Outcome:
-    """Why a call was cancelled: gRPC and the gateway itself do it as the caller does."""
+    """The reason of a cancelled call: gRPC and the gateway itself cancel calls as a caller does."""
     if call.drained:
         return outcome.DRAINING
     return outcome.DEADLINE_EXCEEDED if call.late else outcome.CANCELLED
 
 
-def _told(found: Outcome, *, late: bool) -> Outcome:
-    """What the caller of a call that failed is told, and why it failed."""
+def _reported(found: Outcome, *, late: bool) -> Outcome:
+    """The outcome that the caller of a failed call gets, with the reason of the failure."""
     return found._replace(code=outcome.DEADLINE_EXCEEDED.code) if late else found
 
 
-def _who(call: Call) -> Refused:
+def _refused(call: Call) -> Refused:
     principal = call.principal
     return (
         unauthenticated(call.peer) if principal is None else Refused(tenant=principal.tenant, subject=principal.subject)

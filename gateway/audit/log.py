@@ -1,8 +1,8 @@
-"""The stage: records go to every sink, each in a queue of its own, so that one that hangs holds up no other.
+"""The audit log of one process: each sink has a queue of its own, so that one that hangs delays no other.
 
-A record is encoded once and its bytes are shared. A call waits for the sinks that are required and for no other; where
-one of them hasn't the record in time, the call is refused. Then another sink may have a record of a success that the
-caller was not told of: a record too many can be explained, one too few can't.
+A record is encoded once and the sinks share its bytes. A call waits for the required sinks and for no other. Where one
+of them does not have the record in time, the call is refused. Another sink may then have the record of a success that
+the caller never saw: an operator can explain a record too many, and not one too few.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from meshgate.runtime.refresher import Refresher, SourceState
 _log = logging.getLogger(__name__)
 
 UNAVAILABLE: Final = "AUDIT_UNAVAILABLE"
-"""The reason of calls that are refused because their record isn't safe."""
+"""The reason of calls that are refused because their record is not durable."""
 
 _MAX_RECORD_BYTES: Final = 48 * 1024
 _RETRY_SECONDS: Final = 1.0
@@ -48,11 +48,13 @@ _RENEW_SECONDS: Final = 60.0
 
 
 Enqueued = Sequence[asyncio.Future[bool] | None]
-"""A record in line: for each required sink whether it has got it, in time; None is never."""
+"""An enqueued record: for each required sink, whether it got the record in time; None is never."""
 
 
 class AuditLog:
-    """All sinks of one process. `commit` returns when the required ones have the record, and refuses else."""
+    """All sinks of one process. `commit` returns when the required ones have the record, and otherwise refuses the
+    call.
+    """
 
     def __init__(
         self,
@@ -63,7 +65,9 @@ class AuditLog:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`writer` names this process's part of the log, such as `worker-0`, where several share the directory."""
+        """`writer` names this process's part of the log, such as `worker-0`, where several processes share the
+        directory.
+        """
         self._config = config
         self._writer = writer
         self._disk = disk or Disk()
@@ -73,15 +77,15 @@ class AuditLog:
         self._key_refresher: Refresher | None = None
         self._file: FileSink | None = None
         self.group_commit = GroupCommit(config.gather_seconds, monotonic)
-        """The calls under way."""
+        """The calls in flight."""
         self.queues: Sequence[SinkQueue] = [self._queue(sink) for sink in config.sinks]
-        """One a sink, with what it has waiting and lost."""
+        """One for each sink, with its numbers of waiting and lost records."""
         self._required = [queue for queue in self.queues if queue.options.required]
         self._others = [queue for queue in self.queues if not queue.options.required]
 
     @property
     def healthy(self) -> bool:
-        """Whether every required sink took the last that it was given."""
+        """Whether the last write of every required sink succeeded."""
         return all(queue.healthy for queue in self._required)
 
     async def start(self) -> None:
@@ -105,7 +109,7 @@ class AuditLog:
         self._key_refresher.start()
 
     async def commit(self, record: AuditRecord) -> None:
-        """Returns when every required sink has `record`. A caller that is cancelled leaves it behind to be written.
+        """Returns when every required sink has `record`. When the caller is cancelled, the record is still written.
 
         Raises Unavailable (AUDIT_UNAVAILABLE) when a sink refuses, its queue is full or its time is up.
         """
@@ -116,7 +120,7 @@ class AuditLog:
             self.group_commit.end()
 
     def enqueue(self, record: AuditRecord) -> Enqueued:
-        """Puts a record in line for all sinks, in order with all others; `wait_durable` waits for it. Never fails."""
+        """Puts a record into every sink's queue, in order with all others; `wait_durable` waits for it. Never fails."""
         encoded = _encoded(record)
         if encoded is None:
             return (None,)
@@ -125,15 +129,15 @@ class AuditLog:
         return [queue.enqueue(encoded) for queue in self._required]
 
     async def wait_durable(self, enqueued: Enqueued) -> None:
-        """Returns when every required sink has the record that `enqueue` put in line. Raises as `commit` does."""
+        """Returns when every required sink has the record that `enqueue` returned. Raises as `commit` does."""
         for done in enqueued:
             if done is None or not await done:
                 raise _unavailable()
 
     def enqueue_nowait(self, record: AuditRecord) -> None:
-        """Puts a record that nobody waits for in line, in order with all others. Never fails: a lost one is counted.
+        """Enqueues a record for which no caller waits, in order with all others. Never fails: a lost one is counted.
 
-        It is written with the next that somebody waits for, and by itself after some milliseconds.
+        It is written with the next record for which a caller waits, and by itself after some milliseconds.
         """
         encoded = _encoded(record)
         if encoded is not None:
@@ -141,13 +145,15 @@ class AuditLog:
                 queue.enqueue_nowait(encoded)
 
     def log_event(self, **fields: Any) -> None:
-        """Leaves a record that is not of one call, of strings and integers: at least `event` and `time`."""
+        """Enqueues a record that is not of one call, of strings and integers: at least `event` and `time`. No caller
+        waits.
+        """
         encoded = records.canonical(fields)
         for queue in self.queues:
             queue.enqueue_nowait(encoded)
 
     def content_hmacs(self) -> ContentHmacs:
-        """New keyed digests for the messages of one call, and their key's id. Only after `start`."""
+        """New HMACs for the messages of one call, and the id of their key. Only after `start`."""
         if self._keys is None:
             raise RuntimeError("the audit log is not open")
         return self._keys.hmacs()
@@ -158,7 +164,7 @@ class AuditLog:
         return [refresher.state() for refresher in (self._key_refresher, signing) if refresher is not None]
 
     async def stop(self) -> None:
-        """Writes what waits and closes all sinks, each within its time."""
+        """Writes the waiting records and closes all sinks, each within its time."""
         if self._key_refresher is not None:
             await self._key_refresher.stop()
         await asyncio.gather(*(queue.stop() for queue in self.queues))
@@ -191,7 +197,7 @@ class AuditLog:
 
 
 def _encoded(record: AuditRecord) -> bytes | None:
-    """The record's bytes, or None, which is said, where it has none: one bad record harms no other."""
+    """The record's bytes, or None, which is logged, where it has no encoding: one bad record harms no other."""
     try:
         encoded = records.encode(record)
     except (TypeError, ValueError):

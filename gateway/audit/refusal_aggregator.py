@@ -1,19 +1,18 @@
-"""Refusals, recorded at a bounded rate: a flood of them must not fill the disk that audits it.
+"""Refusals, recorded at a bounded rate, so that a flood of them does not fill the disk of the audit log.
 
-Every refusal is accounted for, but not every one by a record of its own. A refusal costs who asks for it one packet,
-while a record of its own costs us some 700 bytes for ever and a place in a group commit that others wait for. So the
-first few refusals of a caller in each second are recorded singly, as any call is; those beyond are counted by caller
-and reason, and each second of counting leaves one record with the count and the times of the first and the last.
-Nothing is lost that an investigator could use: who, why, how often and when remain; request ids, methods and ports of
-the repeats don't.
+Every refusal is accounted for, but not every one has a record of its own. A refusal costs the caller one packet. A
+record costs the gateway some 700 bytes for ever and a slot in a group commit on which others wait. So the first few
+refusals of a caller in each second have a record each, as any call has. Further ones are counted by caller and reason,
+and each second leaves one record with the count and the times of the first and the last. An investigator loses nothing
+useful: caller, reason, number and times remain. The request ids, methods and ports of the repeats do not.
 
-A caller is the tenant and subject of a good token, and else the network address. The two are counted apart, so that
-strangers can't use up what callers have. Only what was not let in is summed: calls that are let in are bounded by
-limits and have records of their own. A crash loses at most the counts of its last second.
+A caller is the tenant and subject of a valid token, and otherwise the network address. The two have separate budgets,
+so that unauthenticated callers can't use up the budget of callers. Only refused calls are aggregated: limits bound the
+admitted ones, and each has its own records. A crash loses at most the counts of its last second.
 
-Addresses are many (an IPv6 host has 2**64), so an IPv6 address counts as its /64; and subjects are many where an issuer
-makes them up. So at most `peers` addresses and `callers` subjects are told apart in one second. The rest share a count:
-addresses under the name OTHERS, subjects that of their tenant, without a subject.
+There are many addresses (an IPv6 host has 2**64), so an IPv6 address counts as its /64. There are many subjects where
+an issuer makes them up. So at most `peers` addresses and `callers` subjects have their own count in one second. The
+rest share one: addresses under the name OTHERS, subjects under their tenant without a subject.
 """
 
 from __future__ import annotations
@@ -35,31 +34,31 @@ _SECOND: Final = 1_000_000
 
 
 class RefusalAggregatorConfig(Strict):
-    """When refusals are recorded in sums."""
+    """The [flood] section: when refusals share a record."""
 
     singly_per_second: int = Field(20, ge=1, le=100_000)
-    """How many of one stranger's address are recorded singly in one second."""
+    """How many refusals of one unauthenticated address have a record of their own in one second."""
     singly_per_second_in_all: int = Field(200, ge=1, le=1_000_000)
-    """How many of all addresses together: many addresses are no more expensive than one."""
+    """How many refusals of all addresses together have one: many addresses are no more expensive than one."""
     peers: int = Field(1000, ge=1, le=100_000)
-    """How many addresses are told apart in one second; each is one record at most, and a reason."""
+    """How many addresses have their own count in one second. Each leaves at most one record for each reason."""
     callers_singly_per_second: int = Field(20, ge=1, le=100_000)
-    """How many of one subject of a tenant are recorded singly in one second."""
+    """How many refusals of one subject of a tenant have a record of their own in one second."""
     callers_singly_per_second_in_all: int = Field(200, ge=1, le=1_000_000)
-    """How many of all tenants and subjects together."""
+    """How many refusals of all tenants and subjects together have one."""
     callers: int = Field(1000, ge=1, le=100_000)
-    """How many subjects are told apart in one second, as `peers`; and as many tenants beside them."""
+    """How many subjects have their own count in one second, and as many tenants beside them; compare `peers`."""
 
 
 class Refused(NamedTuple):
-    """Who was refused: a stranger by network address, a caller by tenant and subject."""
+    """The caller of a refused call: an unauthenticated one by network address, another one by tenant and subject."""
 
     peer: str = ""
     tenant: str = ""
     subject: str = ""
 
     def rest(self) -> Refused:
-        """Under which name it is counted where there are too many to tell apart."""
+        """The name under which it is counted where too many have a count of their own."""
         return Refused(tenant=self.tenant) if self.tenant else Refused(peer=OTHERS)
 
 
@@ -70,7 +69,7 @@ _REST: Final = Refused(peer=OTHERS)
 class RefusalSum:
     """Refusals of one caller for one reason that have no record of their own. Times are microseconds, Unix epoch."""
 
-    who: Refused
+    caller: Refused
     reason: str
     count: int
     first: int
@@ -78,11 +77,13 @@ class RefusalSum:
 
 
 class RefusalAggregator:
-    """Decides which refusals are recorded singly and sums up the others. Memory and records a second are bounded."""
+    """Decides which refusals have a record of their own and counts the others. Memory and records per second are
+    bounded.
+    """
 
     def __init__(self, config: RefusalAggregatorConfig, clock: Callable[[], int]) -> None:
         """`clock` gives microseconds since the Unix epoch."""
-        self._strangers = _Budget(config.singly_per_second, config.singly_per_second_in_all, config.peers, clock)
+        self._unauthenticated = _Budget(config.singly_per_second, config.singly_per_second_in_all, config.peers, clock)
         self._callers = _Budget(
             config.callers_singly_per_second, config.callers_singly_per_second_in_all, config.callers, clock
         )
@@ -90,27 +91,24 @@ class RefusalAggregator:
     @property
     def summed(self) -> int:
         """Refusals without a record of their own, since the start."""
-        return self._strangers.summed + self._callers.summed
+        return self._unauthenticated.summed + self._callers.summed
 
-    def record_singly(self, who: Refused, reason: str) -> bool:
-        """Whether this refusal gets a record of its own. If not it has been counted, and `drain` will tell of it.
-
-        `reason` is that of the refusal.
-        """
-        return (self._callers if who.tenant else self._strangers).record_singly(who, reason)
+    def record_singly(self, caller: Refused, reason: str) -> bool:
+        """Whether this refusal has a record of its own. If not, it has been counted, and `drain` returns the count."""
+        return (self._callers if caller.tenant else self._unauthenticated).record_singly(caller, reason)
 
     def drain(self) -> list[RefusalSum]:
-        """The sums so far, each told once. To be asked once a second while `waiting`, and at the end."""
-        return [*self._strangers.drain(), *self._callers.drain()]
+        """The counts so far, each once. Call it once a second while `waiting`, and at the end."""
+        return [*self._unauthenticated.drain(), *self._callers.drain()]
 
     @property
     def waiting(self) -> bool:
-        """Whether there are sums that `drain` has not told."""
-        return self._strangers.waiting or self._callers.waiting
+        """Whether there are counts that `drain` has not returned."""
+        return self._unauthenticated.waiting or self._callers.waiting
 
 
 class _Budget:
-    """What strangers have, or callers."""
+    """The budget of one kind of callers: unauthenticated ones, or those with a token."""
 
     def __init__(self, singly: int, in_all: int, apart: int, clock: Callable[[], int]) -> None:
         self.summed = 0
@@ -123,10 +121,10 @@ class _Budget:
         self._in_all = 0
         self._sums: dict[tuple[Refused, str], RefusalSum] = {}
 
-    def record_singly(self, who: Refused, reason: str) -> bool:
+    def record_singly(self, caller: Refused, reason: str) -> bool:
         now = self._clock()
         self._turn(now)
-        known = self._known(who)
+        known = self._known(caller)
         if self._take(known) and self._in_all < self._most_in_all:
             self._in_all += 1
             return True
@@ -148,21 +146,21 @@ class _Budget:
             self._singly = {}
             self._in_all = 0
 
-    def _known(self, who: Refused) -> Refused:
-        """The name that `who` goes by in this second: its own, that of the rest of a tenant, that of all the rest."""
-        for name, most in ((who, self._apart), (who.rest(), 2 * self._apart)):
+    def _known(self, caller: Refused) -> Refused:
+        """The name under which the caller is counted in this second: its own, its tenant's rest, or the rest of all."""
+        for name, most in ((caller, self._apart), (caller.rest(), 2 * self._apart)):
             if name in self._singly or len(self._singly) < most:
                 return name
         return _REST
 
-    def _take(self, who: Refused) -> bool:
-        taken = self._singly.get(who, 0)
-        self._singly[who] = taken + 1
+    def _take(self, caller: Refused) -> bool:
+        taken = self._singly.get(caller, 0)
+        self._singly[caller] = taken + 1
         return taken < self._most
 
-    def _count(self, who: Refused, reason: str, now: int) -> None:
+    def _count(self, caller: Refused, reason: str, now: int) -> None:
         self.summed += 1
-        key = self._key(who, reason)
+        key = self._key(caller, reason)
         found = self._sums.get(key)
         if found is None:
             self._sums[key] = RefusalSum(*key, count=1, first=now, last=now)
@@ -170,20 +168,22 @@ class _Budget:
             found.count += 1
             found.last = now
 
-    def _key(self, who: Refused, reason: str) -> tuple[Refused, str]:
-        for key, most in (((who, reason), self._apart), ((who.rest(), reason), 2 * self._apart)):
+    def _key(self, caller: Refused, reason: str) -> tuple[Refused, str]:
+        for key, most in (((caller, reason), self._apart), ((caller.rest(), reason), 2 * self._apart)):
             if key in self._sums or len(self._sums) < most + _MAX_REASONS:
                 return key
         return _REST, OTHERS
 
 
 def unauthenticated(peer: str) -> Refused:
-    """Whoever calls from `peer`, gRPC's name of it (`ipv4:192.0.2.1:50000`)."""
+    """The caller behind `peer`, gRPC's name of an address (`ipv4:192.0.2.1:50000`)."""
     return Refused(peer=network(peer))
 
 
 def network(peer: str) -> str:
-    """The part of a peer's name that it can't choose freely: its IPv4 address, its IPv6 /64, else what kind it is."""
+    """The part of a peer's name that the caller can't choose freely: its IPv4 address, its IPv6 /64, or the kind of
+    address.
+    """
     kind, _, rest = peer.partition(":")
     host = unquote(rest).rpartition(":")[0].strip("[]").partition("%")[0]
     try:

@@ -1,1 +1,1 @@
-"""The log on disk: a chain of hashed records in segments, with signed checkpoints and recovery after a crash."""
+"""The log on disk: a hash chain of records in segments, with signed checkpoints and recovery after a crash."""

@@ -1,11 +1,11 @@
-"""Whether a line of the log is written exactly as the gateway writes it, and what it says.
+"""The reader of lines: whether a line is spelled exactly as the gateway writes it, and its record.
 
-The hash of a line says that nobody changed it since; it does not say that all readers see the same record in it. JSON
-has many spellings of one thing: escapes, white space, members that are there twice, numbers with a fraction. Each could
-hide a member from one reader and show it to another, and so each of them is BrokenChain.
+The hash of a line shows that nobody changed it since. It does not show that all readers see the same record in it. JSON
+has many spellings of one value: escapes, white space, repeated members, numbers with a fraction. Each could hide a
+member from one reader and show it to another. So each of them breaks the chain.
 
 Nearly all lines are records of calls. One expression matches those, their members in order and each at most once, and
-finds their time; other lines, and texts with an escape in them, are parsed and encoded again.
+finds their time. Other lines, and texts with an escape, are parsed and encoded again.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ _CALL: Final = re.compile(
 ).fullmatch
 _LINE: Final = frozenset(("hash", "record", "seq"))
 _SAFE: Final = 2**53
-"""Integers from here on are not the same to every reader of JSON."""
+"""From here on, readers of JSON differ on the value of an integer."""
 
 _BEGINS: Final = re.compile(rb'\{"hash":"[0-9a-f]{64}(?:","record":\{|","key":")[^\x00-\x1f]*+')
 _LONGEST_BEGINNING: Final = len(b'{"hash":"') + 64 + len(b'","record":{')
 
 
 class Entry(NamedTuple):
-    """What a line says, as far as those who follow a log need it."""
+    """The content of a line, as far as a reader of the chain needs it."""
 
     time: int
-    """Microseconds since the Unix epoch; 0: the record does not say."""
+    """Microseconds since the Unix epoch; 0 where the record has no time."""
     content: dict[str, Any] | None
     """The record; None for that of a call, of which only the time matters."""
 
@@ -71,7 +71,9 @@ def read(line: bytes, seq: int) -> Entry:
 
 
 def record(line: bytes) -> dict[str, Any] | None:
-    """The record within a line, without the newline; None where the line is not exactly as the gateway writes it."""
+    """The record in a line, without the newline; None where the line is not spelled exactly as the gateway
+    writes it.
+    """
     try:
         stated = json.loads(line.decode())
         if not isinstance(stated, dict) or stated.keys() != _LINE or canonical(stated) != line:
@@ -83,7 +85,9 @@ def record(line: bytes) -> dict[str, Any] | None:
 
 
 def unfinished(rest: bytes) -> bool:
-    """Whether a crash can leave `rest` at the end of a file: a line's beginning, and blocks that were never filled."""
+    """Whether a crash can leave `rest` at the end of a file: the beginning of a line, and blocks that were never
+    filled.
+    """
     written = rest.rstrip(b"\x00")
     if len(written) >= _LONGEST_BEGINNING:
         return len(written) < MAX_LINE and _BEGINS.fullmatch(written) is not None
@@ -97,7 +101,7 @@ def _shapes(written: bytes) -> tuple[bytes, ...]:
 
 
 def _is_record(content: dict[str, Any]) -> bool:
-    """Strings, integers and objects of integers, with names of ASCII. What says nothing is left out of a call's."""
+    """Strings, integers and objects of integers, with ASCII names. A record of a call has no empty field."""
     if content.get("event") in CALL_EVENTS and not all(content.values()):
         return False
     return all(name.isascii() and _is_value(value) for name, value in content.items())

@@ -1,8 +1,8 @@
-"""Signed checkpoints: how far the log had come, said by the holder of the signing key (Ed25519).
+"""Signed checkpoints: how far the log had come, signed with the signing key (Ed25519).
 
-One canonical JSON object a line in checkpoints.jsonl: `hash` and `seq` of the record reached, `key`, `time`, `writer`,
-what may follow before the next (`next_records`, `next_us`; see gateway.audit.chain.checkpoint_bound) and `signature`,
-which covers the others.
+One canonical JSON object per line in checkpoints.jsonl: `hash` and `seq` of the record reached, `key`, `time`,
+`writer`, the bound of what may follow before the next checkpoint (`next_records`, `next_us`; see
+gateway.audit.chain.checkpoint_bound) and `signature`, which covers the others.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ _CONTEXT: Final = b"meshgate audit checkpoint v1\n"
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A statement: at `time` (microseconds since the Unix epoch) the log of `writer` stood at `link`."""
+    """A statement: at `time` (microseconds since the Unix epoch) the log of `writer` ended at `link`."""
 
     link: Link
     time: int
     writer: str
     promise: Promise | None = None
-    """What may follow before the next. Those of old promise nothing."""
+    """The bound of what may follow before the next checkpoint. Old checkpoints have none."""
 
     def signed(self, keys: SigningKeys) -> bytes:
-        """As a line, with its newline, signed with the newest key."""
+        """The checkpoint as a line, with its newline, signed with the newest key."""
         statement = self._statement(keys.newest.key_id)
         signature = keys.sign(_CONTEXT + canonical(statement))
         return canonical({**statement, "signature": signature.hex()}) + b"\n"
@@ -54,7 +54,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class SignedCheckpoint:
-    """One as it was read: nothing in it is true before `check`."""
+    """A checkpoint as it was read: nothing in it is trusted before `check`."""
 
     checkpoint: Checkpoint
     key: str
@@ -62,16 +62,16 @@ class SignedCheckpoint:
 
     @property
     def seq(self) -> int:
-        """Of the record that it says was reached."""
+        """The number of the record that it covers last."""
         return self.checkpoint.link.seq
 
     @property
     def line(self) -> bytes:
-        """As the gateway writes it, without its newline."""
+        """The line as the gateway writes it, without its newline."""
         return canonical({**self.checkpoint._statement(self.key), "signature": self.signature.hex()})  # noqa: SLF001 - its own class
 
     def check(self, keys: Sequence[Ed25519PublicKey]) -> None:
-        """Raises BrokenChain unless it is from one of `keys`."""
+        """Raises BrokenChain unless one of `keys` signed it."""
         key = next((key for key in keys if key_id(key) == self.key), None)
         if key is None:
             raise BrokenChain(self.seq, f"its checkpoint was signed with another key, {self.key[:16]}")
@@ -82,8 +82,8 @@ class SignedCheckpoint:
 
 
 def parse(line: bytes) -> SignedCheckpoint:
-    """What `line`, with its newline or without, says. Raises BrokenChain, of seq -1, where it is not exactly a
-    checkpoint's line: what can be spelled in two ways can be read in two ways.
+    """The checkpoint in `line`, with its newline or without. Raises BrokenChain, of seq -1, where the line is not
+    spelled exactly as the gateway writes it: what has two spellings has two readings.
     """
     signed = _parsed(line)
     if signed.line != line.removesuffix(b"\n"):
@@ -92,12 +92,12 @@ def parse(line: bytes) -> SignedCheckpoint:
 
 
 def unreadable() -> BrokenChain:
-    """What a line of checkpoints raises that is none."""
+    """The error for a line of checkpoints that is not a checkpoint."""
     return BrokenChain(-1, "a line of the checkpoints is not a checkpoint, exactly as the gateway writes one")
 
 
 def in_order(signed: SignedCheckpoint, before: SignedCheckpoint | None) -> SignedCheckpoint:
-    """`signed`, if it may follow `before`: it covers more, or promises something else. Raises BrokenChain."""
+    """`signed`, if it may follow `before`: it covers more, or has another bound. Raises BrokenChain."""
     if before is not None and signed.seq == before.seq and signed.checkpoint.promise == before.checkpoint.promise:
         raise BrokenChain(signed.seq, "its checkpoint is there twice")
     if before is not None and signed.seq < before.seq:

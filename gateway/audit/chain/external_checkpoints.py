@@ -1,4 +1,6 @@
-"""The checkpoints of a log, read side by side with it: those in its directory and those that were kept elsewhere."""
+"""The checkpoints of a log, read side by side with it: those in its directory, and external ones that were kept
+elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +23,21 @@ _BEGINNINGS: Final = frozenset(("genesis", "segment"))
 
 
 class ExternalCheckpoints:
-    """Follows a log record by record, with the key in force there. Raises BrokenChain at the first that is bad.
+    """Follows a log record by record, with the key in force there. Raises BrokenChain at the first bad record.
 
-    The log may grow meanwhile. A checkpoint is on disk before the next record is, so it is looked for when that has
-    been read; only those that were there at the beginning are missed when the log ends before them.
+    The log may grow meanwhile. A checkpoint is on disk before the next record is, so it is looked up when that record
+    has been read. When the log ends early, only checkpoints that were there at the beginning count as missing.
     """
 
     def __init__(self, path: Path, key: Ed25519PublicKey, kept: Sequence[SignedCheckpoint] = ()) -> None:
-        """Raises OSError. `kept` are checkpoints that the log must contain; those of other writers are left aside."""
+        """Raises OSError. The log must contain the checkpoints `kept`; those of other writers are ignored."""
         self.key = key
         self.writer = ""
-        """The random name in the genesis."""
+        """The random name of the writer, from the genesis."""
         self.good = 0
-        """Checkpoints of the log that fit."""
+        """Checkpoints of the log that match."""
         self.matched = 0
-        """Those kept elsewhere that fit."""
+        """External checkpoints that match."""
         self.coverage = CheckpointBound()
         self._name: object = None
         self._candidates = kept
@@ -46,8 +48,8 @@ class ExternalCheckpoints:
         self._unreadable: BrokenChain | None = None
 
     def add(self, line: bytes, link: Link, *, continues: Link | None = None) -> None:
-        """The log has come to `link` with `line`, which is without its newline. `continues`: a later segment begins
-        with it, and the log stood there.
+        """The log has come to `link` with `line`, which has no newline. `continues` is the link with which a later
+        segment begins: the log ended there.
         """
         time, content = canonical.read(line, link.seq)
         event = str(content.get("event")) if content is not None else ""
@@ -62,7 +64,7 @@ class ExternalCheckpoints:
             self.coverage.add(link.seq, time, event)
 
     def settle(self, last: Link) -> None:
-        """The log goes on after `last`, or ends there: what was signed up to it is compared."""
+        """The log goes on after `last`, or ends there: the checkpoints up to it are compared."""
         if self._next is None:
             self._next = self._read()
         while self._next is not None and self._next.seq <= last.seq:
@@ -76,7 +78,7 @@ class ExternalCheckpoints:
             self.matched += 1
 
     def rest(self, records: int, *, whole: bool) -> BrokenChain | None:
-        """What is wrong with those that a log of `records` did not come to. `whole`: it was good to its end."""
+        """The error for checkpoints that a log of `records` did not come to. `whole`: the log was valid to its end."""
         if self._unreadable is not None or not whole:
             return self._unreadable
         due = ([self._next] if self._next is not None and self._lines.old else []) + list(self._kept)
@@ -93,7 +95,7 @@ class ExternalCheckpoints:
         self._lines.close()
 
     def _begin(self, genesis: Mapping[str, Any]) -> None:
-        """Raises BrokenChain unless the log begins, and with the key that the auditor has."""
+        """Raises BrokenChain unless the log begins, with the key that the auditor has."""
         if genesis.get("event") != "genesis":
             raise BrokenChain(0, "not the beginning of a log")
         if genesis.get("key") != key_id(self.key):
@@ -104,7 +106,7 @@ class ExternalCheckpoints:
         self._kept.extend(sorted(mine, key=lambda signed: signed.seq))
 
     def _go_on(self, said: Mapping[str, Any], seq: int, continues: Link | None) -> None:
-        """Raises BrokenChain unless `said` begins a segment of this log, and stands where one begins."""
+        """Raises BrokenChain unless `said` begins a segment of this log, and stands at the beginning of one."""
         if continues is None or said.get("event") != "segment":
             raise BrokenChain(seq, "segments begin with a record of where they go on, and no others are such a record")
         expected = {"previous": continues.hash.hex(), "writer": self.writer, "key": key_id(self.key)}
@@ -133,7 +135,7 @@ class ExternalCheckpoints:
 
 
 class _Lines:
-    """The whole lines of a file to which others may be added meanwhile."""
+    """The whole lines of a file that may grow meanwhile."""
 
     def __init__(self, path: Path) -> None:
         self._file = regular(path).open("rb") if path.exists() else None
@@ -146,7 +148,9 @@ class _Lines:
         return self._read <= self._size
 
     def next(self) -> bytes | None:
-        """None where there is none yet. Raises BrokenChain for bytes at the end that are no beginning of one."""
+        """The next line, or None where there is none yet. Raises BrokenChain for bytes at the end that begin
+        no line.
+        """
         line = self._file.readline(MAX_LINE) if self._file else b""
         if line.endswith(b"\n"):
             self._read += len(line)
@@ -158,7 +162,7 @@ class _Lines:
         return None
 
     def _pieces(self, file: BinaryIO) -> Iterator[bytes]:
-        """What comes after MAX_LINE bytes without a line's end."""
+        """The bytes after MAX_LINE bytes without a line's end."""
         return iter(lambda: file.readline(MAX_LINE), b"")
 
     def close(self) -> None:
@@ -167,9 +171,9 @@ class _Lines:
 
 
 def kept(lines: Iterable[str]) -> list[SignedCheckpoint]:
-    """The checkpoints among `lines`: as they are in checkpoints.jsonl, or within those of a process log.
+    """The checkpoints among `lines`: lines of checkpoints.jsonl, or lines of a process log that contain one.
 
-    Raises ValueError where there is none or one is not written exactly as the gateway writes it.
+    Raises ValueError where there is none, or one is not spelled exactly as the gateway writes it.
     """
     found = [said for line in lines if (said := _said(line)) is not None]
     try:
@@ -182,10 +186,10 @@ def kept(lines: Iterable[str]) -> list[SignedCheckpoint]:
 
 
 def _said(line: str) -> str | None:
-    """What of a line should be a checkpoint: all of it, unless it is a process log's. Other lines of such a log, JSON
-    or not, are nothing to us; but one that mentions a signature and is not JSON was a checkpoint once.
+    """The part of a line that should be a checkpoint: all of it, except in a process log. Other lines of such a log,
+    JSON or not, are ignored; but one that mentions a signature and is not JSON was a checkpoint once.
 
-    Raises ValueError for what is no text at all.
+    Raises ValueError for a line that is not text.
     """
     if not line.removesuffix("\n").replace("\t", "").isprintable():
         raise ValueError("a line of what was given is no text of a log's")
@@ -201,7 +205,7 @@ def _said(line: str) -> str | None:
 
 
 def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Raises ValueError for a member that is there twice: readers differ in which of them counts."""
+    """Raises ValueError for a repeated member: readers differ on the one that counts."""
     made = dict(members)
     if len(made) < len(members):
         raise ValueError
@@ -209,7 +213,7 @@ def _once(members: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def successor(stated: Mapping[str, Any], seq: int, by: Ed25519PublicKey) -> Ed25519PublicKey:
-    """The key that record `seq` names, as the one before it, `by`, signed. Raises BrokenChain."""
+    """The key that record `seq` names, endorsed by the key before it, `by`. Raises BrokenChain."""
     try:
         made = Endorsement.read(stated, by)
     except ValueError as error:

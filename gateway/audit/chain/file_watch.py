@@ -1,8 +1,8 @@
-"""Whether the files of an open log are still what and where they were.
+"""Whether the files of an open log are still the same and in their place.
 
-A writer holds its files open, so it can go on writing into one that was renamed or removed, and into one that was cut
-behind its back, and nobody who reads the log by its names would ever see what it writes. So every half second, and not
-for each record, the names are looked up again.
+A writer holds its files open. So it can go on writing into a file that was renamed, removed or cut, and nobody who
+reads the log by its names would ever see these records. So the writer looks the names up again every half second, and
+not for each record.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from typing import Final
 
 CHECK_SECONDS: Final = 0.5
 _AT_A_LOOK: Final = 256
-"""Sealed segments that one look is at, in turns, so that a log of very many costs no more."""
+"""Sealed segments for one check, in turns, so that a log of very many costs no more."""
 _REMEDY: Final = "put it back as it was, or stop the gateway and see what `meshgate audit verify` says"
 
 
 class LogFileChanged(OSError):
-    """A file of the log is not what or where it was: what is written to it is not in the log."""
+    """A file of the log is not the same or not in its place: what is written to it is not in the log."""
 
     def __init__(self, name: str, what: str) -> None:
         super().__init__(errno.ESTALE, f"{name} {what}; {_REMEDY}")
 
 
 class WatchedFile:
-    """A file, by its name, and what it has to be."""
+    """A file, by its name, and the state that it must have."""
 
     def __init__(self, path: Path, opened: os.stat_result) -> None:
-        """`opened` is what the descriptor says, or what the name said when it was first looked up."""
+        """`opened` is the state of the descriptor, or of the name when it was first looked up."""
         self.path = path
         self._identity = _identity(opened)
         self._modified = opened.st_mtime_ns
@@ -40,7 +40,7 @@ class WatchedFile:
         self.size = opened.st_size
 
     def check(self, size: int | None = None) -> None:
-        """Raises LogFileChanged. `size` is how large it has to be, where it grows."""
+        """Raises LogFileChanged. `size` is the expected size of a file that grows."""
         name, expected = self.path.name, self.size if size is None else size
         found = _found(self.path)
         if _identity(found) != self._identity:
@@ -67,11 +67,11 @@ class LogDirectory:
         self._at = 0
 
     def seal(self, path: Path) -> None:
-        """One more that is sealed. Raises OSError."""
+        """Adds a segment that has been sealed. Raises OSError."""
         self._sealed.append(WatchedFile(path, path.lstat()))
 
     def check(self) -> None:
-        """Looks at the directory and at some of the segments. Raises LogFileChanged."""
+        """Checks the directory and some of the segments. Raises LogFileChanged."""
         found = _found(self._directory, "the directory of the audit log")
         if _identity(found) != self._identity:
             raise LogFileChanged("the directory of the audit log", "was replaced: another one has its name")
@@ -83,7 +83,7 @@ class LogDirectory:
 
 
 class PeriodicCheck:
-    """When it is time to look again."""
+    """When the next check is due."""
 
     def __init__(self, check: Callable[[], None], monotonic: Callable[[], float]) -> None:
         self._check = check
@@ -92,11 +92,11 @@ class PeriodicCheck:
         self._disturbed = False
 
     def due(self) -> float:
-        """Seconds until the next one."""
+        """Seconds until the next check."""
         return max(0.0, self._at - self._monotonic())
 
     def look(self) -> None:
-        """Looks where it is time, and each time while something is wrong. Raises LogFileChanged."""
+        """Checks if it is time, and each time while something is wrong. Raises LogFileChanged."""
         if self._disturbed or self.due() == 0:
             self._at = self._monotonic() + CHECK_SECONDS
             self._disturbed = True
@@ -105,7 +105,7 @@ class PeriodicCheck:
 
 
 def _identity(found: os.stat_result) -> tuple[int, int, int]:
-    """The kind counts too: what was removed leaves its number to the next."""
+    """Device, inode and kind: a removed file leaves its inode number to the next file."""
     return found.st_dev, found.st_ino, stat.S_IFMT(found.st_mode)
 
 

@@ -1,4 +1,4 @@
-"""The file operations of the audit log, few and in one place, and a file that is only ever appended to, whole.
+"""The file operations of the audit log in one place, and a file that is only ever appended to, whole.
 
 Tests put a `Disk` that counts or fails in the place of this one.
 """
@@ -17,10 +17,10 @@ OWNER_ONLY: Final = 0o600
 
 
 class Disk:
-    """The operating system's. Every method raises OSError."""
+    """The operating system's files. Every method raises OSError."""
 
     def open(self, path: Path) -> int:
-        """Opens for appending; the file is made where it is missing."""
+        """Opens a file for appending, and makes it where it is missing."""
         return os.open(path, _APPEND, OWNER_ONLY)
 
     def write(self, descriptor: int, data: bytes) -> None:
@@ -30,7 +30,7 @@ class Disk:
             view = view[os.write(descriptor, view) :]
 
     def sync(self, descriptor: int) -> None:
-        """Returns when what was written will survive a loss of power."""
+        """Returns when the written bytes will survive a loss of power."""
         os.fdatasync(descriptor)
 
     def truncate(self, descriptor: int, size: int) -> None:
@@ -51,7 +51,9 @@ class Disk:
             os.close(descriptor)
 
     def lock(self, path: Path) -> int:
-        """Takes an exclusive lock that ends with this process or `close`. Raises BlockingIOError where it is taken."""
+        """Takes an exclusive lock that ends with this process or `close`. Raises BlockingIOError where another one
+        holds it.
+        """
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, OWNER_ONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,7 +64,7 @@ class Disk:
 
 
 class AppendFile:
-    """A file that ends, as far as we can help it, after the last append that succeeded."""
+    """A file that ends, as far as possible, after the last append that succeeded."""
 
     def __init__(self, path: Path, disk: Disk) -> None:
         """Opens `path` or makes it. Raises OSError."""
@@ -70,19 +72,21 @@ class AppendFile:
         self._disk = disk
         self._descriptor = disk.open(path)
         self.size = disk.size(self._descriptor)
-        """Bytes known to be on disk."""
+        """Bytes that are known to be durable."""
         self._clean = True
         self._watched = WatchedFile(path, os.fstat(self._descriptor))
 
     def check_unchanged(self) -> None:
-        """Raises LogFileChanged where what has this name is not this file any more, or is not what was written."""
-        if self._clean:  # or a part that could not be taken back is there, which the next append begins with
+        """Raises LogFileChanged where another file has this name, or where the file has other content than
+        was written.
+        """
+        if self._clean:  # otherwise the next append first takes back a part
             self._watched.check(self.size)
 
     def append(self, data: bytes) -> None:
-        """Writes and syncs `data`, or takes back what of it was written and raises OSError.
+        """Writes and syncs `data`, or takes back the part that was written and raises OSError.
 
-        What a failed sync leaves in memory counts as lost: it is cut off, and written anew by whoever tries again.
+        What a failed sync leaves in memory counts as lost: it is cut off, and a retry writes it again.
         """
         self._repair()
         self._clean = False
@@ -96,7 +100,7 @@ class AppendFile:
         self._clean = True
 
     def cut(self, size: int) -> None:
-        """Drops all from `size` on, on disk. Raises OSError."""
+        """Drops all bytes from `size` on, on disk. Raises OSError."""
         self._disk.truncate(self._descriptor, size)
         self._disk.sync(self._descriptor)
         self.size = size
@@ -113,4 +117,4 @@ class AppendFile:
         try:
             self._repair()
         except OSError:
-            return  # the next append begins with it
+            return  # the next append tries again

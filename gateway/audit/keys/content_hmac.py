@@ -1,7 +1,7 @@
-"""Keyed digests of content: they prove later that a text was the one sent, and tell nothing to who lacks the key.
+"""HMACs of content: they prove later that a text was the one sent, and reveal nothing to anybody without the key.
 
-A key serves for a time and is kept for ever after, so that old records can be matched; to make that impossible, delete
-the key's file: nothing else depends on it.
+A key is in use for a time and is kept for ever after, so that old records can be matched. To make that impossible,
+delete the key's file: nothing else depends on it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Direction = Literal["request", "reply"]
 class ContentHmac:
     """HMAC-SHA256 over the messages of one direction of a call.
 
-    Each message is preceded by its length in eight bytes, so that the same bytes cut differently differ, and all by
-    the direction's name, so that an echo is no proof of a question.
+    Each message comes after its length in eight bytes, so that the same bytes in other pieces give another value. All
+    come after the direction's name, so that a reply that repeats its request has another value.
     """
 
     __slots__ = ("_mac",)
@@ -36,7 +36,7 @@ class ContentHmac:
         self._mac = hmac.new(key, direction.encode() + b"\x00", hashlib.sha256)
 
     def copy(self) -> ContentHmac:
-        """A copy. Of one that has no message yet it is a new one, several times cheaper than made from the key."""
+        """A copy. A copy of a fresh one is a new one, several times cheaper than one from the key."""
         made = ContentHmac.__new__(ContentHmac)
         made._mac = self._mac.copy()  # noqa: SLF001 - its own class
         return made
@@ -52,7 +52,7 @@ class ContentHmac:
 
 
 class ContentHmacs(NamedTuple):
-    """What one call's content is digested with."""
+    """The HMACs of one call, and the id of their key."""
 
     request: ContentHmac
     reply: ContentHmac
@@ -60,35 +60,35 @@ class ContentHmacs(NamedTuple):
 
 
 class HmacKeys:
-    """The keys in a directory. Makes the first, and the next when the newest has come of age."""
+    """The HMAC keys in a directory. Makes the first one, and the next one when the newest is old enough."""
 
     def __init__(self, directory: Path, age_seconds: float, clock: Callable[[], float] = time.time) -> None:
-        """Raises OSError, or ValueError for a file that is no key."""
+        """Raises OSError, or ValueError for a file that is not a key."""
         self._files = KeyRotation(directory, _STEM, _SUFFIX)
         self._age = age_seconds
         self._clock = clock
         self.rotate()
 
     def rotate(self) -> None:
-        """Goes over to the newest key, which it makes where it is time. Raises as the constructor does."""
+        """Takes the newest key into use, and makes it where it is due. Raises as the constructor does."""
         number = self._files.newest(lambda: secrets.token_bytes(KEY_BYTES), before=self._clock() - self._age)
         key = _load(self._files.path(number))
         self._blank = ContentHmacs(ContentHmac(key, "request"), ContentHmac(key, "reply"), key_id(key))
 
     def hmacs(self) -> ContentHmacs:
-        """New digests for one call."""
+        """New HMACs for one call."""
         blank = self._blank
         return ContentHmacs(blank.request.copy(), blank.reply.copy(), blank.key_id)
 
 
 def find_key(directory: Path, wanted: str) -> bytes | None:
-    """The key of an id, however old. Raises OSError, or ValueError for a file that is no key."""
+    """The key of an id, however old. Raises OSError, or ValueError for a file that is not a key."""
     keys = (_load(path) for _, path in KeyRotation(directory, _STEM, _SUFFIX).listed())
     return next((key for key in keys if key_id(key) == wanted), None)
 
 
 def key_id(key: bytes) -> str:
-    """16 hexadecimal digits that name a key and tell nothing of it."""
+    """16 hexadecimal digits that name a key and reveal nothing of it."""
     return hashlib.sha256(b"meshgate audit hmac key v1\n" + key).hexdigest()[:16]
 
 

@@ -1,8 +1,8 @@
-"""The keys that sign checkpoints: each is signed by the one before, back to the first, which an auditor knows.
+"""The keys that sign checkpoints: each is signed by the one before it, back to the first, which an auditor has.
 
-A key and what its predecessor said of it lie side by side: `audit-key-2.pem` and `audit-key-2.json`. Every log that
-goes over to a key carries that endorsement in a record of its own, so who has `audit-key.pub.pem` can follow. A private
-key is of no more use once all writers went over to the next, and may then be deleted.
+A key and its endorsement by the key before lie side by side: `audit-key-2.pem` and `audit-key-2.json`. Every log that
+goes over to a new key has that endorsement in a record, so an auditor who has `audit-key.pub.pem` can follow. A private
+key is of no more use once all writers have gone over to the next one, and may then be deleted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _CONTEXT: Final = b"meshgate audit signing key v1\n"
 
 @dataclass(frozen=True, slots=True)
 class Endorsement:
-    """What the key `by` says of its successor."""
+    """The statement of the key `by` about the next key."""
 
     by: str
     key: str
@@ -40,7 +40,7 @@ class Endorsement:
     signature: bytes
 
     def fields(self) -> dict[str, Any]:
-        """For the record that says so, and the file."""
+        """The fields of the record and of the file."""
         return {**_statement(self.by, self.public), "signature": self.signature.hex()}
 
     @classmethod
@@ -60,7 +60,7 @@ class Endorsement:
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """One key of the succession. `endorsement` is None for the first."""
+    """One key of the rotation. `endorsement` is None for the first."""
 
     public: Ed25519PublicKey
     endorsement: Endorsement | None
@@ -71,7 +71,7 @@ class SigningKey:
 
 
 class SigningKeys:
-    """The succession in a directory. Makes the first, and the next when the newest has come of age."""
+    """The signing keys in a directory. Makes the first one, and the next one when the newest is old enough."""
 
     def __init__(self, directory: Path, age_seconds: float, clock: Callable[[], float] = time.time) -> None:
         """Raises OSError, or ValueError for keys that can't be used."""
@@ -84,7 +84,7 @@ class SigningKeys:
         self.rotate()
 
     def rotate(self) -> None:
-        """Reads what is there, and makes what is missing or due. Raises as the constructor does."""
+        """Reads the keys that are there, and makes what is missing or due. Raises as the constructor does."""
         number = self._files.newest(_new_key, before=self._clock() - self._age)
         private = _private(self._files.path(number))
         if not self.keys:
@@ -96,7 +96,7 @@ class SigningKeys:
         self._newest = private
 
     def sign(self, message: bytes) -> bytes:
-        """With the newest key."""
+        """A signature with the newest key."""
         return self._newest.sign(message)
 
     @property
@@ -108,14 +108,14 @@ class SigningKeys:
         return next((key.public for key in self.keys if key.key_id == wanted), None)
 
     def after(self, held: str) -> list[SigningKey]:
-        """The successors of a key by its id. Raises ValueError for one that is not of the succession."""
+        """The keys after the one with the id `held`. Raises ValueError for an id that is not one of these keys."""
         ids = [key.key_id for key in self.keys]
         if held not in ids:
             raise ValueError("the audit log was signed with another key than that in audit.keys")
         return self.keys[ids.index(held) + 1 :]
 
     def _first(self) -> Ed25519PublicKey:
-        """The public half that auditors know, put beside the private one when that is made."""
+        """The first public key, which auditors have, written beside the private one when that is made."""
         path = self._directory / PUBLIC_KEY
         private = self._files.path(1)
         if not private.exists():
@@ -127,7 +127,7 @@ class SigningKeys:
         return public
 
     def _following(self, number: int) -> SigningKey:
-        """Key `number`, endorsed by the one before; it is now where a crash came between the two."""
+        """Key `number`, endorsed by the one before. A crash may have come between the two: then it is endorsed now."""
         path = self._files.path(number).with_suffix(".json")
         before = self.keys[-1].public
         said = key_file.obtain(path, lambda: self._endorse(number, before), mode=0o644)
@@ -154,7 +154,7 @@ def _stated(said: bytes) -> dict[str, Any] | None:
 
 
 def load_public_key(path: Path) -> Ed25519PublicKey:
-    """Reads a PEM file. Raises OSError or ValueError."""
+    """The public key in a PEM file. Raises OSError or ValueError."""
     pem = path.read_bytes()
     try:
         key = serialization.load_pem_public_key(pem)
@@ -171,7 +171,7 @@ def key_id(key: Ed25519PublicKey) -> str:
 
 
 def raw(key: Ed25519PublicKey) -> bytes:
-    """Its 32 bytes."""
+    """The 32 bytes of a public key."""
     return key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
 
 

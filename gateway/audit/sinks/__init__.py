@@ -1,1 +1,3 @@
-"""Where records go: the log on disk, a Redis stream, an OTLP collector, standard output; a queue and a thread each."""
+"""The sinks of records: the log on disk, a Redis stream, an OTLP collector, standard output; a queue and a thread for
+each.
+"""

@@ -27,7 +27,7 @@ _REMEDY: Final = (
 
 
 class FileSink:
-    """Opens the ledger of one writer when it is opened itself. A Sink."""
+    """Opens the ledger of one writer when the sink is opened. A Sink."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class FileSink:
     ) -> None:
         self._make = partial(Ledger, config, disk, writer=writer, clock=clock, monotonic=monotonic)
         self._ledger: Ledger | None = None
-        self._looks = PeriodicCheck(lambda: self._opened().check_unchanged(), monotonic)
+        self._check = PeriodicCheck(lambda: self._opened().check_unchanged(), monotonic)
 
     @property
     def key_refresher(self) -> Refresher | None:
@@ -59,21 +59,23 @@ class FileSink:
             raise ConfigError(f"audit.directory: {reason(error)}") from error
 
     def write(self, records: Sequence[bytes]) -> None:
-        """Returns when all are on disk. Raises OSError, LogFileChanged where a file of the log is not where it was."""
-        self._looks.look()
+        """Returns when all records are durable. Raises OSError, and LogFileChanged where a file of the log is not in
+        its place.
+        """
+        self._check.look()
         self._opened().append(records)
 
     def due(self) -> float | None:
-        return min(self._looks.due(), self._opened().due())
+        return min(self._check.due(), self._opened().due())
 
     def idle(self) -> None:
-        """Raises SinkFailed where a file of the log is not where it was."""
+        """Does the ledger's idle work. Raises SinkFailed where a file of the log is not in its place."""
         try:
-            self._looks.look()
+            self._check.look()
             self._opened().idle()
         except LogFileChanged as error:
             raise SinkFailed(error.strerror) from error
-        except OSError as error:  # it will be tried again with the next record
+        except OSError as error:  # the next record tries again
             _log.error("audit log: no new segment", extra={"why": error.strerror})
 
     def close(self) -> None:
@@ -85,5 +87,5 @@ class FileSink:
             _log.error("audit log not closed in order", extra={"why": error.strerror})
 
     def _opened(self) -> Ledger:
-        assert self._ledger is not None, "opened before"  # noqa: S101 - the pump's order
+        assert self._ledger is not None, "opened before"  # noqa: S101 - the thread's order
         return self._ledger

@@ -1,7 +1,7 @@
 """An OpenTelemetry collector as a sink, by OTLP over gRPC.
 
-The SDK's exporter is not used: it tries again by itself beyond what a caller can wait, logs addresses, and hides what
-the collector rejected. The protocol is one call. A record is the log's body as it stands, so that its bytes stay
+The SDK's exporter is not used: it retries beyond the time that a caller can wait, logs addresses, and hides which
+records the collector rejected. The protocol is one call. The body of each log is the record's bytes, so that they stay
 comparable with those on disk.
 """
 
@@ -26,7 +26,7 @@ from meshgate.runtime.config import ConfigError
 
 _MAX_RECORDS: Final = 512
 _MAX_BYTES: Final = 2 * 1024 * 1024
-"""Of one export; a collector takes 4 MiB unless told otherwise."""
+"""Bytes of one export; a collector takes 4 MiB by default."""
 _TIME: Final = re.compile(rb'"time":(\d{1,18})', re.ASCII)
 _PASSING: Final = frozenset(
     {
@@ -39,7 +39,7 @@ _PASSING: Final = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
-"""What the OTLP specification says to try again."""
+"""The codes that the OTLP specification says to retry."""
 
 
 class OtlpSink:
@@ -55,7 +55,7 @@ class OtlpSink:
         self._channel: grpc.Channel | None = None
 
     def open(self) -> None:
-        """Connects lazily: a collector may come later. Raises ConfigError for a CA that can't be read."""
+        """Connects lazily: a collector may start later. Raises ConfigError for a CA that can't be read."""
         config = self._config
         options = () if config.proxy else channel.DIRECT
         if config.insecure:
@@ -69,7 +69,7 @@ class OtlpSink:
         self._export = LogsServiceStub(self._channel).Export  # type: ignore[no-untyped-call] # generated, no stubs
 
     def write(self, records: Sequence[bytes]) -> None:
-        """Returns when the collector has taken all. Raises SinkFailed."""
+        """Returns when the collector has all records. Raises SinkFailed."""
         deadline = time.monotonic() + self._timeout
         for batch in _batches(records):
             self._send(batch, deadline - time.monotonic())

@@ -1,10 +1,9 @@
-"""A stream of a Redis or Valkey as a sink.
+"""A stream in Redis or Valkey as a sink.
 
-An entry is there when the server says so, which is as safe as that server's own persistence. One whose answer was lost
-may be there twice; its request id and event tell.
+A record is there when the server confirms it, as durable as that server's own persistence. A record whose confirmation
+was lost may be there twice; its request id and event show that.
 
-Commands are put together here and not by the client, whose way of doing so costs more than all else that is done with a
-record.
+The sink packs its commands itself: the client's own way of packing costs more than all other work for a record.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from gateway.audit.sinks.sink import SinkFailed
 from gateway.redis_client import address, cause
 
 _MAX_ENTRIES: Final = 1000
-"""Of one round trip."""
+"""Entries of one round trip."""
 
 
 class RedisSink:
@@ -33,7 +32,7 @@ class RedisSink:
             config.url.get_secret_value(),
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
-            retry=Retry(NoBackoff(), 0),  # the lane knows whether there is time for another try
+            retry=Retry(NoBackoff(), 0),  # the queue knows whether there is time for another try
         )
         words = ("XADD", config.stream, "MAXLEN", "~", str(config.max_records), "*", "writer", writer, "record")
         self._command = b"*%d\r\n" % (len(words) + 1) + b"".join(_bulk(word.encode()) for word in words)
@@ -42,7 +41,7 @@ class RedisSink:
         return
 
     def write(self, records: Sequence[bytes]) -> None:
-        """Returns when the server has all. Raises SinkFailed."""
+        """Returns when the server has all records. Raises SinkFailed."""
         try:
             for start in range(0, len(records), _MAX_ENTRIES):
                 self._add(records[start : start + _MAX_ENTRIES])
@@ -59,14 +58,14 @@ class RedisSink:
         self._pool.disconnect()
 
     def _add(self, records: Sequence[bytes]) -> None:
-        connection = self._pool.get_connection()  # one that the server closed meanwhile is opened anew
+        connection = self._pool.get_connection()  # a connection that the server closed meanwhile is opened anew
         try:
             packed = b"".join([self._command + _bulk(record) for record in records])
             connection.send_packed_command([packed], check_health=False)  # type: ignore[no-untyped-call] # redis has none
             for _ in records:
                 connection.read_response()
         except BaseException:
-            connection.disconnect()  # type: ignore[no-untyped-call] # what it still has to say belongs to nobody
+            connection.disconnect()  # type: ignore[no-untyped-call] # its pending replies belong to no command
             raise
         finally:
             self._pool.release(connection)

@@ -1,4 +1,4 @@
-"""What takes records: a log on disk, a stream, a collector, standard output."""
+"""The interface of a sink: a log on disk, a stream, a collector, standard output."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from typing import Protocol
 
 
 class SinkFailed(Exception):
-    """The records did not get there, now; the same ones may the next time. The text says why, for the process log."""
+    """The sink does not have the records; the same ones may succeed the next time. The text is for the process log."""
 
 
 class SinkRefused(SinkFailed):
-    """The records did not get there and never will: there is no use in trying the same ones again."""
+    """The sink refuses the records for good: to try the same ones again is of no use."""
 
 
 class Sink(Protocol):
-    """Takes groups of canonical records. All methods are called on one thread, that of its lane, and may block it."""
+    """Takes groups of canonical records. All methods run on one thread, that of its queue, and may block it."""
 
     def open(self) -> None:
-        """Before all else. Raises ConfigError for a sink that can't be used as configured."""
+        """Opens the sink, before all else. Raises ConfigError for a sink that can't be used as configured."""
 
     def write(self, records: Sequence[bytes]) -> None:
-        """Returns when the sink has all of `records` as safely as it ever will. Raises SinkFailed or OSError.
+        """Returns when the sink has all of `records` as durably as it ever will. Raises SinkFailed or OSError.
 
-        Bounded in time wherever the operating system lets it be.
+        Bounded in time wherever the operating system allows a bound.
         """
 
     def due(self) -> float | None:
         """Seconds until `idle` should be called, if nothing is written before, or None."""
 
     def idle(self) -> None:
-        """Does what became due. Raises SinkFailed where the sink is down though nothing was written, and nothing else:
-        there is nobody to tell.
+        """Does the work that has become due. Raises only SinkFailed, where the sink is down though nothing was written:
+        no caller waits for this work.
         """
 
     def close(self) -> None:
-        """After all else, also where `open` failed."""
+        """Closes the sink, after all else, also where `open` failed."""

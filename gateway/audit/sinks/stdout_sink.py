@@ -1,4 +1,4 @@
-"""Standard output as a sink: a line a record, for a platform that collects what a container prints."""
+"""Standard output as a sink: one line per record, for a platform that collects the output of a container."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from gateway.audit.sinks.sink import SinkFailed
 from meshgate import terminal
 
 _ATOMIC: Final = 4096
-"""PIPE_BUF of Linux: a pipe that polls as writable has room for so much, and takes it whole."""
+"""PIPE_BUF of Linux: a pipe that polls as writable has room for this many bytes, and takes them whole."""
 
 
 class StdoutSink:
-    """Writes to a descriptor that may be a pipe which nobody reads. A Sink."""
+    """Writes to a descriptor, which may be a pipe without a reader. A Sink."""
 
     def __init__(self, timeout_seconds: float, descriptor: int | None = None) -> None:
         self._timeout = timeout_seconds
@@ -31,7 +31,7 @@ class StdoutSink:
         return
 
     def write(self, records: Sequence[bytes]) -> None:
-        """Whole lines, as far as they are shorter than a pipe takes whole. Raises SinkFailed and OSError."""
+        """Writes whole lines, where they are shorter than _ATOMIC. Raises SinkFailed and OSError."""
         deadline = time.monotonic() + self._timeout
         for piece in _pieces([self._shown(record) for record in records]):
             self._put(b"\n" + piece if self._torn else piece, deadline)  # after a torn line, whole ones again
@@ -46,7 +46,7 @@ class StdoutSink:
         return
 
     def _shown(self, record: bytes) -> bytes:
-        """The same bytes, but for a person's terminal the same JSON in letters that it does not obey."""
+        """The same bytes; for a terminal the same JSON with its control characters escaped."""
         return terminal.json_escaped(record.decode()).encode() if self._terminal else record
 
     def _put(self, piece: bytes, deadline: float) -> None:
@@ -59,7 +59,7 @@ class StdoutSink:
 
 
 def _pieces(records: Sequence[bytes]) -> Iterator[bytes]:
-    """The lines, as many at once as a pipe takes whole; one that is longer comes in several."""
+    """The lines in pieces of at most _ATOMIC bytes; a longer line comes in several pieces."""
     held = b""
     for record in records:
         line = record + b"\n"

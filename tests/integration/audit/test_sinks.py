@@ -253,7 +253,7 @@ asyncio.run(main())
 """
 
 
-def owned_to(printed: list[dict[str, Any]]) -> int:
+def reported_missing(printed: list[dict[str, Any]]) -> int:
     """How many records gaps own to, where each is of records that are missing before it and told by none before."""
     told = missing = 0
     following = 0
@@ -293,5 +293,5 @@ def test_a_pipe_that_nobody_reads_holds_up_no_call(tmp_path: Path) -> None:
     ended = [content for content in printed if content["event"] != "gap"]
     assert {content["event"] for content in ended} == {"ended"}
     assert int(lost) >= 200 - len(ended) > 100  # a group that was not written whole is lost, whatever came of it
-    assert owned_to(printed) <= int(lost)
+    assert reported_missing(printed) <= int(lost)
     assert len([content for content in on_disk(tmp_path) if "request_id" in content]) == 200

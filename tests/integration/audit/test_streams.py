@@ -93,7 +93,7 @@ async def test_nor_does_one_that_is_sealed(tmp_path: Path, recipient: Any) -> No
 _GATEWAY = """
 import sys
 from gateway.audit.sinks import sink_queue
-sink_queue.RIDE_SECONDS = 3600  # what nobody waits for is not written
+sink_queue.FLUSH_SECONDS = 3600  # records that no caller waits for are not written
 from gateway.__main__ import main
 sys.exit(main())
 """

@@ -42,7 +42,7 @@ def test_the_first_of_a_second_are_recorded_singly_and_the_rest_in_one_sum() -> 
         clock.now += 10
     [found] = made.drain()
     assert singly == 3
-    assert (found.who.peer, found.reason, found.count) == ("192.0.2.1", "TOKEN_MISSING", 997)
+    assert (found.caller.peer, found.reason, found.count) == ("192.0.2.1", "TOKEN_MISSING", 997)
     assert (found.first, found.last) == (START + 30, START + 9990)
     assert made.summed == 997
 
@@ -88,7 +88,7 @@ def test_many_addresses_cost_no_more_than_one() -> None:
     assert singly == 50
     assert len(sums) <= 101
     assert singly + sum(found.count for found in sums) == 10_000
-    assert sum(found.count for found in sums if found.who.peer == OTHERS) > 9000
+    assert sum(found.count for found in sums if found.caller.peer == OTHERS) > 9000
 
 
 def test_reasons_without_end_cost_no_more() -> None:
@@ -111,7 +111,7 @@ def test_a_caller_is_who_its_token_says_wherever_it_calls_from_and_strangers_use
     assert (sum(strangers), first) == (1, [True, True, False, False, False])
     assert made.record_singly(caller(2), "RATE_LIMITED")
     assert not made.record_singly(caller(1), "SCOPE_MISSING")
-    assert {(*found.who, found.reason, found.count) for found in made.drain() if found.who.tenant} == {
+    assert {(*found.caller, found.reason, found.count) for found in made.drain() if found.caller.tenant} == {
         ("", "acme", "subject-1", "RATE_LIMITED", 3),
         ("", "acme", "subject-1", "SCOPE_MISSING", 1),
     }
@@ -126,8 +126,8 @@ def test_many_subjects_cost_no_more_than_few_and_their_tenant_remains() -> None:
     assert singly == 50
     assert len(sums) <= 100 + 3
     assert singly + sum(found.count for found in sums) == 10_002
-    assert {found.who.tenant for found in sums} == {"acme", "globex", "initech"}
-    assert {found.who for found in sums if not found.who.subject} == {
+    assert {found.caller.tenant for found in sums} == {"acme", "globex", "initech"}
+    assert {found.caller for found in sums if not found.caller.subject} == {
         Refused(tenant="acme"),
         Refused(tenant="globex"),
         Refused(tenant="initech"),

@@ -148,7 +148,7 @@ async def test_order_is_that_of_arrival() -> None:
     assert len(sink.groups) == 2
 
 
-async def test_a_failed_group_is_owned_to() -> None:
+async def test_a_failed_group_is_reported_as_a_gap() -> None:
     sink = Sink()
     async with opened(sink) as queue:
         sink.failures = [SinkFailed("away"), OSError(5, "broken")]
