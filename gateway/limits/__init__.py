@@ -1,8 +1,8 @@
-"""How much a caller may ask: requests, tokens, and calls and streams at once, of everybody, a tenant and a principal.
+"""The limits of a caller: requests, tokens, and concurrent calls and streams, of all callers, a tenant and a principal.
 
-`stage` is what the pipeline uses; `ask` reads how many tokens a call may take, `plan` says what is charged to whom, and
-a `store` decides: `memory` in this process, `shared` (with `scripts` and `settler`) in Redis or Valkey, `outage` while
-that is down. The arithmetic is in gateway/limits/gcra.py.
+`limiter.py` is the stage of the pipeline. `cost.py` estimates the tokens of a call. `plan.py` says which buckets a call
+is charged to. A `store.py` decides: `memory_store.py` in this process, `redis_store.py` (with `lua_scripts.py` and
+`settlement_queue.py`) in Redis or Valkey, `failover.py` while that one is down. The arithmetic is in `gcra.py`.
 """
 
 from __future__ import annotations

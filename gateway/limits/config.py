@@ -1,4 +1,4 @@
-"""The limits section. Limits follow who was authenticated, never what a caller says of itself."""
+"""The [limits] section. Limits belong to the authenticated caller, whatever a caller says of itself."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ from gateway.limits import gcra
 from meshgate.runtime.config import Strict
 
 _LONGEST_FILL_SECONDS: Final = 7 * 86_400
-"""How long an empty bucket may take to be full. It bounds waits, the store's memory, and its arithmetic: Lua's numbers
-are doubles, which hold a week of nanoseconds exactly, with three bits to spare."""
+"""The longest time that an empty bucket may take to fill. It bounds waits, the store's memory and its arithmetic: Lua's
+numbers are doubles, which hold a week of nanoseconds exactly, with three bits to spare.
+"""
 
 
 class Allowance(Strict):
-    """What one caller, or several together, may have. What is left out is as the more general section says."""
+    """The limits of one caller, or of several together. For a key that is left out the more general section counts."""
 
     requests_per_second: float | None = Field(None, gt=0, le=1_000_000)
-    """The rate at which requests come back. It needs burst."""
+    """The rate at which requests come back. It requires burst."""
     burst: int | None = Field(None, ge=1, le=1_000_000)
-    """How many requests may come at once. It belongs to requests_per_second."""
+    """How many requests may come at once. It requires requests_per_second."""
     tokens_per_minute: int | None = Field(None, ge=1, le=1_000_000_000)
-    """Input and output tokens."""
+    """The rate at which input and output tokens come back."""
     token_burst: int | None = Field(None, ge=1, le=1_000_000_000)
-    """How many tokens may be taken at once. A minute's worth where it is left out."""
+    """How many tokens may be taken at once. Default: the tokens of one minute."""
     concurrent_calls: int | None = Field(None, ge=1, le=1_000_000)
-    """Calls in hand, streams included."""
+    """Calls in flight, streams included."""
     concurrent_streams: int | None = Field(None, ge=1, le=1_000_000)
-    """Calls in hand whose requests or replies stream."""
+    """Calls in flight whose requests or replies stream."""
 
     def requests(self) -> gcra.Limit | None:
-        """The rate of requests, if it is said."""
+        """The limit of requests, if there is one."""
         if self.requests_per_second is None or self.burst is None:
             return None
         return gcra.Limit.per_second(self.requests_per_second, self.burst)
 
     def tokens(self) -> gcra.Limit | None:
-        """The rate of tokens, if it is said."""
+        """The limit of tokens, if there is one."""
         if self.tokens_per_minute is None:
             return None
         return gcra.Limit.per_minute(self.tokens_per_minute, self.token_burst or self.tokens_per_minute)
@@ -61,17 +62,17 @@ class Allowance(Strict):
 
 
 class Levels(Strict):
-    """A tenant as a whole, and each of its principals."""
+    """The limits of a tenant as a whole, and of each of its principals."""
 
     tenant: Allowance = Allowance.model_validate({})
     principal: Allowance = Allowance.model_validate({})
 
 
 class TenantLimits(Levels):
-    """What differs for one tenant."""
+    """The limits of one tenant, where they differ from the general ones."""
 
     models: Mapping[ModelName, Levels] = Field(default_factory=dict)
-    """Model to what this tenant has for it."""
+    """Model to the limits of this tenant for it."""
 
 
 DEFAULT: Final = Levels.model_validate(
@@ -80,29 +81,35 @@ DEFAULT: Final = Levels.model_validate(
         "principal": {"requests_per_second": 100, "burst": 200, "concurrent_calls": 500, "concurrent_streams": 200},
     }
 )
-"""For what the configuration leaves out, so that nobody's calls are without bound. Tokens have no default: how many a
-model makes in a minute depends on where it runs."""
+"""The limits where the configuration has none, so that every caller is bounded. Tokens have no default: how many a
+model makes in a minute depends on its machine.
+"""
 
 
 class LimitsConfig(Levels):
-    """The limits section: of everybody together, of a tenant as a whole, and of each of its principals."""
+    """The [limits] section: the limits of all callers together, of a tenant as a whole, and of each of its
+    principals.
+    """
 
     total: Allowance = Allowance.model_validate({})
-    """All callers together. Default: no such limit."""
+    """The limits of all callers together. Default: none."""
     tenants: Mapping[TenantName, TenantLimits] = Field(default_factory=dict)
-    """Tenant to what differs for it."""
+    """Tenant to its own limits, where they differ."""
     models: Mapping[ModelName, Levels] = Field(default_factory=dict)
-    """Model, or an alias of one, to what its calls have instead: a limit said here has buckets of its own, and its
-    calls leave the general one alone."""
+    """Model, or an alias of one, to the limits of its calls: a limit here has buckets of its own, and its calls do not
+    count against the general one.
+    """
     template_tokens: int = Field(128, ge=0, le=1_000_000)
-    """Reserved for what a chat template or a prompt name adds to an input."""
+    """Tokens reserved for the text that a chat template or a prompt name adds to an input."""
     useful_output_tokens: int = Field(16, ge=1, le=1_000_000)
-    """The fewest output tokens of a candidate that a call goes on for, where less than it asks for is left."""
+    """The fewest output tokens of a candidate for which a call goes on, where fewer than it asks for are left."""
     stream_wait_seconds: float = Field(30.0, ge=0, le=3600)
     """How long a message of a bulk stream waits for tokens before the stream is refused."""
     on_outage: Literal["deny", "local"] = "deny"
-    """While the store is down: refuse, or let each process give out its share."""
+    """While the store is down: refuse calls (`deny`), or let each process admit its share (`local`)."""
     replicas: int = Field(1, ge=1, le=10_000)
-    """Gateways that share the store, of `workers` processes each. A share is the limit divided by the processes."""
+    """Gateways that share the store, of `workers` processes each. A share is the limit divided by the number of
+    processes.
+    """
     lease_seconds: float = Field(30.0, ge=1, le=3600)
-    """How long a killed process's places stay taken in the store."""
+    """How long the concurrency slots of a killed process stay taken in the store."""

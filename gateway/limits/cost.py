@@ -1,15 +1,16 @@
-"""How many tokens a call may take, from what the gateway can know: it has no tokeniser.
+"""The tokens that a call may take, as far as the gateway can estimate them: it has no tokeniser.
 
-The bound of an input is its UTF-8 bytes, and a few more for what templates and tokenisers add by themselves. That is a
-true bound for byte-level BPE, SentencePiece with byte fallback and WordPiece: none of their tokens is less than a byte
-of the text. The requests as they came over the wire are no shorter than their texts, so their length is used. Where a
-tokeniser's normalisation makes more of a text than it was, the bound may be too small; that harms its sender alone, for
-the services refuse an input that is more than was reserved. So no call takes more than its reservation by construction,
-whatever the bound; the bound only has to be such that honest calls fit. Bulk streams alone carry no cap: what they take
-beyond the bound is charged when they end.
+The bound of an input is its length in bytes of UTF-8, and a few more tokens for templates and special tokens. That is a
+true bound for byte-level BPE, SentencePiece with byte fallback and WordPiece: each of their tokens covers at least one
+byte of the text. A request on the wire is no shorter than its texts, so its length is used. Where a tokeniser's
+normalisation makes a text longer, the bound may be too small. That harms the sender alone: a service refuses an input
+that is larger than its reservation. So no call takes more than its reservation, whatever the bound; the bound only has
+to be large enough for honest calls. Bulk streams alone have no cap: what they take beyond the bound is charged when
+they end.
 
-What a service declares (ListModels) bounds it further: `max_input_tokens`, which for generation is input and output of
-a candidate together; and where the input is read apart from the output, `max_source_tokens`, which is the input's own.
+The limits that a service declares (ListModels) bound the estimate further: `max_input_tokens`, which for generation
+covers the input and output of a candidate together, and `max_source_tokens`, which covers the input alone where the
+model has an encoder of its own for it.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from meshgate.services import SERVICES, CostRule
 from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2, models_pb2
 
 _SPECIAL: Final = 4
-"""What tokenisers put around a text or a pair of them (RoBERTa's pair has the most)."""
+"""Special tokens around a text or a pair of them (RoBERTa's pair has the most)."""
 _TURN: Final = 16
-"""What chat templates put around a turn: role names and marks."""
+"""Tokens that a chat template puts around a turn: role names and marks."""
 _DEFAULT_OUTPUT: Final = 256
 """GenerateRequest.max_output_tokens, where it is left out."""
 _WIRE: Final = 2
-"""Tokens a byte of an encoder's sealed request, at most: the shortest text takes 3 bytes and 1 + _SPECIAL tokens."""
+"""Most tokens for each byte of an encoder's sealed request: the shortest text takes 3 bytes and 1 + _SPECIAL tokens."""
 _LEAST_TEXT: Final = 3
 """The fewest bytes of a text on the wire."""
 _KNOWN_NS: Final = 1_000_000_000
-"""How long what services declared is believed before it is looked up again."""
+"""How long the declared limits are cached, in nanoseconds."""
 
 
 _OWN: Final = {
@@ -52,28 +53,28 @@ RULES: Final[Mapping[str, CostRule]] = {
 
 
 class Cost(NamedTuple):
-    """Tokens to reserve: as many as there are from `least`, with which the call is worth making, to `cost`."""
+    """Tokens to reserve: as many as there are, from `least`, the fewest that make the call worthwhile, to `most`."""
 
     least: int
-    cost: int
+    most: int
 
 
 FREE: Final = Cost(0, 0)
 
 
 class ModelLimits(NamedTuple):
-    """A model's limits; UNLIMITED where they are not known."""
+    """The limits that a service declares for a model; UNLIMITED where they are not known."""
 
     tokens: int = UNLIMITED
     output: int = UNLIMITED
     batch: int = UNLIMITED
     source: int = UNLIMITED
     prompt: int = 0
-    """What the model's own prompt adds to each input that names none."""
+    """Tokens that the model's default prompt adds to each input without a prompt name."""
 
 
 class CostEstimator:
-    """Reads what calls ask for."""
+    """Estimates the tokens of calls."""
 
     def __init__(
         self,
@@ -83,7 +84,7 @@ class CostEstimator:
         template_tokens: int,
         useful_output_tokens: int,
     ) -> None:
-        """`models` lists what services declare; `clock` is in nanoseconds.
+        """`models` lists the declared models; `clock` is in nanoseconds.
 
         Raises RuntimeError where a method of the contract has no rule.
         """
@@ -94,11 +95,11 @@ class CostEstimator:
         self._useful = useful_output_tokens
         self._declared: dict[str, ModelLimits] = {}
         self._trained = _UNKNOWN
-        """What is declared of the encoder that training reads texts with. A training has no batch to keep within."""
+        """The limits of the encoder that training uses. Training has no batch limit."""
         self._until = 0
 
     def of(self, wanted: RequestInfo, model: str) -> Cost:
-        """What a call asks for by its first message. `model` is the model's own name."""
+        """The cost of a call by its first message. `model` is the model's own name."""
         rule = RULES[wanted.route.path]
         if rule is CostRule.GENERATION:
             return self._generation(wanted, model)
@@ -110,7 +111,7 @@ class CostEstimator:
         return Cost(cost, cost)
 
     def later(self, message: bytes, first: RequestInfo, model: str) -> int:
-        """What a later message of a stream takes at most. Labels and prompt are those of the first."""
+        """The most tokens that a later message of a stream takes. Labels and prompt are those of the first message."""
         rule = RULES[first.route.path]
         declared = self._encoder(rule, model)
         if first.header is not None:
@@ -137,7 +138,9 @@ class CostEstimator:
         )
 
     def _counting(self, wanted: RequestInfo) -> Cost:
-        """No model runs, but its text is read: by size, and however long it is, for what is too long is counted too."""
+        """The text is read and no model runs. The cost is by size, however long the text: a text that is too long is
+        counted too.
+        """
         size = len(wanted.first)
         if wanted.header is None:
             cost = self._input(wanted.message, size)
@@ -166,11 +169,13 @@ class CostEstimator:
         return min(_cap(wanted) or size, size)
 
     def _wire(self, size: int, declared: ModelLimits) -> int:
-        """Texts that can't be seen, in so many bytes. Each takes a few of them, and may have the model's own prompt."""
+        """Sealed texts in so many bytes. Each takes a few bytes, and may have the model's default prompt."""
         return _WIRE * size + self._template + declared.prompt * (size // _LEAST_TEXT)
 
     def _texts(self, request: Any, size: int, first: Any, declared: ModelLimits) -> int:
-        """Texts of an encoder, and the labels that they are held against: each is cut or refused at a model's limit."""
+        """Texts of an encoder, and the labels with which they are compared: each is cut or refused at the model's
+        limit.
+        """
         inputs, labels = len(request.inputs), _labels(first)
         texts = inputs + (len(labels) if labels is not None else 0)
         most = size + texts * _SPECIAL
@@ -183,7 +188,7 @@ class CostEstimator:
         return max(1, min(most, texts * declared.tokens))
 
     def _encoder(self, rule: CostRule, model: str) -> ModelLimits:
-        """What is declared of the encoder that reads the texts. A training names its result, not its encoder."""
+        """The limits of the encoder that reads the texts. A training call names its result, not its encoder."""
         named = self._of(model)
         return self._trained if rule is CostRule.TRAINING else named
 
@@ -202,9 +207,10 @@ class CostEstimator:
 
 
 def _bounds(text: int, output: int, candidates: int, context: int, useful: int) -> Cost:
-    """What a generation takes: `text` is the bound of its input, `output` that of a candidate.
+    """The cost of a generation: `text` is the bound of its input, `output` that of a candidate.
 
-    An input that leaves less room for output takes less in all, so that the fullest is the one that just leaves it.
+    An input that leaves less room for output takes less in all, so the most expensive input is the one that just leaves
+    it.
     """
     room = context - output
     cost = (text if text < room else room) + candidates * output
@@ -221,7 +227,7 @@ def _check_rules(routes: Mapping[str, Route]) -> None:
 
 
 def _encoder_request(message: Any) -> Any:
-    """The request itself: those of streams hold it in one field, but for a training's."""
+    """The request itself: messages of streams hold it in one field, except for training."""
     return message.request if isinstance(message, _HOLDERS) else message
 
 
@@ -239,10 +245,10 @@ def _declared(model: models_pb2.Model) -> ModelLimits:
 
 
 def _cap(wanted: RequestInfo) -> int:
-    """The most that the sender of an envelope wants to take; 0 where it does not say."""
+    """The most tokens that the sender of an envelope wants to take; 0 where it does not say."""
     return wanted.header.token_cap if wanted.header is not None else 0
 
 
 def _labels(request: Any) -> Any:
-    """The labels of a classification, in a list; None of an embedding."""
+    """The labels of a classification, in a list; None for an embedding."""
     return request.candidate_labels.labels if isinstance(request, classification_pb2.ClassifyRequest) else None

@@ -1,4 +1,4 @@
-"""The error that a caller beyond a limit gets."""
+"""The error for a caller that exceeds a limit."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ _REFUSALS: Final = {
 
 
 def seconds(nanoseconds: int) -> float:
-    """Rounded up to what a caller can wait."""
+    """A wait in seconds, rounded up to a millisecond."""
     return math.ceil(nanoseconds / _MILLISECOND) / 1000
 
 
 def exceeded(refusal: Refusal) -> errors.LimitExceeded:
-    """Names whose limit it is, which one, and where that is known when the call would be granted."""
+    """The error names the limit, its owner, and, where that is known, the time after which the call would be
+    admitted.
+    """
     name = refusal.by.name
     message, reason = _REFUSALS[name.partition(" ")[0]]
     after = None if refusal.wait is None else seconds(refusal.wait)

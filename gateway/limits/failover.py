@@ -1,4 +1,4 @@
-"""What becomes of calls while the shared store is down: they are refused, or each process gives out its share."""
+"""Failover: while the shared store is down, calls are refused, or each process admits its share."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from meshgate import errors
 _log = logging.getLogger(__name__)
 
 _FAILURES: Final = 3
-"""So many in a row, and the store is held to be down: one slow answer is no outage."""
+"""Consecutive failures before the circuit opens: one slow answer is no outage."""
 _AGAIN: Final = 1_000_000_000
-"""Nanoseconds from one try to the next while it is down: so much later, at most, than the store are we back."""
+"""Nanoseconds between two tries while the circuit is open: the longest delay with which it closes."""
 
 
 class CircuitBreaker:
-    """Whether it is worth asking. Open, it lets one through now and then."""
+    """Whether a call to the store is worthwhile. While the circuit is open, one call now and then is let through."""
 
     def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
         """`clock` is in nanoseconds."""
@@ -32,7 +32,7 @@ class CircuitBreaker:
         self._next = 0
 
     def allows(self) -> bool:
-        """Whether to ask now."""
+        """Whether to call the store now."""
         if self._failures < _FAILURES:
             return True
         now = self._clock()
@@ -42,19 +42,19 @@ class CircuitBreaker:
         return True
 
     def failed(self) -> bool:
-        """Notes that the store did not answer. True when that opens it."""
+        """Records a failure. True when it opens the circuit."""
         self._failures += 1
         self._next = self._clock() + _AGAIN
         return self._failures == _FAILURES
 
     def worked(self) -> bool:
-        """Notes that it answered. True when that closes it."""
+        """Records a success. True when it closes the circuit."""
         was_open, self._failures = self._failures >= _FAILURES, 0
         return was_open
 
 
 class FailoverStore:
-    """The shared store, and what stands in for it. `local` None refuses instead."""
+    """The shared store, and the local store that stands in for it. `local` None refuses calls instead."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class FailoverStore:
     ) -> None:
         """`processes` share the limits. `counts` gets `down`, `up`, and `denied` or `local` for each decision.
 
-        `address` is where the store is, for the log.
+        `address` is the store's address, for the log.
         """
         self._shared = shared
         self._local = local
@@ -77,35 +77,35 @@ class FailoverStore:
         self._address = address
 
     async def take(self, plan: Plan, least: int, cost: int) -> Grant | Refusal:
-        """See Store. Raises Unavailable (LIMITS_UNAVAILABLE) where there is no standing in."""
+        """See Store. Raises Unavailable (LIMITS_UNAVAILABLE) where no local store stands in."""
         if self._circuit.allows():
             try:
                 answer = await self._shared.take(plan, least, cost)
             except StoreDown as error:
                 if self._circuit.failed():
-                    self._say("down", why=cause(error.__cause__))
+                    self._report("down", why=cause(error.__cause__))
             else:
                 if self._circuit.worked():
-                    self._say("up")
+                    self._report("up")
                 return answer
-        return await self._alone(plan, least, cost)
+        return await self._take_without_store(plan, least, cost)
 
     def settle(self, grant: Grant, unused: int) -> None:
-        """See Store: whichever store granted it hears of it."""
+        """See Store: the store that made the grant settles it."""
         grant.store.settle(grant, unused)
 
     async def stop(self) -> None:
         """See Store."""
         await self._shared.stop()
 
-    async def _alone(self, plan: Plan, least: int, cost: int) -> Grant | Refusal:
+    async def _take_without_store(self, plan: Plan, least: int, cost: int) -> Grant | Refusal:
         if self._local is None:
             self._counts["denied"] += 1
-            raise errors.Unavailable("the limits can't be known now", reason="LIMITS_UNAVAILABLE", retry_after=1.0)
+            raise errors.Unavailable("the limits store is unavailable", reason="LIMITS_UNAVAILABLE", retry_after=1.0)
         self._counts["local"] += 1
         part = plan.part(self._processes)
         return await self._local.take(part, min(least, part.max_tokens), min(cost, part.max_tokens))
 
-    def _say(self, what: str, **why: str) -> None:
+    def _report(self, what: str, **why: str) -> None:
         self._counts[what] += 1
         _log.warning("limits store: %s", what, extra={"store": what, "address": self._address, **why})

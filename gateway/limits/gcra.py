@@ -1,13 +1,17 @@
 """The generic cell rate algorithm (ITU-T I.371): a leaky bucket whose whole state is one time.
 
-A bucket is remembered as its theoretical arrival time (TAT), the moment when it will be full again. Each unit charged
-moves the TAT on by the emission interval, the time that one unit takes to come back. A charge is allowed while the TAT
-stays within the burst's worth of intervals from now. Nothing ticks: an idle bucket costs nothing, and one whose TAT is
-past is full and needn't be remembered at all.
+The state of a bucket is its theoretical arrival time (TAT): the moment when it will be full again. Each unit charged
+moves the TAT on by the emission interval, the time in which one unit comes back. A charge is allowed while the TAT is
+no further ahead than `burst` intervals. Nothing ticks: an idle bucket costs nothing, and a bucket whose TAT is in the
+past is full and need not be stored.
+
+Example: 100 requests a second with a burst of 200 have an emission interval of 10 ms and a capacity of 2 s. After 50
+requests at once the TAT is 0.5 s ahead, and room for 150 is left. After 0.5 s without requests the bucket is full.
 
 Times are integer nanoseconds. The interval is rounded up, so that never more is admitted than rate times time plus
-burst, whatever the order of charges, refunds and clock readings. Pure: state and clock are the caller's, and so is the
-decision, because a call is charged to several buckets or to none: ask `room` of each, then `charge` them all.
+burst, whatever the order of charges, refunds and clock readings. The functions are pure. State and clock are the
+caller's, and so is the decision, because a call is charged to several buckets or to none: ask `room` of each bucket,
+then `charge` them all.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ class Limit:
     interval: int
     burst: int
     capacity: int = field(init=False)
-    """Nanoseconds that an empty bucket takes to be full."""
+    """Nanoseconds in which an empty bucket fills."""
 
     def __post_init__(self) -> None:
         if self.interval < 1 or self.burst < 1:
@@ -48,12 +52,12 @@ class Limit:
         return cls(-(-60 * SECOND // rate), burst)
 
     def part(self, count: int) -> Limit:
-        """One of `count` shares. A burst smaller than their number leaves each a unit, for less would be nothing."""
+        """One of `count` shares. A burst smaller than `count` leaves each share one unit."""
         return Limit(self.interval * count, max(1, self.burst // count))
 
 
 def room(tat: int, now: int, limit: Limit) -> int:
-    """The nanoseconds' worth of units that could be charged now; below 0 where more was charged than there was.
+    """The nanoseconds' worth of units that could be charged now; below 0 for a bucket with a negative balance.
 
     A new bucket's state is any past time.
     """
@@ -61,16 +65,16 @@ def room(tat: int, now: int, limit: Limit) -> int:
 
 
 def wait(free: int, limit: Limit, units: int) -> int:
-    """Nanoseconds until `units` could be charged to a bucket with `free` room, if nobody else charges; else 0.
+    """Nanoseconds until `units` could be charged to a bucket with `free` room, if no other call is charged; else 0.
 
-    Nothing can always be charged, even to a bucket that owes.
-    More units than the burst would wait for what never comes: the caller asks for no more than that.
+    0 units can always be charged, even to a bucket with a negative balance. More units than the burst would wait for
+    ever: the caller of this function asks for no more than that.
     """
     return max(0, units * limit.interval - free) if units else 0
 
 
 def charge(tat: int, now: int, limit: Limit, units: int) -> int:
-    """The state after `units` are charged, be there room or not: who has no room asked before, or owes it."""
+    """The state after `units` are charged, with room or without: without room the balance becomes negative."""
     return (tat if tat > now else now) + units * limit.interval
 
 

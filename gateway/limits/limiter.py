@@ -1,4 +1,4 @@
-"""The stage: charges a call before it does anything that costs, and settles with what it took."""
+"""The rate limiter, a stage of the pipeline: charges a call before it costs anything, and settles with what it took."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from meshgate.v1 import models_pb2
 
 _T = TypeVar("_T")
 _QUANTUM: Final = 4096
-"""Tokens that a stream reserves beyond what its next message needs, so that few messages ask the store."""
+"""Tokens that a stream reserves beyond its next message, so that few messages need the store."""
 MAX_CALLS: Final = 5000
-"""Calls of one process at once, where the edge says nothing else."""
+"""Concurrent calls of one process, where the edge states no other number."""
 LOCAL: Final = "local"
 """Call.limits of a call that was decided without the store."""
 
@@ -37,7 +37,7 @@ _NOT_BEGUN_REASONS: Final = ("OVERLOADED", "STARTING")
 
 
 class Reservation:
-    """What a call was charged, until it is settled."""
+    """The charges of a call, until they are settled."""
 
     __slots__ = ("_credit", "_first", "_grants", "_limits", "_model", "_plan", "metered", "streams", "tokens")
 
@@ -49,15 +49,16 @@ class Reservation:
         self._model = model
         self._credit = 0
         self.metered = metered
-        """Whether it is charged tokens at all."""
+        """Whether the call is charged tokens at all."""
         self.tokens = grant.tokens
-        """All that was reserved."""
+        """All reserved tokens."""
         self.streams = wanted.route.client_streams
 
     async def more(self, call: Call, message: bytes) -> None:
-        """Reserves for a later message of a stream, before it is forwarded, and waits for tokens where it has to.
+        """Reserves tokens for a later message of a stream, before the message is forwarded, and waits for tokens if
+        need be.
 
-        Raises LimitExceeded when they don't come in time, and what `RateLimiter.reserve` raises.
+        Raises LimitExceeded when they don't come in time, and the errors of `RateLimiter.reserve`.
         """
         if not self.metered:
             return
@@ -75,18 +76,18 @@ class Reservation:
         if grant.store is first.store:
             first.tokens += grant.tokens
         else:
-            self._grants.append(grant)  # the store went down meanwhile: tokens of the share that stands in
+            self._grants.append(grant)  # the store went down meanwhile: these tokens are of the local share
         first.tokens_left = grant.tokens_left
 
     def end(self, unused: int) -> None:
-        """Gives back what is unused, of what was granted last first."""
+        """Gives back the unused tokens, from the newest grant to the oldest."""
         for grant in reversed(self._grants):
             part = min(unused, grant.tokens)
             unused -= part
             grant.store.settle(grant, part)
 
     def trailers(self, unused: int) -> tuple[tuple[str, str], ...]:
-        """What is left in the caller's own buckets: what all callers share would tell it of others' load."""
+        """The rest of the caller's own buckets. The rest of shared buckets would reveal the load of other callers."""
         grant, own = self._grants[0], self._plan.own
         requests = ((metadata.REMAINING_REQUESTS, str(grant.requests_left)),) if own.requests else ()
         if not self.metered or not own.tokens:
@@ -97,7 +98,7 @@ class Reservation:
 
 
 class RateLimiter:
-    """The stage."""
+    """The stage of the pipeline."""
 
     def __init__(
         self,
@@ -110,12 +111,13 @@ class RateLimiter:
         *,
         max_calls: int = MAX_CALLS,
     ) -> None:
-        """Without a store the buckets are in this process. `models` lists what services declare, `max_calls` is how
-        many calls this process has at once.
+        """Without a store the buckets are in this process. `models` lists the declared models; `max_calls` is the
+        number of concurrent calls of this process.
         """
         self.counts: Counter[str] = Counter() if counts is None else counts
-        """For metrics: how often the store went `down` and came `up`, decisions that were `denied` or `local` for want
-        of it, and settlements that were `lost` to it."""
+        """For metrics: how often the store went `down` and came `up`, decisions that were `denied` or `local` without
+        it, and settlements that were `lost`.
+        """
         self._store: Store = MemoryStore() if store is None else store
         self._plans = Plans(config)
         self._pending = PendingCalls(self._plans, max_calls)
@@ -128,41 +130,42 @@ class RateLimiter:
         )
 
     def set_aliases(self, aliases: Mapping[str, tuple[str, ...]]) -> None:
-        """Takes over which other names models have, by their own: limits may be said for any of them."""
+        """Sets the aliases of models, by the models' own names: a limit may name any of them."""
         if self._plans.set_aliases(aliases):
             self._pending.forget()
 
     def enter(self, call: Call, principal: Principal, *, streams: bool) -> None:
-        """Counts a call from here on against the concurrency limits of its principal, its tenant and everybody, though
-        it has not begun. `leave` follows. Raises LimitExceeded (CONCURRENCY_LIMITED).
+        """Counts a call from here on against the concurrency limits of its principal, its tenant and all callers,
+        before its first message. `leave` follows. Raises LimitExceeded (CONCURRENCY_LIMITED).
         """
         self._pending.enter(call, principal, streams=streams)
 
     def first_message(self, call: Call, message: Awaitable[_T]) -> Awaitable[_T]:
-        """What to await for the first message of a call that entered. Raises LimitExceeded (CONCURRENCY_LIMITED) where
-        other processes have let in as many calls as there may be.
+        """The awaitable for the first message of a call that entered. Raises LimitExceeded (CONCURRENCY_LIMITED) where
+        other processes have admitted as many calls as the limit allows.
         """
         return message if self._waiting is None else self._waiting.wait(call, message)
 
     def leave(self, call: Call) -> None:
-        """The call that entered is over, whatever became of it."""
+        """The call that entered has ended, whatever its outcome."""
         self._pending.leave(call)
         if call.held is not None:
             self._release(call, call.held)
 
     async def reserve(self, call: Call, principal: Principal, wanted: RequestInfo) -> Reservation:
-        """Charges everybody, the tenant and the principal: a request, a place, and the tokens it may take. Or nothing.
+        """Charges all callers, the tenant and the principal: a request, a concurrency slot, and the tokens of the call.
+        Or nothing.
 
-        Books on `call` what was reserved and the cap that travels with it. Raises LimitExceeded: the same call would
-        be allowed after its `retry_after`, unless others come first; it has none for a place.
-        Raises Unavailable when the limits can't be known.
+        Books on `call` the reserved tokens and the cap that travels with it. Raises LimitExceeded: the same call would
+        be admitted after its `retry_after`, unless others come first; there is none for a concurrency limit. Raises
+        Unavailable when the limits can't be decided.
         """
         route = wanted.route
         streams = route.client_streams or route.server_streams
         plan = self._plans.of(principal.tenant, principal.subject, call.model, streams=streams)
-        ask = self.costs.of(wanted, call.model) if plan.tokens else FREE
+        cost = self.costs.of(wanted, call.model) if plan.tokens else FREE
         asked = plan if call.held is None else plan.after(call.held.lease)
-        grant = await self._take(call, asked, ask.least, ask.cost)
+        grant = await self._take(call, asked, cost.least, cost.most)
         if isinstance(grant, Refusal):
             raise exceeded(grant)
         self._pending.begun(call, plan.concurrency)
@@ -170,7 +173,7 @@ class RateLimiter:
             self._release(call, call.held)
         call.tokens_reserved = grant.tokens
         call.token_cap = _cap(wanted, grant.tokens)
-        return Reservation(self, grant, wanted, call.model, metered=ask.cost > 0)
+        return Reservation(self, grant, wanted, call.model, metered=cost.most > 0)
 
     async def grow(self, call: Call, plan: Plan, cost: int) -> Grant:
         """Takes `cost` tokens and some in advance, and waits for them while there is time. Raises as `reserve` does."""
@@ -185,9 +188,9 @@ class RateLimiter:
         return answer
 
     def settle(self, reservation: Reservation, call: Call) -> None:
-        """Ends a reservation of a call that ended well: what it did not take comes back.
+        """Ends the reservation of a call that succeeded: the tokens that it did not take come back.
 
-        A call of which nothing is known keeps its reservation. A request, once made, is not given back.
+        A call without reported usage keeps its reservation. A request is never given back.
         """
         used = call.input_tokens + call.output_tokens
         unused = reservation.tokens - used if used and reservation.metered else 0
@@ -195,14 +198,14 @@ class RateLimiter:
         reservation.end(unused)
 
     def abandon(self, reservation: Reservation, call: Call, error: BaseException) -> None:
-        """Ends a reservation of a call that failed or was left. Its tokens stay spent, for nobody knows what it took,
-        unless `error` says that nothing was begun.
+        """Ends the reservation of a call that failed or was cancelled. Its tokens stay spent, because their use is not
+        known, unless `error` shows that no work began.
         """
         begun = call.bytes_out or reservation.streams or not _refused_work(error)
         reservation.end(0 if begun else reservation.tokens)
 
     async def stop(self) -> None:
-        """Tells the store, within bounds, what it has not heard yet."""
+        """Sends pending settlements to the store, within bounds."""
         if self._waiting is not None:
             await self._waiting.stop()
         await self._store.stop()
@@ -212,8 +215,8 @@ class RateLimiter:
         held.store.settle(held, 0)
 
     async def _take(self, call: Call, plan: Plan, least: int, cost: int) -> Grant | Refusal:
-        """More than a bucket holds is never there, so as much as it holds is asked for: the service has the last word
-        on whether that is enough.
+        """A request for more tokens than a bucket's capacity becomes one for its capacity: the service decides whether
+        that is enough.
         """
         most = plan.max_tokens
         answer = await self._store.take(plan, least if least < most else most, cost if cost < most else most)
@@ -223,8 +226,8 @@ class RateLimiter:
 
 
 def _cap(wanted: RequestInfo, reserved: int) -> int:
-    """The most that the service may take: what is reserved, or what the sender of an envelope says where that is less
-    or all there is. 0 is no cap: a stream's reservation grows with it, before each message is forwarded.
+    """The most tokens that the service may take: the reserved ones, or the number in the envelope where that is less or
+    all there is. 0 is no cap: a stream's reservation grows with it, before each message is forwarded.
     """
     said = wanted.header.token_cap if wanted.header is not None else 0
     if wanted.route.client_streams:

@@ -1,8 +1,8 @@
-"""What the shared store runs: each decision one script, one round trip, by the store's own clock.
+"""The scripts of the shared store: each decision is one script and one round trip, by the store's own clock.
 
-A bucket is the text `at:debt`: nanoseconds of debt as they were at a time of the store, in microseconds since 1970. It
-is the TAT of gateway/limits/gcra.py, split, because Lua's numbers are doubles and hold no nanoseconds since 1970. A
-full bucket is no key at all. Places are sorted sets of leases by the time they end.
+A bucket is the text `at:debt`: nanoseconds of debt at a time of the store, in microseconds since 1970. It is the TAT of
+gateway/limits/gcra.py, split in two, because Lua's numbers are doubles and can't hold nanoseconds since 1970. A full
+bucket has no key. A concurrency limit is a sorted set of leases by the time at which they end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Buckets and places in this process: exact for one worker, and a share of what is allowed while the store is down."""
+"""The store in this process: exact for one worker, and a share of the limits while the shared store is down."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from meshgate import errors
 
 _MAX_BUCKETS: Final = 1_000_000
 _SWEEP: Final = 2
-"""Buckets looked at for each that is new, so that full ones go at least as fast as new ones come."""
+"""Buckets examined for each new one, so that full ones go at least as fast as new ones come."""
 
 
 class MemoryStore:
-    """A full bucket and a free place are forgotten, so memory follows traffic and not history."""
+    """Buckets and concurrency slots in memory. Full buckets and free slots are forgotten, so memory follows traffic."""
 
     def __init__(self, clock: Callable[[], int] = time.monotonic_ns, max_buckets: int = _MAX_BUCKETS) -> None:
         """`clock` is in nanoseconds; a reading that goes back counts as the latest one."""
@@ -32,7 +32,7 @@ class MemoryStore:
         return len(self._tats) + len(self._taken)
 
     async def take(self, plan: Plan, least: int, cost: int) -> Grant | Refusal:
-        """See Store. Pending calls hold no place here (see pending.py), so that there is no lease to take over."""
+        """See Store. Pending calls hold no slot here (see pending.py), so there is no lease to take over."""
         now = self._now()
         requests = self._units(plan.requests, now)
         tokens = self._units(plan.tokens, now)
@@ -66,10 +66,10 @@ class MemoryStore:
                 del taken[places.key]
 
     async def stop(self) -> None:
-        """See Store. There is nothing to tell."""
+        """See Store. There is nothing to send."""
 
     def _units(self, buckets: Iterable[Bucket], now: int) -> int:
-        """How many units each of the buckets has."""
+        """The number of units that each of the buckets has."""
         get = self._tats.get
         found = UNLIMITED
         for bucket in buckets:
@@ -103,7 +103,7 @@ class MemoryStore:
                 tats[bucket.key] = gcra.refund(tat, now, bucket.limit, unused)
 
     def _refusal(self, plan: Plan, now: int, least: int) -> Refusal:
-        """Why not. Of waits that are equal the first counts."""
+        """The limit that refuses. Of equal waits the first counts."""
         for places in plan.concurrency:
             if self._taken.get(places.key, 0) >= places.maximum:
                 return Refusal(places, None)
@@ -122,14 +122,14 @@ class MemoryStore:
         return self._latest
 
     def _make_room(self, plan: Plan, now: int) -> None:
-        """Raises Unavailable where there is none for a caller that is new."""
+        """Raises Unavailable where there is no room for a new caller."""
         new = [bucket for bucket in (*plan.requests, *plan.tokens) if bucket.key not in self._tats]
         self._sweep(now, _SWEEP * len(new))
         if new and len(self._tats) >= self._max_buckets:
             raise errors.Unavailable("too many callers at once", reason="OVERLOADED", retry_after=1.0)
 
     def _sweep(self, now: int, count: int) -> None:
-        """Looks at the buckets longest unseen: forgets the full ones and sends the others to the back."""
+        """Examines the least recently used buckets: forgets the full ones and moves the others to the back."""
         for _ in range(min(count, len(self._tats))):
             key, tat = self._tats.popitem(last=False)
             if tat > now:

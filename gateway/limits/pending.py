@@ -1,12 +1,12 @@
-"""Calls that have not begun: their caller is authenticated, and their first message has not come.
+"""Pending calls: their caller is authenticated, and their first message has not come.
 
-Such a call counts against the concurrency limits of its principal, its tenant and everybody from the moment its caller
-is known. Otherwise headers alone would hold the slots of the process for `first_message_seconds` at no charge. Calls
-are counted in this process, without a lock or a round trip, until they end. A limit of one model applies once the
-message has named the model; until then a call may hold a slot of any limit that it could turn out to belong to.
+Such a call counts against the concurrency limits of its principal, its tenant and all callers as soon as its caller is
+known. Otherwise headers alone would hold the slots of the process for `first_message_seconds` free of charge. Calls are
+counted in this process, without a lock or a round trip, until they end. A limit of one model applies once the message
+names the model. Until then a call may hold a slot of any limit to which it could turn out to belong.
 
-A principal or a tenant whose limit is a large part of `max_calls` could still fill the process with calls that never
-begin. So their pending calls have a bound of their own, a part of `max_calls`.
+A principal or a tenant whose limit is a large part of `max_calls` could still fill the process with pending calls. So
+pending calls have a bound of their own, a part of `max_calls`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LEAST: Final = 4
 """Pending calls that a principal may always have."""
 
 _SHARE: Final = "pending:"
-"""What the keys of slots begin with that only this process has."""
+"""The prefix of the keys of slots that only this process has."""
 
 Slots = tuple[ConcurrencyLimit, ...]
 
@@ -38,16 +38,16 @@ class Scope(NamedTuple):
 
 
 class PendingSlots(NamedTuple):
-    """What a pending call holds."""
+    """The slots of a pending call."""
 
     slots: Slots
-    """All of these, where no scope leaves a choice: then it is the very tuple that a plan has."""
+    """All of these, where no scope leaves a choice: then it is the very tuple of the plan."""
     scopes: tuple[Scope, ...]
-    """Where one does."""
+    """The scopes that leave a choice."""
 
 
 class SlotTable:
-    """Says what pending calls hold, by principal and kind of call."""
+    """The slots of pending calls, by principal and kind of call."""
 
     def __init__(self, plans: Plans, max_calls: int) -> None:
         self._plans = plans
@@ -93,15 +93,15 @@ class SlotTable:
 
 
 class PendingCalls:
-    """Counts the calls of this process by the slots they hold. For one event loop."""
+    """Counts the calls of this process by the slots that they hold. For one event loop."""
 
     def __init__(self, plans: Plans, max_calls: int) -> None:
-        """`max_calls` is how many calls the process has at once."""
+        """`max_calls` is the number of concurrent calls of the process."""
         self._entries = SlotTable(plans, max_calls)
         self._counts: dict[str, int] = {}
 
     def __len__(self) -> int:
-        """How many slots are held."""
+        """The number of held slots."""
         return sum(self._counts.values())
 
     def enter(self, call: Call, principal: Principal, *, streams: bool) -> None:
@@ -117,17 +117,17 @@ class PendingCalls:
         self._hold(call, slots)
 
     def begun(self, call: Call, slots: Slots) -> None:
-        """The message has come, and these are the slots that the call holds from here on."""
+        """The message has come, and the call holds `slots` from here on."""
         if call.slots and call.slots is not slots:
             self.leave(call)
             self._hold(call, slots)
 
     def forget(self) -> None:
-        """Other models have limits of their own than before. What calls hold they keep."""
+        """Other models have limits of their own than before. Calls keep the slots that they hold."""
         self._entries.of.cache_clear()
 
     def leave(self, call: Call) -> None:
-        """The call is over."""
+        """The call has ended."""
         counts = self._counts
         for each in call.slots:
             left = counts[each.key] - 1
@@ -142,7 +142,7 @@ class PendingCalls:
         return tuple(each for each in call.slots if not each.key.startswith(_SHARE))
 
     def other(self, call: Call, key: str) -> ConcurrencyLimit | None:
-        """The slot to try after that of `key`, which is taken."""
+        """The slot to try after the slot `key`, which is taken."""
         principal = call.principal
         assert principal is not None, "it entered"  # noqa: S101 - the pipeline's order
         streams = any(each.name.startswith(_KINDS[1]) for each in call.slots)

@@ -1,4 +1,6 @@
-"""What a call is charged to: the buckets and places of its principal, its tenant and everybody, made once a caller."""
+"""The plan of a call: the buckets and concurrency limits of its principal, its tenant and all callers, cached per
+caller.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from gateway.limits import gcra
 from gateway.limits.config import DEFAULT, Allowance, Levels, LimitsConfig, TenantLimits
 
 UNLIMITED: Final = 2**53
-"""More than anybody has; exact in Lua as well."""
+"""More than any limit; exact in Lua as well."""
 
 TOTAL: Final = "total:"
 """The subject of limits that all callers share."""
@@ -23,18 +25,18 @@ _NO_MODEL: Final = Levels.model_validate({})
 
 
 class Bucket(NamedTuple):
-    """A rate of something that somebody has."""
+    """A rate of requests or tokens that belongs to an owner."""
 
     key: str
     limit: gcra.Limit
     subject: str
-    """Whose it is, as a refusal says."""
+    """The owner, as a refusal names it."""
     name: str
-    """Which limit it is, as a refusal says."""
+    """The limit, as a refusal names it."""
 
 
 class ConcurrencyLimit(NamedTuple):
-    """How many calls somebody may have in hand."""
+    """The number of calls that an owner may have in flight."""
 
     key: str
     maximum: int
@@ -43,10 +45,11 @@ class ConcurrencyLimit(NamedTuple):
 
 
 class Plan:
-    """All that a kind of call is charged to: one unit of each of `requests`, as many of each of `tokens`, and a place.
+    """All limits of a kind of call: one unit of each of `requests`, the tokens from each of `tokens`, and a slot of
+    each of `concurrency`.
 
-    `places` is never empty, because DEFAULT has some: it is also by the lease in the first of them that a shared store
-    knows a call again.
+    `concurrency` is never empty, because DEFAULT has such limits. A shared store also recognises a call by its lease in
+    the first of them.
     """
 
     __slots__ = ("_part", "concurrency", "growth", "held_lease", "max_tokens", "own", "requests", "tokens")
@@ -63,13 +66,13 @@ class Plan:
         self.tokens = tokens
         self.concurrency = concurrency
         self.max_tokens = min((bucket.limit.burst for bucket in tokens), default=UNLIMITED)
-        """No reservation can ever be larger."""
+        """No reservation can be larger."""
         self.own: Plan = self._owned()
-        """The same without the buckets that all callers share: only what is left in these is the caller's to know."""
+        """The same without the buckets that all callers share: the caller may know only the rest of these."""
         self.growth = Plan((), tokens, (), grows=False) if grows else self
-        """What later messages of a stream are charged to."""
+        """The plan for later messages of a stream."""
         self.held_lease = ""
-        """The lease that the call holds already in a shared store. Its places do not count, and are taken over."""
+        """The lease that the call already holds in a shared store. Its slots do not count, and are taken over."""
         self._part: tuple[int, Plan] | None = None
 
     def after(self, lease: str) -> Plan:
@@ -100,7 +103,7 @@ class Plan:
 
 
 class Owner(NamedTuple):
-    """Who has limits, and where they are said: what is said for the model comes before what is said in general."""
+    """An owner of limits, and its allowances: those for the model come before the general ones."""
 
     subject: str
     tenant: str
@@ -109,12 +112,12 @@ class Owner(NamedTuple):
     general: tuple[Allowance, ...]
 
     def key(self, kind: str, model: str) -> str:
-        """A tenant has no space, nor has a quoted model, so that no two owners make one key."""
+        """The key of a bucket. A tenant has no space, nor has a quoted model, so that no two owners have one key."""
         level, _, rest = self.subject.partition(":")
         return f"{kind}:{level}:{quote(model, safe='')} {rest}" if model else f"{kind}:{level}: {rest}"
 
     def find(self, field: str) -> tuple[Allowance, str] | None:
-        """The allowance that says `field`, and the model it is for, if it is for one."""
+        """The allowance that has `field`, and the model it is for, if it is for one."""
         for allowances, model in ((self.of_model, self.model), (self.general, "")):
             for allowance in allowances:
                 if getattr(allowance, field) is not None:
@@ -123,19 +126,19 @@ class Owner(NamedTuple):
 
 
 class Plans:
-    """Makes plans, and keeps those made lately."""
+    """Makes plans, and caches them."""
 
     def __init__(self, config: LimitsConfig) -> None:
         self._config = config
         self._named = frozenset(config.models).union(*(tenant.models for tenant in config.tenants.values()))
         self.models = self._named
-        """Models of which something is said."""
+        """Models with limits of their own."""
         self._aliases: dict[str, tuple[str, ...]] = {}
         self._plan = lru_cache(maxsize=_CACHED_PLANS)(self._make)
 
     def set_aliases(self, aliases: Mapping[str, tuple[str, ...]]) -> bool:
-        """Takes over the other names of models, by their own. What is said for an alias holds for its model. True where
-        plans are other than before.
+        """Sets the aliases of models, by the models' own names. A limit for an alias is a limit of its model. True
+        where plans change.
         """
         said = {own: tuple(name for name in names if name in self._named) for own, names in aliases.items()}
         found = {own: names for own, names in said.items() if names}
@@ -162,7 +165,7 @@ class Plans:
         )
 
     def owners(self, tenant: str, subject: str, model: str) -> tuple[Owner, ...]:
-        """The principal, its tenant and everybody."""
+        """The principal, its tenant and all callers."""
         config, own = self._config, self._config.tenants.get(tenant, _NOBODY)
         names = (model, *self._aliases.get(model, ())) if model else ()
         special = (_of(own.models, names), _of(config.models, names))
@@ -186,7 +189,7 @@ class Plans:
 
 
 def _of(models: Mapping[str, Levels], names: tuple[str, ...]) -> Levels:
-    """What is said for a model under the first of its names that has something."""
+    """The limits of a model under the first of its names that has any."""
     return next((models[name] for name in names if name in models), _NO_MODEL)
 
 

@@ -1,4 +1,4 @@
-"""Buckets and places in Redis or Valkey, for all workers and replicas alike."""
+"""The store that all workers and replicas share: buckets and concurrency limits in Redis or Valkey."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from gateway.limits.store import Grant, Refusal, StoreDown
 from gateway.redis_client import Client, bounded
 
 _RENEWALS: Final = 3
-"""Times a lease is renewed in its length: two renewals may fail."""
+"""Renewals of a lease in its length: two of them may fail."""
 _LEAVE_SECONDS: Final = 1.0
 
 
 class RedisStore:
-    """One script a decision. See scripts.py for what is kept."""
+    """One script for each decision; lua_scripts.py has the data model."""
 
     def __init__(self, client: Client, prefix: str, timeout: float, lease_seconds: float, counts: Counter[str]) -> None:
-        """Each command is bounded by `timeout` seconds. `counts` gets settlements that it missed, as `lost`."""
+        """Each command is bounded by `timeout` seconds. `counts` gets the settlements that were `lost`."""
         self._prefix = f"{prefix}:limits:"
         self._timeout = timeout
         self._lease_ms = int(lease_seconds * 1000)
@@ -75,7 +75,7 @@ class RedisStore:
         return grant
 
     def _undo(self, asked: asyncio.Task[Grant | Refusal]) -> None:
-        """Gives back what nobody waited for."""
+        """Gives back a grant whose caller left before it came."""
         self._left.discard(asked)
         if not asked.cancelled() and asked.exception() is None and isinstance(grant := asked.result(), Grant):
             self.settle(grant, grant.tokens)

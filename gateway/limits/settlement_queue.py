@@ -1,8 +1,8 @@
-"""Tells a shared store what has ended and what goes on, in the background, many at a time.
+"""Sends settlements and renewals of leases to a shared store, in the background, many at a time.
 
-Nobody waits for it, so no caller's leaving can lose a settlement. What the store did not confirm is not said again: a
-refund that was made twice would be more than was allowed, one that is lost only stays spent, and places come back by
-themselves when their lease ends.
+No call waits for it, so a caller that leaves can't lose a settlement. A settlement that the store did not confirm is
+not repeated: a refund that was made twice would admit too much, while a lost one only leaves tokens spent. Concurrency
+slots come back by themselves when their lease ends.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 _BATCH: Final = 64
 """Settlements in one script: the store does nothing else meanwhile, so not too many."""
 _MOST: Final = 100_000
-"""Settlements that may wait; those that come when so many wait are lost."""
+"""Settlements that may wait; further ones are lost."""
 _AGAIN_SECONDS: Final = 0.5
 _DRAIN_SECONDS: Final = 5.0
 
@@ -29,7 +29,7 @@ Settlement = tuple[Grant, int]
 
 
 class SettlementQueue:
-    """Holds what is granted, from `hold` to `settle`."""
+    """The grants of this process, from `hold` to `settle`."""
 
     def __init__(
         self,
@@ -38,7 +38,9 @@ class SettlementQueue:
         renew_seconds: float,
         counts: Counter[str],
     ) -> None:
-        """`settle` and `renew` are bounded in time and raise StoreDown. `counts` gets what was missed, as `lost`."""
+        """`settle` and `renew` are bounded in time and raise StoreDown. `counts` gets the settlements that
+        were `lost`.
+        """
         self._tell = settle
         self._renew = renew
         self._every = renew_seconds
@@ -51,13 +53,13 @@ class SettlementQueue:
         self._task: asyncio.Task[None] | None = None
 
     def hold(self, grant: Grant) -> None:
-        """Renews its lease from now on."""
+        """Renews the grant's lease from now on."""
         self._held[grant.lease] = grant
         if self._task is None:
             self._task = asyncio.create_task(self._run())
 
     def settle(self, grant: Grant, unused: int) -> None:
-        """Ends it."""
+        """Ends the grant."""
         self._held.pop(grant.lease, None)
         if len(self._ended) >= _MOST:
             self._counts["lost"] += 1
@@ -66,7 +68,7 @@ class SettlementQueue:
         self._wake.set()
 
     async def stop(self) -> None:
-        """Tells what waits, within bounds, and ends."""
+        """Sends the waiting settlements, within bounds, and ends."""
         self._stopping = True
         self._wake.set()
         if self._task is not None:
@@ -99,7 +101,7 @@ class SettlementQueue:
                 due = loop.time() + self._every
 
     async def _woken(self, seconds: float) -> None:
-        """Returns when there is something to tell, or after so many seconds."""
+        """Returns when a settlement waits, or after so many seconds."""
         try:
             async with asyncio.timeout(max(0.0, seconds)):
                 await self._wake.wait()
@@ -108,7 +110,7 @@ class SettlementQueue:
         self._wake.clear()
 
     async def _reach(self) -> None:
-        """After a failure asks for nothing first, so that what was not said yet is not lost as well."""
+        """After a failure sends an empty renewal first, so that waiting settlements are not lost as well."""
         if not self._reached:
             await self._renew(())
             self._reached = True
@@ -125,5 +127,5 @@ class SettlementQueue:
     async def _go_on(self) -> None:
         held = iter(tuple(self._held.values()))
         while batch := tuple(islice(held, _BATCH)):
-            # Those that ended meanwhile would get a lease that nobody ends.
+            # A grant that ended meanwhile would get a lease that never ends.
             await self._renew([grant for grant in batch if grant.lease in self._held])

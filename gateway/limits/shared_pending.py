@@ -1,8 +1,8 @@
 """Pending calls in the store that several processes share.
 
 pending.py bounds the pending calls of one process. A call that is still pending after _YOUNG_SECONDS takes its slots in
-the store too, so that all processes together keep to the limit, and `Store.take` hands them over when the call begins.
-A call whose first message comes at once asks the store only then. One timer looks at all calls that wait.
+the store too, so that all processes together keep to the limit. `Store.take` hands the slots over when the call begins.
+A call whose first message comes at once needs the store only then. One timer serves all waiting calls.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _YOUNG_SECONDS: Final = 0.1
 
 
 class _Waiter:
-    """A call whose first message is awaited."""
+    """A call that waits for its first message."""
 
     __slots__ = ("asked", "call", "over", "refusal", "seen", "task")
 
@@ -67,7 +67,7 @@ class SharedPendingCalls:
             del self._waiters[task]
 
     async def stop(self) -> None:
-        """Leaves no timer and no task."""
+        """Cancels the timer and all tasks."""
         if self._look is not None:
             self._look.cancel()
         for task in self._asking:
@@ -92,7 +92,7 @@ class SharedPendingCalls:
         try:
             answer = await self._take(waiter.call)
         except (StoreDown, errors.Unavailable):
-            waiter.asked = False  # this process still counts it; the next look asks again
+            waiter.asked = False  # this process still counts it; the next timer tries again
             return
         if isinstance(answer, Grant):
             self._granted(waiter, answer)
@@ -107,7 +107,7 @@ class SharedPendingCalls:
             waiter.call.held = grant
 
     async def _take(self, call: Call) -> Grant | Refusal:
-        """Tries other slots of the same scope where the first is taken: which of them it is nobody knows yet."""
+        """Tries other slots of the same scope where the first is taken: the call's model is not known yet."""
         slots: Slots = self._pending.stored(call)
         while isinstance(answer := await self._store.take(Plan((), (), slots, grows=False), 0, 0), Refusal):
             other = self._pending.other(call, answer.by.key)

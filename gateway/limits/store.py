@@ -1,4 +1,4 @@
-"""What keeps the buckets and places, and what it says of a call."""
+"""The interface of a store of buckets and concurrency slots, and its answers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from gateway.limits.plan import Bucket, ConcurrencyLimit, Plan
 
 
 class StoreDown(Exception):
-    """The store did not answer, or not as a store does. What it was told may have been done."""
+    """The store did not answer, or not as a store does. The command may have been executed."""
 
 
 class Refusal(NamedTuple):
-    """The limit that can't be met for the longest, and for how many nanoseconds. Places come before buckets, because
-    when one comes free nobody knows: then there is no time after which the same call would be allowed.
+    """The limit with the longest wait, and that wait in nanoseconds. Concurrency limits come before buckets: nobody can
+    tell when a slot becomes free, so there is no time after which the same call would be admitted.
     """
 
     by: Bucket | ConcurrencyLimit
@@ -21,7 +21,7 @@ class Refusal(NamedTuple):
 
 
 class Grant:
-    """What a store charged for a call, and the place it holds there until `Store.settle`."""
+    """The charges of a call in a store, and its slots there until `Store.settle`."""
 
     __slots__ = ("lease", "plan", "requests_left", "store", "tokens", "tokens_left")
 
@@ -29,7 +29,7 @@ class Grant:
         self.store = store
         self.plan = plan
         self.lease = lease
-        """The name of its places in a shared store."""
+        """The name of its slots in a shared store."""
         self.tokens = tokens
         self.requests_left = requests_left
         """Requests left in the caller's own buckets (`plan.own`), whatever all callers together have left."""
@@ -38,21 +38,21 @@ class Grant:
 
 
 class Store(Protocol):
-    """Decides on all of a plan at once."""
+    """Decides on a whole plan at once."""
 
     async def take(self, plan: Plan, least: int, cost: int) -> Grant | Refusal:
-        """Charges a request, a place, and as many tokens as there are from `least` to `cost`; or nothing at all.
+        """Charges a request, a slot, and as many tokens as there are from `least` to `cost`; or nothing at all.
 
-        Both are at most `plan.max_tokens`. Raises StoreDown, and Unavailable (OVERLOADED) when it has no memory left.
-        Cancelled, it sees to it that nothing stays charged.
+        Both are at most `plan.max_tokens`. Raises StoreDown, and Unavailable (OVERLOADED) when the store has no memory
+        left. When it is cancelled, no charge stays.
         """
 
     def settle(self, grant: Grant, unused: int) -> None:
-        """Frees the grant's place and gives back `unused` tokens; a negative number charges what was overdrawn.
+        """Frees the grant's slot and gives back `unused` tokens; a negative number charges what the call took too much.
 
-        Once a grant. Does not wait, and never raises: a store that is elsewhere hears of it soon, or not at all, and
-        then the tokens stay spent.
+        Once for each grant. Does not wait, and never raises: a remote store gets it soon or not at all, and then the
+        tokens stay spent.
         """
 
     async def stop(self) -> None:
-        """Tells the store, within bounds, what it has not heard yet."""
+        """Sends pending settlements to the store, within bounds."""

@@ -84,11 +84,11 @@ class CheckpointBound:
         self.seq = -1
         """The number of the last record that a checkpoint covers."""
         self.promise: Promise | None = None
-        self._stretch = Uncovered()
+        self._uncovered = Uncovered()
 
     def signed(self, seq: int, promise: Promise | None) -> None:
         """Records a valid checkpoint that covers all through `seq`."""
-        self.seq, self.promise, self._stretch = seq, promise, Uncovered()
+        self.seq, self.promise, self._uncovered = seq, promise, Uncovered()
 
     def add(self, seq: int, time: int, event: str = "") -> None:
         """Counts record `seq`, made at `time`, which names no signing key. `event` may be left out for the record of a
@@ -99,10 +99,10 @@ class CheckpointBound:
         dated(seq, time)
         if self.promise is None:
             return
-        if self._stretch.records and event in _COVERED:
+        if self._uncovered.records and event in _COVERED:
             raise self.missing("before a segment or a run ended")
-        self._stretch.add(time)
-        if not self._stretch.within(self.promise):
+        self._uncovered.add(time)
+        if not self._uncovered.within(self.promise):
             raise self.missing("as the last one promised")
 
     def missing(self, when: str) -> BrokenChain:

@@ -1,6 +1,6 @@
 """The log on disk: opens and recovers it, appends groups of records, rotates segments, signs checkpoints.
 
-For one thread of one process at a time; a lock file in the directory sees to the second.
+For one thread of one process at a time; a lock file in the directory keeps other processes out.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _ANEW: Final = (
 )
 _SEALED: Final = 0o400
 _BREATH: Final = 0.01
-"""The least time between two rounds of chores."""
+"""The least time between two rounds of idle work."""
 _LOOK_SECONDS: Final = 60.0
-"""How often the directory of keys is looked at for a successor, and a new segment tried for that could not be begun."""
+"""The interval at which the directory of keys is searched for a newer key, and a failed new segment is tried again."""
 
 
 class Ledger:
-    """An open log. Methods may raise OSError; `append` and `checkpoint` then have changed nothing, but for a group that
-    had to be written in parts: the first of them may be there.
+    """An open log. Methods may raise OSError; `append` and `checkpoint` then have changed nothing, with one exception:
+    of a group that had to be written in parts, the first parts may be there.
 
-    It never has more on disk without a checkpoint than the last one promised: where none can be written, records are
-    refused once that much is used up.
+    There is never more on disk without a checkpoint than the last one promised. Where no checkpoint can be written, the
+    ledger refuses records once that much is used up.
     """
 
     def __init__(
@@ -54,9 +54,10 @@ class Ledger:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Opens the log of `writer` or begins one. What a crash left half-written is moved aside.
+        """Opens the log of `writer` or begins one. An unfinished line that a crash left is moved aside.
 
-        Raises OSError, ValueError for keys that can't be used, and BrokenChain for a log that is not as it was left.
+        Raises OSError, ValueError for keys that can't be used, and BrokenChain for a log that is not as the gateway
+        left it.
         """
         self._config = config
         self._disk = disk
@@ -66,7 +67,7 @@ class Ledger:
         self._name = writer
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = disk.lock(self._directory / "lock")
-        self._stretch = Uncovered()
+        self._uncovered = Uncovered()
         self._promise = Promise.of(config.checkpoint_records, config.checkpoint_seconds)
         self._checkpoint_at = 0.0
         self._rotate_at = monotonic()
@@ -97,11 +98,11 @@ class Ledger:
         self._number = found.segment
         self._writer = origin.writer if origin else secrets.token_hex(16)
         self._key = origin.key if origin else self._keys.keys[0].key_id
-        self._keys.after(self._key)  # or it is not our log
+        self._keys.after(self._key)  # raises where another key signed this log
         self._began = origin.time if origin else self._now()
         self._segment = AppendFile(self._path(self._number), disk)
         sealed = [path for number, path in segments.listed(self._directory) if number < self._number]
-        self._presence = LogDirectory(self._directory, sealed)
+        self._log_directory = LogDirectory(self._directory, sealed)
         torn = found.torn.fields() if found.torn else {}
         fresh = self._segment.size == 0
         if fresh:
@@ -111,36 +112,36 @@ class Ledger:
             _log.warning("audit log begins", extra={"why": _ANEW})
         signed = None if covered is None else covered.checkpoint
         if signed is None or (signed.link, signed.promise) != (self._last, self._promise):
-            self._sign()  # before more is written: what runs that were killed left uncovered must not add up
+            self._sign()  # before more is written: uncovered records of several killed runs must not add up
         if torn or not fresh:
             self.append([self._event("opened", **torn)])
         disk.sync_directory(self._directory)
 
     def check_unchanged(self) -> None:
-        """Raises LogFileChanged where a file of the log, or its directory, is not what or where it was."""
-        self._presence.check()
+        """Raises LogFileChanged where a file of the log, or its directory, is not the same or not in its place."""
+        self._log_directory.check()
         self._segment.check_unchanged()
         self._checkpoints.check_unchanged()
 
     def append(self, records: Sequence[bytes]) -> None:
-        """Returns when all of the canonical `records` are on disk, after one sync."""
+        """Returns when all of the canonical `records` are durable, after one sync."""
         if self._segment.size >= self._config.segment_bytes or self._of_age():
             self._rotate()
         self._extend(records)
         self.key_refresher.poll()
-        full = self._stretch.records >= self._config.checkpoint_records and not self._late
+        full = self._uncovered.records >= self._config.checkpoint_records and not self._late
         if full or self._checkpoint_due() == 0:
             self.try_checkpoint()
 
     def due(self) -> float:
-        """Seconds until `idle` has something to do."""
+        """Seconds until `idle` has work to do."""
         age = self._began / 1e6 + self._config.segment_seconds - self._clock()
         waits = [self.key_refresher.due(), max(age, self._rotate_at - self._monotonic())]
         checkpoint = self._checkpoint_due()
         return max(_BREATH, min(waits if checkpoint is None else [*waits, checkpoint]))
 
     def idle(self) -> None:
-        """A checkpoint, a new segment or a look for a new key, where it is time. Raises OSError."""
+        """Writes a checkpoint, begins a segment or looks for a new key, where one is due. Raises OSError."""
         self.key_refresher.poll()
         if self._checkpoint_due() == 0:
             self.try_checkpoint()
@@ -149,8 +150,8 @@ class Ledger:
             self._rotate()
 
     def checkpoint(self) -> None:
-        """Signs where the log stands, unless that is signed already."""
-        if self._stretch.records:
+        """Signs the end of the log, unless it is signed already."""
+        if self._uncovered.records:
             self._sign()
 
     def _sign(self) -> None:
@@ -160,23 +161,23 @@ class Ledger:
             self._key = successor.key_id
         line = Checkpoint(self._last, self._now(), self._writer, self._promise).signed(self._keys)
         self._checkpoints.append(line)
-        self._stretch = Uncovered()
+        self._uncovered = Uncovered()
         self._late = False
-        # The process log leaves this machine: with it, even a log cut together with its checkpoints is found out.
+        # The process log leaves this machine: it shows even that a log was cut together with its checkpoints.
         _log.info("audit checkpoint", extra={"checkpoint": line.decode().rstrip()})
 
     def try_checkpoint(self) -> None:
-        """The same, but never raises: what is on disk stays valid, and one that fails is only late."""
+        """Does the same, but never raises: what is on disk stays valid, and a failed checkpoint is only late."""
         try:
             self.checkpoint()
         except OSError as error:
-            if not self._late:  # said once, until one is written
+            if not self._late:  # logged once, until one is written
                 _log.error("audit checkpoint not written", extra={"why": error.strerror})
             self._late = True
             self._checkpoint_at = self._monotonic() + self._config.checkpoint_seconds
 
     def close(self) -> None:
-        """Writes the record of an orderly end and its checkpoint, if all before it has one and nobody disturbed it."""
+        """Writes the record of an orderly end and its checkpoint, if all before it has one and no file was changed."""
         try:
             self.check_unchanged()
             self.checkpoint()
@@ -188,30 +189,30 @@ class Ledger:
             self._disk.close(self._lock)
 
     def _checkpoint_due(self) -> float | None:
-        return max(0.0, self._checkpoint_at - self._monotonic()) if self._stretch.records else None
+        return max(0.0, self._checkpoint_at - self._monotonic()) if self._uncovered.records else None
 
     def _of_age(self) -> bool:
         return self._clock() - self._began / 1e6 >= self._config.segment_seconds
 
     def _extend(self, records: Sequence[bytes]) -> None:
-        """Writes `records` with no more uncovered than was promised, in parts if need be."""
+        """Writes `records` with no more uncovered than was promised, in parts where necessary."""
         added = Uncovered.of(records)
         if len(records) > 1 and not added.within(self._promise):
             middle = len(records) // 2
             self._extend(records[:middle])
             self._extend(records[middle:])
             return
-        joined = replace(self._stretch)
+        joined = replace(self._uncovered)
         joined.join(added)
         if not joined.within(self._promise):
             self.checkpoint()
         self._write(records, added)
 
-    def _write(self, records: Sequence[bytes], stretch: Uncovered | None = None) -> None:
+    def _write(self, records: Sequence[bytes], uncovered: Uncovered | None = None) -> None:
         self._put(records)
-        if not self._stretch.records:
+        if not self._uncovered.records:
             self._checkpoint_at = self._monotonic() + self._config.checkpoint_seconds
-        self._stretch.join(stretch or Uncovered.of(records))
+        self._uncovered.join(uncovered or Uncovered.of(records))
 
     def _put(self, records: Sequence[bytes]) -> None:
         last = self._last
@@ -223,14 +224,16 @@ class Ledger:
         self._last = last
 
     def _rotate(self) -> None:
-        """Seals this segment and begins the next. Where that fails, or a checkpoint of its end does, this one stays."""
+        """Seals this segment and begins the next. Where that fails, or a checkpoint of its end does, this segment stays
+        open.
+        """
         self.try_checkpoint()
-        if self._stretch.records:
+        if self._uncovered.records:
             return
         following = AppendFile(self._path(self._number + 1), self._disk)
         previous = self._segment
         try:
-            following.cut(0)  # an earlier try may have left something
+            following.cut(0)  # an earlier try may have left bytes
             self._disk.sync_directory(self._directory)
             self._segment = following
             self._write([self._first()])
@@ -242,10 +245,10 @@ class Ledger:
         self._began = self._now()
         previous.path.chmod(_SEALED)
         previous.close()
-        self._presence.seal(previous.path)
+        self._log_directory.seal(previous.path)
 
     def _first(self) -> bytes:
-        """What begins a log or a segment."""
+        """The first record of a log or a segment."""
         who = {"key": self._key, "version": 1, "writer": self._writer, **({"name": self._name} if self._name else {})}
         if self._last == hash_chain.BEFORE_GENESIS:
             return self._event("genesis", **who)

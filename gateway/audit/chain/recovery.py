@@ -1,9 +1,9 @@
-"""What a log is found to be when it is opened: where it stands, and what a crash left unfinished.
+"""Recovery: the state of a log when it is opened, and what a crash left unfinished.
 
-A crash, at whatever byte, leaves whole lines and at most a part of one at the end, which no caller was told of. That
-part is moved to a `.torn` file and named in the next record. Nor does it leave more without a checkpoint than the last
-one promised. Anything else that is wrong was not a crash: the log is then left as it is, for `meshgate audit verify`,
-and the gateway does not start, because its next checkpoint would vouch for what it found.
+A crash, at whatever byte, leaves whole lines and at most a part of one at the end, whose caller had no outcome yet.
+That part is moved to a `.torn` file and named in the next record. A crash leaves no more without a checkpoint than the
+last one promised. Anything else that is wrong was not a crash. Then the log stays as it is, for `meshgate audit
+verify`, and the gateway does not start, because its next checkpoint would vouch for a changed log.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ from meshgate.runtime.files import atomic_write
 
 _BEGINNINGS: Final = frozenset(("genesis", "segment"))
 _MOST_TORN: Final = 16 * 1024 * 1024
-"""Of a part of a line and of blocks that were never filled."""
+"""Bytes of a part of a line and of blocks that were never filled."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartialRecord:
-    """The unfinished end of a segment, and where it is now."""
+    """The unfinished end of a segment, and the file to which it was moved."""
 
     file: str
     size: int
     sha256: str
 
     def fields(self) -> dict[str, Any]:
-        """For the record that says so."""
+        """The fields for the record that reports it."""
         return {"torn_bytes": self.size, "torn_file": self.file, "torn_sha256": self.sha256}
 
 
 @dataclass(frozen=True, slots=True)
 class TailState:
-    """Where a log stands."""
+    """Where a log ends."""
 
     last: Link
     segment: int
-    """The number of the segment to go on with; it may not exist yet or be empty."""
+    """The number of the segment to append to; it may be empty or not exist yet."""
     origin: ChainStart | None
     """None for a new log."""
     torn: PartialRecord | None
@@ -56,15 +56,15 @@ class TailState:
 
 @dataclass(frozen=True, slots=True)
 class ChainStart:
-    """What the first record of a segment says."""
+    """The content of the first record of a segment."""
 
     start: Link
-    """What it continues."""
+    """The link that it continues."""
     writer: str
     key: str
-    """The id of the key that signs from there on; a later record may name its successor."""
+    """The id of the key that signs from there on; a later record may name the next key."""
     name: str
-    """The name of the writer's part of the log; empty where it is not divided."""
+    """The name of the writer's part of the log; empty where the log has one writer."""
     time: int
     """Microseconds since the Unix epoch."""
 
@@ -72,10 +72,10 @@ class ChainStart:
 def recover(
     directory: Path, disk: Disk, covered: SignedCheckpoint | None, keys: SigningKeys, writer: str = ""
 ) -> TailState:
-    """Looks at the last segment of the log of `writer`, all of it, and at where the others begin and end, and moves an
-    unfinished line aside. Raises OSError and BrokenChain.
+    """Reads the last segment of the log of `writer`, and the beginning and end of the others, and moves an unfinished
+    line aside. Raises OSError and BrokenChain.
 
-    `covered` is the last checkpoint: a log that does not reach it was cut, and one that goes too far beyond it, or has
+    `covered` is the last checkpoint. A log that does not reach it was cut. A log that goes too far beyond it, or has
     none and more than its genesis, lost checkpoints.
     """
     found = segments.listed(directory)
@@ -96,7 +96,9 @@ def recover(
 
 
 def _torn_of(found: list[tuple[int, Path]], disk: Disk) -> PartialRecord | None:
-    """What a crash left unfinished. A segment that could not be begun may be there empty after the one that has it."""
+    """The line that a crash left unfinished. A segment that could not be begun may be there, empty, after the one that
+    has it.
+    """
     torn = None
     for _, path in reversed(found):
         torn = _move_torn(path, disk) or torn
@@ -106,8 +108,8 @@ def _torn_of(found: list[tuple[int, Path]], disk: Disk) -> PartialRecord | None:
 
 
 def _check_joints(found: list[tuple[int, Path]], whole: list[Path]) -> None:
-    """Raises BrokenChain unless each segment goes on where the one before it ended, and the first is a log's
-    beginning. What is between the ends of those is not looked at: a checkpoint covers it, and `verify` reads it.
+    """Raises BrokenChain unless each segment continues where the one before it ended, and the first begins a log.
+    Records between the ends are not read: a checkpoint covers them, and `verify` reads them.
     """
     if len(whole) < len(found) - 1 or any(path != kept for (_, path), kept in zip(found, whole, strict=False)):
         empty = next(path for _, path in found if path not in whole)
@@ -120,7 +122,7 @@ def _check_joints(found: list[tuple[int, Path]], whole: list[Path]) -> None:
 
 
 def _end(path: Path) -> Link:
-    """Where a segment says that it ends."""
+    """The link at the end of a segment, as its last line states it."""
     try:
         line = json.loads(next(segments.lines_reversed(path)))
         return Link(int(line["seq"]), bytes.fromhex(line["hash"]))
@@ -131,13 +133,13 @@ def _end(path: Path) -> Link:
 def _to_go_on_with(
     found: list[tuple[int, Path]], whole: list[Path], last: Link, covered: SignedCheckpoint | None
 ) -> int:
-    """The number of a segment. One that could not be begun is not begun where records before it are uncovered yet."""
+    """The number of a segment. A segment that could not be begun is not begun while records before it are uncovered."""
     begun = len(whole) if covered is None or covered.seq < last.seq else len(found)
     return max(1, begun)
 
 
 def checkpoints(path: Path, disk: Disk, keys: SigningKeys) -> tuple[AppendFile, SignedCheckpoint | None]:
-    """The file of checkpoints, cut to whole lines, and the last of them. Raises OSError and BrokenChain."""
+    """The file of checkpoints, cut to whole lines, and the last checkpoint. Raises OSError and BrokenChain."""
     file = AppendFile(segments.regular(path), disk)
     try:
         torn = _torn_from(path)
@@ -153,7 +155,7 @@ def checkpoints(path: Path, disk: Disk, keys: SigningKeys) -> tuple[AppendFile, 
 
 
 def _last_of(path: Path, torn: int | None) -> SignedCheckpoint | None:
-    """The last of the whole lines, each of which is a checkpoint and comes after the one before. Raises BrokenChain."""
+    """The last whole line, where each is a checkpoint and comes after the one before. Raises BrokenChain."""
     last, read = None, 0
     for line in segments.lines(path):
         read += len(line)
@@ -172,7 +174,7 @@ def _torn_from(path: Path) -> int | None:
 
 
 def _from(path: Path, start: int) -> bytes:
-    """Raises BrokenChain for more than a crash leaves."""
+    """The rest of a file from `start`. Raises BrokenChain for more than a crash leaves."""
     with path.open("rb") as file:
         file.seek(start)
         rest = file.read(_MOST_TORN + 1)
@@ -198,7 +200,7 @@ def _move_torn(path: Path, disk: Disk) -> PartialRecord | None:
 
 
 def _follow(path: Path, covered: SignedCheckpoint | None, keys: SigningKeys) -> tuple[Link, ChainStart]:
-    """Where the segment ends, and what it began with. Raises BrokenChain, also where it contradicts the checkpoint."""
+    """The end of the segment, and its start. Raises BrokenChain, also where it contradicts the checkpoint."""
     stripped = _stripped(path)
     first = next(stripped)
     origin = _origin(first)
@@ -223,7 +225,7 @@ def _follow(path: Path, covered: SignedCheckpoint | None, keys: SigningKeys) -> 
 
 
 def _covered(origin: ChainStart, covered: SignedCheckpoint | None) -> CheckpointBound:
-    """What the last checkpoint says of the segment that begins there: at least the one before ended covered."""
+    """The bound from the last checkpoint for a segment that begins there: the segment before ended covered."""
     coverage = CheckpointBound()
     if covered is not None:
         coverage.signed(covered.seq, covered.checkpoint.promise)
@@ -239,7 +241,7 @@ def _compare(found: Link, signed: Link) -> None:
 
 
 def _check_signer(covered: SignedCheckpoint, origin: ChainStart, key: str) -> None:
-    """Raises BrokenChain unless the checkpoint is from the key in force at its record, and of this log's writer."""
+    """Raises BrokenChain unless the key in force at its record signed the checkpoint, for the writer of this log."""
     if covered.key != key:
         raise BrokenChain(covered.seq, f"its checkpoint was signed with another key, {covered.key[:16]}")
     if covered.checkpoint.writer != origin.writer:
@@ -247,7 +249,7 @@ def _check_signer(covered: SignedCheckpoint, origin: ChainStart, key: str) -> No
 
 
 def _next_key(content: Mapping[str, Any], seq: int, key: str, keys: SigningKeys) -> str:
-    """The id of the key that record `seq` names after `key`. Raises BrokenChain unless that one signed it."""
+    """The id of the key that record `seq` names after `key`. Raises BrokenChain unless `key` endorsed it."""
     public = keys.public(key)
     if public is None:
         raise BrokenChain(seq, "the key before it is none of those in audit.keys")

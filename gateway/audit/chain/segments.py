@@ -1,4 +1,4 @@
-"""The files of a log: segments in order, `audit-00000001.jsonl` and on, and how their lines are read."""
+"""The files of a log: segments in order, `audit-00000001.jsonl` and on, and the reading of their lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_LINE: Final = 64 * 1024
 
 
 class NoLog(FileNotFoundError):
-    """A directory without a log."""
+    """The directory has no log."""
 
 
 def name(number: int) -> str:
@@ -31,14 +31,14 @@ def listed(directory: Path) -> list[tuple[int, Path]]:
 
 
 def regular(path: Path) -> Path:
-    """The same. Raises OSError for a pipe or a device, which would never end; what is not there is nothing of these."""
+    """The same path. Raises OSError for a pipe or a device, which would never end; a missing file is neither."""
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return path
 
 
 def writers(root: Path) -> list[tuple[str, Path]]:
-    """The logs under `root` by the names of their writers: its own, if it has one, is without a name.
+    """The logs under `root` by the names of their writers: a log in `root` itself has no name.
 
     Raises OSError, NoLog where there is no log at all.
     """
@@ -50,14 +50,14 @@ def writers(root: Path) -> list[tuple[str, Path]]:
 
 
 def _is_log(directory: Path) -> bool:
-    """Whether there is one, or checkpoints tell of one whose segments are all gone."""
+    """Whether the directory has a log, or the checkpoints of a log whose segments are all gone."""
     checkpoints = directory / FILE
     return bool(listed(directory)) or (checkpoints.is_file() and checkpoints.stat().st_size > 0)
 
 
 def lines(path: Path) -> Iterator[bytes]:
-    """The lines with their newlines; the last may lack one. Of an overlong one, longer than MAX_LINE, there is the
-    beginning and what `_beyond` says of the rest. Raises OSError.
+    """The lines with their newlines; the last may lack one. Of an overlong line, longer than MAX_LINE, comes the
+    beginning and the result of `_beyond` for the rest. Raises OSError.
     """
     with path.open("rb") as file:
         while line := file.readline(MAX_LINE):
@@ -66,7 +66,9 @@ def lines(path: Path) -> Iterator[bytes]:
 
 
 def _beyond(file: BinaryIO) -> bytes:
-    """Reads to the end of an overlong line. Its first byte that is not zero; blocks that were never filled are."""
+    """Reads to the end of an overlong line. Returns its first byte that is not zero; blocks that were never filled are
+    zero.
+    """
     first = b""
     while piece := file.readline(MAX_LINE):
         first = first or piece.lstrip(b"\x00")[:1]
@@ -76,7 +78,9 @@ def _beyond(file: BinaryIO) -> bytes:
 
 
 def lines_reversed(path: Path) -> Iterator[bytes]:
-    """The lines that a newline ends, last first. Of an overlong one only the beginning may come. Raises OSError."""
+    """The lines that end with a newline, last first. Of an overlong line only the beginning may come. Raises
+    OSError.
+    """
     torn = torn_from(path)
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END) if torn is None else torn
@@ -95,7 +99,7 @@ def lines_reversed(path: Path) -> Iterator[bytes]:
 
 
 def torn_from(path: Path) -> int | None:
-    """Where a last line without a newline begins, or None: what a crash in the middle of a write leaves."""
+    """Where a last line without a newline begins, or None: a crash in the middle of a write leaves one."""
     size = path.stat().st_size
     with path.open("rb") as file:
         end = size

@@ -1,1 +1,1 @@
-"""What operators do with a log: verify, search and follow it, and match content with its digests."""
+"""The tools for operators and auditors: verify, search and follow a log, and match content with its HMACs."""

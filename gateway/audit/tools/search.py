@@ -1,8 +1,8 @@
-"""Searching the logs of all writers at once, in constant memory. It verifies nothing: that is what `verify` is for. But
-what is not even written as the gateway writes it is no record, and is shown as such whatever is looked for.
+"""Search in the logs of all writers at once, in constant memory. It verifies nothing: `verify` does. But a line that is
+not spelled as the gateway writes it is no record, and the search shows it as such, whatever the query.
 
-Most lines are told apart by their bytes alone: within canonical JSON `"tenant":"acme"` stands nowhere but where the
-tenant is acme, because quotes within a string are escaped.
+The bytes of most lines are enough to tell them apart. In canonical JSON `"tenant":"acme"` stands only where the tenant
+is acme, because quotes in a string are escaped.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Line = tuple[int, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to look for. All of it must hold."""
+    """The conditions of a search. All must hold."""
 
     since: int = 0
-    """Microseconds since the Unix epoch; the first that counts."""
+    """Microseconds since the Unix epoch; the first time that matches."""
     until: int = 10**18
-    """The first that no longer counts."""
+    """The first time that no longer matches."""
     method: str = ""
-    """The full name, or its last part: `Generate`. That within an envelope counts as well."""
+    """The full name, or its last part: `Generate`. A method in an envelope matches as well."""
     fields: Mapping[str, str] = field(default_factory=dict)
     """Text fields of an AuditRecord, by name: exactly these values. ValueError for a name that is not in its schema."""
 
@@ -44,7 +44,7 @@ class Query:
 
 
 def search(root: Path, query: Query, *, newest_first: bool) -> Iterator[dict[str, Any]]:
-    """The records that `query` describes, of all writers by time, and UNREADABLE for each line that is none. Raises
+    """The records that match `query`, of all writers by time, and UNREADABLE for each line that is no record. Raises
     OSError.
     """
     wanted = _Filter(query)
@@ -54,7 +54,7 @@ def search(root: Path, query: Query, *, newest_first: bool) -> Iterator[dict[str
 
 
 UNREADABLE: Final[dict[str, Any]] = {"event": "unreadable"}
-"""In the place of a line that is not written as the gateway writes it: what it says is not to be believed."""
+"""Stands for a line that is not spelled as the gateway writes it: its content can't be trusted."""
 
 
 def content(line: bytes) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class _Filter:
         self._method = canonical({"": query.method})[len(b'{"":"') : -2]
 
     def of(self, lines: Iterator[bytes]) -> Iterator[Line]:
-        """Those that match, with their times, and those that can't be read."""
+        """The lines that match, with their times, and those that can't be read."""
         needles, since, until = self._needles, self._query.since, self._query.until
         time = 0
         for ended in lines:

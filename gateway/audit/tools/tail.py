@@ -1,4 +1,6 @@
-"""The last records of all writers' logs, and those that come, for a person who watches. It verifies nothing."""
+"""The last records of all writers' logs, and new ones as they come, for an operator who watches. It verifies
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,10 @@ def last(root: Path, count: int) -> list[dict[str, Any]]:
 
 
 class Follower:
-    """Reads what is appended from now on, across segments and writers."""
+    """Reads the records that are appended from now on, across segments and writers."""
 
     def __init__(self, root: Path) -> None:
-        """Starts at the end. Raises OSError."""
+        """Starts at the end of each log. Raises OSError."""
         self._root = root
         self._read = {path: path.stat().st_size for path in self._segments()}
 

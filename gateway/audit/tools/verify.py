@@ -1,8 +1,9 @@
-"""Verification, offline: reads a log from its genesis to its end and names the first record that is not as written.
+"""Offline verification: reads a log from its genesis to its end and names the first record that is not as it was
+written.
 
-One pass over records and checkpoints side by side, constant memory; a line is hashed as it stands, and held to the one
-way in which the gateway writes it; few are parsed for that. May run beside the gateway: see
-gateway.audit.chain.external_checkpoints; an unfinished last line counts as not yet written.
+One pass over records and checkpoints side by side, in constant memory. A line is hashed as it stands and compared with
+the gateway's spelling; few lines are parsed for that. It may run beside the gateway: see
+gateway.audit.chain.external_checkpoints. An unfinished last line counts as not yet written.
 """
 
 from __future__ import annotations
@@ -24,26 +25,27 @@ from gateway.audit.tools.search import content
 
 @dataclass(slots=True)
 class Report:
-    """What was found, as far as it was read."""
+    """The result for one log, as far as it was read."""
 
     writer: str = ""
-    """The name of the writer's directory; empty for a log that is not divided."""
+    """The name of the writer's directory; empty for a log with one writer."""
     records: int = 0
-    """Good ones, from the first."""
+    """Valid records, from the first."""
     segments: int = 0
     checkpoints: int = 0
-    """Good ones."""
+    """Valid checkpoints."""
     covered: int = -1
-    """The number of the last good record that a checkpoint covers; those after it the chain covers alone."""
+    """The number of the last valid record that a checkpoint covers; the chain alone covers those after it."""
     promised: bool = False
-    """Whether the last checkpoint says how many that may be. Those of old don't, and then nothing tells one that was
-    deleted from one that was not due."""
+    """Whether the last checkpoint bounds them. Old checkpoints don't: then a deleted checkpoint and one that was not
+    due look the same.
+    """
     matched: int = 0
-    """Checkpoints kept elsewhere that the log contains."""
+    """External checkpoints that the log contains."""
     origin: str = ""
-    """The writer's random name, from the genesis: checkpoints bear it."""
+    """The writer's random name, from the genesis; its checkpoints have it."""
     unfinished_bytes: int = 0
-    """Of a last line that is still being written or was torn by a crash."""
+    """Bytes of a last line that is still being written, or that a crash cut."""
     key: str = ""
     """The id of the key that signs at the end."""
     broken: BrokenChain | None = None
@@ -51,14 +53,14 @@ class Report:
 
     @property
     def uncovered(self) -> int:
-        """Good records after the last checkpoint."""
+        """Valid records after the last checkpoint."""
         return self.records - 1 - self.covered
 
 
 def verify_all(root: Path, key: Ed25519PublicKey, kept: Sequence[SignedCheckpoint] = ()) -> list[Report]:
-    """A report on each writer's log under `root`, and on each that `kept` tells of and is not there.
+    """A report for each writer's log under `root`, and for each log that `kept` names and that is missing.
 
-    Raises OSError, as where there is none.
+    Raises OSError, also where there is no log.
     """
     reports = []
     logs = segments.writers(root)
@@ -74,23 +76,23 @@ def verify_all(root: Path, key: Ed25519PublicKey, kept: Sequence[SignedCheckpoin
 def verify(directory: Path, key: Ed25519PublicKey, kept: Sequence[SignedCheckpoint] = ()) -> Report:
     """Verifies the log in `directory` against its first `key`, which should come from elsewhere. Raises OSError.
 
-    Of `kept`, checkpoints from elsewhere, it must contain those of its writer.
+    `kept` are external checkpoints: the log must contain those of its writer.
     """
     report = Report()
-    with closing(ExternalCheckpoints(directory / FILE, key, kept)) as witness:
+    with closing(ExternalCheckpoints(directory / FILE, key, kept)) as checkpoints:
         try:
-            _follow(directory, witness, report)
+            _follow(directory, checkpoints, report)
         except BrokenChain as error:
             report.broken = error
             report.records = min(report.records, max(0, error.seq))
-        report.broken = _first(report.broken, witness.rest(report.records, whole=report.broken is None))
-    coverage = witness.coverage
-    report.checkpoints, report.covered, report.promised = witness.good, coverage.seq, coverage.promise is not None
-    report.matched, report.origin, report.key = witness.matched, witness.writer, key_id(witness.key)
+        report.broken = _first(report.broken, checkpoints.rest(report.records, whole=report.broken is None))
+    coverage = checkpoints.coverage
+    report.checkpoints, report.covered, report.promised = checkpoints.good, coverage.seq, coverage.promise is not None
+    report.matched, report.origin, report.key = checkpoints.matched, checkpoints.writer, key_id(checkpoints.key)
     return report
 
 
-def _follow(directory: Path, witness: ExternalCheckpoints, report: Report) -> None:
+def _follow(directory: Path, checkpoints: ExternalCheckpoints, report: Report) -> None:
     last = BEFORE_GENESIS
     listed = segments.listed(directory)
     newest = max((number for number, path in listed if path.stat().st_size), default=0)
@@ -98,26 +100,26 @@ def _follow(directory: Path, witness: ExternalCheckpoints, report: Report) -> No
         if number != expected:
             raise BrokenChain(last.seq + 1, f"missing: {segments.name(expected)}")
         report.segments += 1
-        last = _segment(_lines(path, report, newest=number >= newest), last, witness, report)
+        last = _segment(_lines(path, report, newest=number >= newest), last, checkpoints, report)
         if report.unfinished_bytes:
             break
-    witness.settle(last)
+    checkpoints.settle(last)
 
 
-def _segment(lines: Iterator[bytes], last: Link, witness: ExternalCheckpoints, report: Report) -> Link:
-    """Where the log stands after a segment that goes on from `last`."""
+def _segment(lines: Iterator[bytes], last: Link, checkpoints: ExternalCheckpoints, report: Report) -> Link:
+    """The end of the log after a segment that continues `last`."""
     continues: Link | None = last
     for line in lines:
-        witness.settle(last)
+        checkpoints.settle(last)
         last = hash_chain.after(line, last)
-        witness.add(line, last, continues=continues)
+        checkpoints.add(line, last, continues=continues)
         continues = None
         report.records += 1
     return last
 
 
 def _gone(reports: Sequence[Report], kept: Sequence[SignedCheckpoint]) -> Iterator[Report]:
-    """Writers that checkpoints from elsewhere tell of, and whose logs are not there or begin otherwise."""
+    """The writers of external checkpoints whose logs are missing or begin otherwise."""
     furthest = {signed.checkpoint.writer: signed.seq for signed in sorted(kept, key=lambda signed: signed.seq)}
     for writer in furthest.keys() - {report.origin for report in reports}:
         why = f"missing: the log of the writer {writer[:32]}, which a checkpoint covers as far as record"
@@ -125,8 +127,8 @@ def _gone(reports: Sequence[Report], kept: Sequence[SignedCheckpoint]) -> Iterat
 
 
 def _misplaced(directory: Path, name: str, logs: Sequence[tuple[str, Path]]) -> BrokenChain | None:
-    """Whether a log, whose genesis is good, is that of the writer in whose place it is. One that is looked at alone may
-    have any name.
+    """The error for a log, with a valid genesis, in the place of another writer's log. A single log may have
+    any name.
     """
     genesis = next(segments.lines(segments.listed(directory)[0][1]))
     found = content(genesis[:-1]).get("name", "")
@@ -139,7 +141,7 @@ def _misplaced(directory: Path, name: str, logs: Sequence[tuple[str, Path]]) -> 
 
 
 def _lines(path: Path, report: Report, *, newest: bool) -> Iterator[bytes]:
-    """The lines of a segment without their newlines, less an unfinished last one. `newest`: no later one has any.
+    """The lines of a segment without their newlines, less an unfinished last one. `newest`: no later segment has lines.
 
     Raises BrokenChain for a segment that is empty and not the newest.
     """
