@@ -100,7 +100,7 @@ class Instant:
 
 
 async def main() -> int:
-    """Serves until it is told to stop."""
+    """Serves until the stop signal."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--listen", required=True)
     parser.add_argument("--certs", type=Path, required=True)

@@ -47,7 +47,7 @@ class PassThrough(grpc.GenericRpcHandler):
 
 
 async def main() -> int:
-    """Serves until it is told to stop."""
+    """Serves until the stop signal."""
     parser = argparse.ArgumentParser()
     for name in ("--listen", "--target"):
         parser.add_argument(name, required=True)

@@ -13,19 +13,19 @@ from certs.authority import LOCAL, NAMES, ensure
 
 
 class _Parser(argparse.ArgumentParser):
-    """Whose errors repeat nothing that a terminal would obey."""
+    """An argument parser whose errors are safe to print: they hold no control characters."""
 
     def error(self, message: str) -> NoReturn:
         super().error(_shown(message))
 
 
 def _shown(text: str) -> str:
-    """What is typed or named ; every character is escaped that is not of ASCII or does not show."""
+    """`text` with every character escaped that is not printable ASCII."""
     return "".join(letter if letter == "\n" or " " <= letter <= "~" else ascii(letter)[1:-1] for letter in text)
 
 
 def main() -> int:
-    """0 when everything is there."""
+    """The exit status: 0 when every certificate exists."""
     parser = _Parser(prog="python -m certs", description="Makes the development certificates.")
     parser.add_argument("--home", type=Path, default=Path(os.environ.get("MESHGATE_HOME") or ".meshgate"))
     parser.add_argument("--renew", action="store_true", help="also replace those that are still good")

@@ -60,9 +60,9 @@ def ensure(
 ) -> list[str]:
     """Makes what is missing under `home`/certs: the CA, and for each name `<name>.pem` and `<name>-key.pem` (0600).
 
-    A leaf is kept while more than a third of its life is left, it is of this CA and has the names that it should have
-    and no others, unless `renew`. Those in `local` also name this machine. Returns the names of the leaves made. Raises
-    ValueError for a name that a SPIFFE ID can't have or that the CA's own files have, and OSError.
+    A leaf is kept while more than a third of its life is left, this CA signed it, and it has exactly the names that it
+    should have. `renew` replaces it in any case. Leaves in `local` also name this machine. Returns the names of the
+    leaves made. Raises ValueError for a name that a SPIFFE ID can't have or that the CA's own files have, and OSError.
     """
     moment = now or datetime.now(UTC)
     wanted = [_checked(name) for name in names]
@@ -161,7 +161,7 @@ def _spiffe_id(name: str) -> str:
 
 
 def _alternative_names(name: str, *, local: bool) -> x509.SubjectAlternativeName:
-    """The names of a leaf, its host name in the mesh first. What is no DNS label, capitals among them, has no host."""
+    """The names of a leaf, its host name in the mesh first. Only a lower-case DNS label gets a host name."""
     hosts = [f"{name}.{MESH}", name] if _DNS_LABEL.fullmatch(name) and name not in _THIS_MACHINE else []
     return x509.SubjectAlternativeName(
         [

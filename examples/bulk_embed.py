@@ -2,8 +2,8 @@
 
     python examples/bulk_embed.py TEXTS
 
-One EmbedStream carries it all: requests leave while replies come, replies are in order, and a reader that is slow slows
-the sender, so that no more than a few messages are in memory. Vectors travel as float16, a quarter of a list of floats.
+One EmbedStream carries all texts: requests leave while replies come, and replies are in order. A slow reader slows the
+sender, so that only a few messages are in memory. Vectors travel as float16, a quarter of a list of floats.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def unmet(
 
 
 def requirements(project: Mapping[str, object], extras: tuple[str, ...]) -> Iterator[Requirement]:
-    """What the project and these extras ask for on this platform."""
+    """The requirements of the project and these extras on this platform."""
     optional = project["optional-dependencies"]
     assert isinstance(optional, dict)
     for line in (*project["dependencies"], *(line for extra in extras for line in optional[extra])):  # type: ignore[misc]

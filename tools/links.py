@@ -56,7 +56,7 @@ def links(page: Path) -> Iterator[Link]:
 
 
 def wrong(link: Link) -> Iterator[str]:
-    """What is wrong with a link, if anything."""
+    """The problem of a link, if it has one."""
     path, _, anchor = link.target.partition("#")
     at = f"{_shown(link.page)}:{link.line}: {link.target}"
     file = (link.page.parent / unquote(path)).resolve() if path else link.page

@@ -22,7 +22,7 @@ _HIDDEN: Final = (
     (re.compile(r'"[^"\n]*"|“[^”]*”'), "QUOTED"),
     (re.compile(r"\*\*|__"), ""),
 )
-"""What is not the author's prose: code, addresses, quotations, markup."""
+"""The parts that are not the author's prose: code, addresses, quotations, markup."""
 
 
 class Block(NamedTuple):

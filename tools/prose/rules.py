@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 MOST_WORDS: Final = 30
 """Words of one sentence. Write 25 or fewer where you can."""
-_END: Final = re.compile(r"(?<=[.!?:;])\s+(?=[A-Z\"(])")
+_END: Final = re.compile(r"(?<=[.!?:;])\s+(?=[A-Z\"(]|\w+/)")
 _LIST: Final = re.compile(r"CODE(?:(?:,| and| or)* CODE)+")
 """Names in a row count as one word."""
 _WORD: Final = re.compile(r"[A-Za-z0-9]")

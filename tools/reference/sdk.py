@@ -21,13 +21,11 @@ def pages() -> Pages:
 
 def public(module: Any) -> dict[str, Any]:
     """The names that a module offers, and what they are."""
-    names = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
-    found = {name: getattr(module, name) for name in names}
-    return {name: each for name, each in found.items() if _is_own(each)}
-
-
-def _is_own(found: Any) -> bool:
-    return (inspect.isclass(found) or inspect.isfunction(found)) and found.__module__.startswith("meshgate.")
+    listed = getattr(module, "__all__", None)
+    found = {name: each for name, each in vars(module).items() if inspect.isclass(each) or inspect.isfunction(each)}
+    if listed is not None:
+        return {name: found[name] for name in listed if name in found}
+    return {name: each for name, each in found.items() if each.__module__ == module.__name__ and name[0] != "_"}
 
 
 def _module(module: Any) -> Iterator[str]:
