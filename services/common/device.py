@@ -1,4 +1,4 @@
-"""Where a model runs and in which number format."""
+"""The device that a model runs on, and its dtype."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ def _kinds() -> tuple[str, ...]:
 
 
 def dtype_of(name: Dtype, device: torch.device) -> torch.dtype:
-    """The number format of a name; `auto` is bfloat16 where the device multiplies it natively, else float32."""
+    """The dtype of a name; `auto` is bfloat16 where the device multiplies it natively, else float32.
+
+    A CPU without native bfloat16 emulates it, several times slower than float32 beyond a few rows.
+    """
     if name == "auto":
         return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
     return torch.bfloat16 if name == "bfloat16" else torch.float32

@@ -15,11 +15,11 @@ from meshgate.v1 import generation_pb2, generation_pb2_grpc, models_pb2, models_
 from services.generation import parallel
 from services.generation.config import GenerationConfig, ModelConfig
 from services.generation.engine import engine_factory
-from services.generation.engine.engine_factory import Launch
+from services.generation.engine.engine_factory import EngineFactory
 from services.generation.parallel import Ranks
-from services.generation.serving.error_mapping import Refusals
-from services.generation.serving.listing import Listing
-from services.generation.serving.served_model import Models, Served
+from services.generation.serving.listing import GenerationModelServicer
+from services.generation.serving.refusal_counter import RefusalCounter
+from services.generation.serving.served_model import ServedModel, ServedModels
 from services.generation.serving.servicer import GenerationServicer
 from services.models.config_watcher import Watch
 from services.models.model_table import Place, Table
@@ -39,11 +39,11 @@ class App:
         """
         self.failed = asyncio.Event()
         self._config = config
-        self._place: Models = Place()
-        self._refusals = Refusals()
+        self._place: ServedModels = Place()
+        self._refusals = RefusalCounter()
         loop = asyncio.get_running_loop()
-        self._launch = Launch(config, ranks, lambda: loop.call_soon_threadsafe(self.failed.set))
-        self._swap = Swap[ModelConfig, Served](self._launch.load)
+        self._factory = EngineFactory(config, ranks, lambda: loop.call_soon_threadsafe(self.failed.set))
+        self._swap = Swap[ModelConfig, ServedModel](self._factory.load)
         watched = path is not None and ranks is None
         self._watch = Watch(path, GenerationConfig, self.take) if path is not None and watched else None
         readings = Gauges()
@@ -76,7 +76,7 @@ class App:
         """Adds the servicers and returns their full service names."""
         servicer = GenerationServicer(self._place, self._refusals)
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(servicer, server)
-        models_pb2_grpc.add_ModelServiceServicer_to_server(Listing(self._place), server)
+        models_pb2_grpc.add_ModelServiceServicer_to_server(GenerationModelServicer(self._place), server)
         files = ((generation_pb2, "GenerationService"), (models_pb2, "ModelService"))
         return [file.DESCRIPTOR.services_by_name[name].full_name for file, name in files]
 
@@ -84,7 +84,7 @@ class App:
         """Lets what runs finish for at most `grace` seconds, then fails it."""
         if self._watch is not None:
             await self._watch.stop()
-        await self._launch.stop(grace)
+        await self._factory.stop(grace)
         await self._exposition.stop()
 
     def _candidates(self) -> Mapping[str, float]:
@@ -94,19 +94,19 @@ class App:
         return {each.limits.name: each.admission.tokens.held for each in self._models()}
 
     def _shed(self) -> Mapping[str, float]:
-        return {each.limits.name: each.headroom.shed for each in self._models()}
+        return {each.limits.name: each.row_limit.shed for each in self._models()}
 
     def _rows(self) -> Mapping[str, float]:
-        return {each.limits.name: each.headroom.rows for each in self._models()}
+        return {each.limits.name: each.row_limit.rows for each in self._models()}
 
     def _refused(self) -> Mapping[str, float]:
         return self._refusals.by_reason
 
     def _cached(self) -> Mapping[str, float]:
         kept = {each.limits.name: each.prefixes for each in self._models()}
-        return {name: prefixes.recalled_tokens for name, prefixes in kept.items() if prefixes is not None}
+        return {name: prefixes.restored_tokens for name, prefixes in kept.items() if prefixes is not None}
 
-    def _models(self) -> Sequence[Served]:
+    def _models(self) -> Sequence[ServedModel]:
         return self._place.served.models if self._place.served is not None else ()
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import logging
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -10,6 +11,8 @@ from meshgate.rpc.server import ServerConfig
 from meshgate.runtime.config import ConfigPath, Strict
 from meshgate.runtime.metrics_server import MetricsConfig
 from services.models.config import SourceConfig, unique
+
+_log = logging.getLogger(__name__)
 
 
 class AdaptersConfig(Strict):
@@ -65,8 +68,10 @@ class EngineConfig(Strict):
     """Tokens of the prompts in hand; likewise."""
     queue_bytes: int = Field(33_554_432, ge=65_536, le=17_179_869_184)
     """Bytes of the inputs and constraints that are read; likewise."""
-    guest_rows: int = Field(1, ge=0, le=1024)
-    """Of the batch, kept for interactive calls of tenants that have none in it; where it has one only, none are."""
+    reserved_rows: int = Field(1, ge=0, le=1024)
+    """The last free rows of the batch, for interactive calls of tenants that have none in it. A batch of one row
+    reserves none. The old name `guest_rows` is read for one release.
+    """
     prefill_tokens: int = Field(128, ge=1, le=1_048_576)
     """The most prompt tokens read between two steps: more reads prompts faster, less keeps streams smooth."""
     hang_seconds: float = Field(120.0, gt=0, le=3600)
@@ -77,6 +82,18 @@ class EngineConfig(Strict):
     """CPU threads of the model; 0 is one a core."""
     tensor_parallel: int = Field(1, ge=1, le=64)
     """Processes that hold a part of the model each, one a GPU; more than one are started by torchrun."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, given: Any) -> Any:
+        """Reads `reserved_rows` from its old name, for one release."""
+        if not isinstance(given, dict) or "guest_rows" not in given:
+            return given
+        if "reserved_rows" in given:
+            raise ValueError("guest_rows is the old name of reserved_rows: remove guest_rows")
+        _log.warning("engine.guest_rows is the old name of engine.reserved_rows: rename it before the next release")
+        renamed = {name: value for name, value in given.items() if name != "guest_rows"}
+        return {**renamed, "reserved_rows": given["guest_rows"]}
 
 
 class GenerationConfig(Strict):

@@ -24,6 +24,7 @@ from meshgate.errors import MeshError, Unavailable
 from meshgate.rpc.call.cancellation import caller_left
 from services.batching.tenant_capacity import Room
 from services.common.caller import NOBODY, Who
+from services.common.drain_errors import draining
 from services.cpu import malloc_tuning
 from services.text.pieces import PIECE
 
@@ -181,7 +182,7 @@ class Preparing:
         """Ends the threads once they have done the steps that they are at. Those who wait, or come, are told `why`, or
         that the server stops.
         """
-        self._closed = why or _draining
+        self._closed = why or draining
         self.room.close(self._closed)
         for turns in (self._short, self._long):
             while (job := turns.next()) is not None:
@@ -275,10 +276,6 @@ class Reading(NamedTuple):
     async def run(self, steps: Steps[ResultT], size: int, first: int) -> ResultT:
         """See Preparing."""
         return await self.preparing.run(self.who, steps, size, first, wait=self.wait)
-
-
-def _draining() -> Unavailable:
-    return Unavailable("this server is about to stop", reason="DRAINING", retry_after=1.0)
 
 
 def whole(steps: Steps[ResultT]) -> ResultT:

@@ -17,8 +17,8 @@ from services.generation.config import ModelConfig
 from services.generation.engine.interface import Job, Sampling
 from services.generation.model import checkpoint, gguf
 from services.generation.model.causal_model import CausalModel
-from services.generation.scheduler.scheduler import Stepper
-from services.generation.scheduler.sequence import Group
+from services.generation.scheduler.scheduler import Scheduler
+from services.generation.scheduler.sequence import GenerationRequest
 from services.generation.text.detokenise import TokenBytes
 from tests.support.fixtures.generation import Heard
 
@@ -63,12 +63,12 @@ def prompts(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
 
 def continuous(module: Any, tokenizer: PreTrainedTokenizerBase, asked: list[list[int]], most: int) -> list[list[int]]:
     model = CausalModel(module, 16, 512)
-    stepper = Stepper(model, TokenBytes(tokenizer, model.vocabulary_size), model.end_tokens, 128)
+    scheduler = Scheduler(model, TokenBytes(tokenizer, model.vocabulary_size), model.end_tokens, 128)
     heard = [Heard() for _ in asked]
     for prompt, one in zip(asked, heard, strict=True):
-        stepper.add(Group(Job(prompt, most, Sampling(temperature=0.0)), one, 0.0))
-    while not stepper.idle():
-        stepper.step()
+        scheduler.add(GenerationRequest(Job(prompt, most, Sampling(temperature=0.0)), one, 0.0))
+    while not scheduler.idle():
+        scheduler.step()
     return [one.tokens[0] for one in heard]
 
 

@@ -15,8 +15,8 @@ from meshgate.runtime.config import ConfigError
 from services.generation import seq2seq
 from services.generation.config import EngineConfig
 from services.generation.engine.interface import Job, Sampling
-from services.generation.scheduler.scheduler import Stepper
-from services.generation.scheduler.sequence import Group
+from services.generation.scheduler.scheduler import Scheduler
+from services.generation.scheduler.sequence import GenerationRequest
 from services.generation.seq2seq.decoders import DECODERS
 from services.generation.text.detokenise import TokenBytes
 from tests.kinds.conftest import Tally
@@ -52,14 +52,14 @@ def made(name: str, folder: Path) -> Any:
 def test_it_says_what_transformers_says(name: str, tmp_path: Path, tally: Tally) -> None:
     module = made(name, tmp_path)
     model = seq2seq.wrap(module, 3, PLACES, 0, "model")
-    stepper = Stepper(model, TokenBytes(Letters(), max(model.vocabulary_size, 128)), model.end_tokens, 7)
+    scheduler = Scheduler(model, TokenBytes(Letters(), max(model.vocabulary_size, 128)), model.end_tokens, 7)
     chance = random.Random(7)
     asked = [[chance.randrange(3, 80) for _ in range(length)] for length in (40, 3, 17, PLACES, 1)]
     listeners = [Heard() for _ in asked]
     for prompt, listener in zip(asked, listeners, strict=True):
-        stepper.add(Group(Job(prompt, MOST, Sampling(temperature=0.0), tenant="a"), listener, 0.0))
-    while not stepper.idle():
-        stepper.step()
+        scheduler.add(GenerationRequest(Job(prompt, MOST, Sampling(temperature=0.0), tenant="a"), listener, 0.0))
+    while not scheduler.idle():
+        scheduler.step()
     assert [each.tokens[0] for each in listeners] == [alone(module, prompt) for prompt in asked]
     tally("generation, encoder-decoders", module.config.model_type, True)
 

@@ -1,4 +1,4 @@
-"""The generation service's step loop, without the server around it: the same model, cache and stepper."""
+"""The generation service's step loop, without the server around it: the same model, cache and scheduler."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from services.generation.config import EngineConfig, ModelConfig
 from services.generation.engine import engine_factory
 from services.generation.engine.interface import Delta, Job, Sampling
 from services.generation.engine.loaded_model import LoadedModel
-from services.generation.scheduler.scheduler import Stepper
-from services.generation.scheduler.sequence import Group
+from services.generation.scheduler.scheduler import Scheduler
+from services.generation.scheduler.sequence import GenerationRequest
 from services.generation.text.detokenise import TokenBytes
 
 _PREFILL = EngineConfig.model_validate({}).prefill_tokens
@@ -44,19 +44,19 @@ def main() -> None:
 
 def _work(model: LoadedModel, tokenizer: Any, order: protocol.Order) -> protocol.Done:
     tokens = TokenBytes(tokenizer, model.vocabulary_size)
-    stepper = Stepper(model, tokens, frozenset(), _PREFILL)  # no token ends an answer
+    scheduler = Scheduler(model, tokens, frozenset(), _PREFILL)  # no token ends an answer
     done, turns = protocol.Done(), protocol.Turns(order)
 
     def ask(caller: int) -> None:
         prompt = turns.next(caller)
         if prompt is not None:
             job = Job(tokenizer.encode(prompt), order.tokens, Sampling(temperature=0.0))
-            stepper.add(Group(job, _Caller(caller, done, ask), time.monotonic()))
+            scheduler.add(GenerationRequest(job, _Caller(caller, done, ask), time.monotonic()))
 
     for caller in range(order.callers):
         ask(caller)
-    while not stepper.idle():
-        stepper.step()
+    while not scheduler.idle():
+        scheduler.step()
     return done
 
 

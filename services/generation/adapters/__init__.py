@@ -1,11 +1,12 @@
 """LoRA adapters: small changes of a model's weights (Hu et al. 2021), of one tenant or for all, named call by call.
 
-What is on disk decides who may name what (`shelf.py`), every number is checked before it is used (`recipe.py`,
-`lora.py`), those used lately stay in memory (`loaded.py`), and rows of one batch have one each (`adapting.py`).
+The folders on disk decide which tenant may name which adapter (`adapter_store.py`). Every number is checked before it
+is used (`lora_config.py`, `lora.py`). Recently used adapters stay in memory (`loaded_adapters.py`), and each row of a
+batch can have its own (`lora_layers.py`).
 """
 
-from services.generation.adapters.adapter_factory import opened
-from services.generation.adapters.loaded_adapters import Adapters
-from services.generation.adapters.lora_layers import Adapting
+from services.generation.adapters.adapter_factory import open_adapters
+from services.generation.adapters.loaded_adapters import LoadedAdapters
+from services.generation.adapters.lora_layers import LoraLayers
 
-__all__ = ["Adapters", "Adapting", "opened"]
+__all__ = ["LoadedAdapters", "LoraLayers", "open_adapters"]

@@ -45,7 +45,7 @@ Stamp = tuple[int, ...]
 """Changes whenever one of an adapter's files does."""
 
 
-class Found(NamedTuple):
+class FoundAdapter(NamedTuple):
     """An adapter as it is on disk now."""
 
     folder: str
@@ -53,7 +53,7 @@ class Found(NamedTuple):
     stamp: Stamp
 
 
-class Names(NamedTuple):
+class AdapterNames(NamedTuple):
     """What a tenant may name."""
 
     names: list[str]
@@ -62,14 +62,14 @@ class Names(NamedTuple):
     """Whether there are, or may be, others."""
 
 
-class Files(NamedTuple):
+class AdapterFiles(NamedTuple):
     """What is in it."""
 
     config: bytes
     weights: bytes
 
 
-class Shelf:
+class AdapterStore:
     """All tenants' adapters under one directory, and those for all under another."""
 
     def __init__(self, directory: Path, shared: Path | None, file_bytes: int) -> None:
@@ -78,7 +78,7 @@ class Shelf:
         self._shared = shared
         self._most = {CONFIG: _CONFIG_BYTES, WEIGHTS: file_bytes}
 
-    def look(self, tenant: str, name: str) -> Found:
+    def look(self, tenant: str, name: str) -> FoundAdapter:
         """A tenant's own adapter, else one for all. Raises NotFound (ADAPTER_NOT_FOUND), InvalidArgument
         (ADAPTER_UNUSABLE) for one that lacks a file or is too large, and Internal.
         """
@@ -86,17 +86,17 @@ class Shelf:
             for folder in (folder_of(tenant), SHARED):
                 with self._opened(folder, name) as handle:
                     if handle is not None:
-                        return Found(folder or SHARED, name, self._stamp(handle))
+                        return FoundAdapter(folder or SHARED, name, self._stamp(handle))
         raise absent()
 
-    def names(self, tenant: str) -> Names:
+    def names(self, tenant: str) -> AdapterNames:
         """A tenant's own adapters and those for all, its own first where they are too many. What is in a folder is not
         looked at: whether an adapter can be used is said when it is named. Raises Internal.
         """
         own, more = self._names(folder_of(tenant))
         shared, others = self._names(SHARED)
         found = sorted(own) + sorted(shared - own)
-        return Names(sorted(found[:LISTED]), more or others or len(found) > LISTED)
+        return AdapterNames(sorted(found[:LISTED]), more or others or len(found) > LISTED)
 
     def _names(self, folder: str | None) -> tuple[set[str], bool]:
         """The names in a folder, and whether there may be others."""
@@ -108,7 +108,7 @@ class Shelf:
             except OSError as error:
                 raise _unreadable(error) from None
 
-    def read(self, found: Found) -> Files:
+    def read(self, found: FoundAdapter) -> AdapterFiles:
         """Raises what `look` raises, and Unavailable where it is no longer what was found."""
         with self._opened(found.folder, found.name) as handle:
             if handle is None:
@@ -116,7 +116,7 @@ class Shelf:
             config, weights = (self._content(handle, name) for name in (CONFIG, WEIGHTS))
             if self._stamp(handle) != found.stamp:
                 raise Unavailable("the adapter is being changed", reason="ADAPTER_CHANGING", retry_after=1.0)
-        return Files(config, weights)
+        return AdapterFiles(config, weights)
 
     @contextmanager
     def _opened(self, folder: str | None, name: str | None) -> Iterator[int | None]:

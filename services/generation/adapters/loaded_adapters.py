@@ -15,9 +15,9 @@ from weakref import WeakValueDictionary
 
 from meshgate.errors import DeadlineExceeded, InvalidArgument, MeshError, NotFound, Unavailable
 from services.generation.adapters.adapter_errors import unusable
-from services.generation.adapters.adapter_store import SHARED, Found, Names, Shelf, folder_of
-from services.generation.adapters.lora import Fitting, LoRA
-from services.generation.text.tokenising import Tokenising
+from services.generation.adapters.adapter_store import SHARED, AdapterNames, AdapterStore, FoundAdapter, folder_of
+from services.generation.adapters.lora import LoRA, LoraLoader
+from services.generation.text.tokenising import BoundedThreads
 
 _WAIT_MOST: Final = 60.0
 """Seconds that a call waits for an adapter that has no deadline."""
@@ -28,24 +28,24 @@ _LISTS: Final = 32
 _LIST_SECONDS: Final = 1.0
 
 
-class Adapters:
+class LoadedAdapters:
     """For one event loop."""
 
-    def __init__(self, shelf: Shelf, fitting: Fitting, *, memory: int, per_tenant: int) -> None:
+    def __init__(self, shelf: AdapterStore, fitting: LoraLoader, *, memory: int, per_tenant: int) -> None:
         """`memory` is the most bytes of all that are loaded, `per_tenant` how many of a tenant may be."""
         self._shelf = shelf
         self._fitting = fitting
         self._memory = memory
         self._per_tenant = per_tenant
-        self._alive: WeakValueDictionary[Found, LoRA] = WeakValueDictionary()
+        self._alive: WeakValueDictionary[FoundAdapter, LoRA] = WeakValueDictionary()
         """All that are in memory, those that were given up and are in use yet, too."""
-        self._kept: OrderedDict[Found, LoRA] = OrderedDict()
+        self._kept: OrderedDict[FoundAdapter, LoRA] = OrderedDict()
         """Those used last come last."""
-        self._loading: dict[Found, asyncio.Task[LoRA]] = {}
+        self._loading: dict[FoundAdapter, asyncio.Task[LoRA]] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._looks = Tokenising(_HANDS, "looking")
-        self._loads = Tokenising(_HANDS, "loading")
-        self._lists = Tokenising(_LISTS, "listing")
+        self._looks = BoundedThreads(_HANDS, "looking")
+        self._loads = BoundedThreads(_HANDS, "loading")
+        self._lists = BoundedThreads(_LISTS, "listing")
 
     async def find(self, tenant: str, name: str, remaining: float | None) -> LoRA:
         """A tenant's adapter, or one for all. Raises NotFound (ADAPTER_NOT_FOUND), InvalidArgument (ADAPTER_UNUSABLE),
@@ -57,7 +57,7 @@ class Adapters:
         except TimeoutError:
             raise DeadlineExceeded("the deadline passed before the adapter was there") from None
 
-    async def names(self, tenant: str) -> Names:
+    async def names(self, tenant: str) -> AdapterNames:
         """What a tenant may name. Raises Unavailable (OVERLOADED, DRAINING), DeadlineExceeded where the disk takes
         longer than a second, and Internal.
         """
@@ -77,7 +77,7 @@ class Adapters:
         for each in (self._looks, self._loads, self._lists):
             each.close(why)
 
-    async def _look(self, tenant: str, name: str) -> Found:
+    async def _look(self, tenant: str, name: str) -> FoundAdapter:
         try:
             return await self._looks.run(lambda asked: self._shelf.look(*asked), (tenant, name))
         except (NotFound, InvalidArgument):
@@ -85,7 +85,7 @@ class Adapters:
                 self._drop(folder, name)
             raise
 
-    async def _of(self, found: Found) -> LoRA:
+    async def _of(self, found: FoundAdapter) -> LoRA:
         there = self._alive.get(found)
         if there is not None:
             self._kept[found] = there
@@ -97,20 +97,20 @@ class Adapters:
             task.add_done_callback(lambda done: self._loaded(found, done))
         return await asyncio.shield(task)  # others may wait for it, and the next call will want it
 
-    def _loaded(self, found: Found, task: asyncio.Task[LoRA]) -> None:
+    def _loaded(self, found: FoundAdapter, task: asyncio.Task[LoRA]) -> None:
         del self._loading[found]
         if not task.cancelled():
             task.exception()  # those who wait were told; nobody may wait any more
 
-    async def _load(self, found: Found) -> LoRA:
+    async def _load(self, found: FoundAdapter) -> LoRA:
         turn = self._turns.setdefault(found.folder, asyncio.Lock())
         async with turn:
             return self._keep(found, await self._loads.run(self._read, found))
 
-    def _read(self, found: Found) -> LoRA:
+    def _read(self, found: FoundAdapter) -> LoRA:
         return self._fitting.fit(self._shelf.read(found))
 
-    def _keep(self, found: Found, made: LoRA) -> LoRA:
+    def _keep(self, found: FoundAdapter, made: LoRA) -> LoRA:
         if made.size > self._memory:
             raise unusable("it takes more memory than all adapters may")
         self._drop(found.folder, found.name)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from services.generation.adapters import lora_config
 from services.generation.adapters.adapter_errors import unusable
-from services.generation.adapters.adapter_store import Files
-from services.generation.adapters.lora_config import Recipe
-from services.generation.adapters.lora_layers import Size
+from services.generation.adapters.adapter_store import AdapterFiles
+from services.generation.adapters.lora_config import LoraConfig
+from services.generation.adapters.lora_layers import LayerSize
 
 _PREFIX: Final = "base_model.model."
 _A: Final = ".lora_A.weight"
@@ -28,7 +28,7 @@ _CONTENTS_BYTES: Final = 4_194_304
 _serials = itertools.count()
 
 
-class Pair(NamedTuple):
+class LoraPair(NamedTuple):
     """What one layer's output y = Wx changes by: B(Ax)."""
 
     a: Tensor
@@ -43,17 +43,17 @@ class LoRA:
 
     serial: int
     """Of this loading: no other, of this name or another, has had it."""
-    pairs: Mapping[str, Pair]
+    pairs: Mapping[str, LoraPair]
     size: int
     """Bytes on the device."""
 
 
-class Fitting:
+class LoraLoader:
     """What adapters have to fit: one model's layers, its number format and its device. Thread-safe."""
 
     def __init__(
         self,
-        layers: Mapping[str, Size],
+        layers: Mapping[str, LayerSize],
         dtype: torch.dtype,
         device: torch.device,
         rank: int,
@@ -66,7 +66,7 @@ class Fitting:
         self._rank = rank
         self._bases = frozenset(bases)
 
-    def fit(self, files: Files) -> LoRA:
+    def fit(self, files: AdapterFiles) -> LoRA:
         """Raises InvalidArgument (ADAPTER_UNUSABLE), which says what does not fit."""
         how = lora_config.read(files.config)
         if self._bases and how.base_model_name_or_path not in self._bases:
@@ -78,7 +78,7 @@ class Fitting:
         size = sum(part.nbytes for pair in pairs.values() for part in pair)
         return LoRA(next(_serials), pairs, size)
 
-    def _pair(self, layer: str, tensors: Mapping[str, Tensor], how: Recipe) -> Pair:
+    def _pair(self, layer: str, tensors: Mapping[str, Tensor], how: LoraConfig) -> LoraPair:
         size = self._layers.get(layer)
         if size is None:
             raise unusable("this model has no layer that it changes")
@@ -88,7 +88,7 @@ class Fitting:
             raise unusable(f"its rank has to be from 1 to {self._rank}")
         if a is None or b is None or a.shape != (rank, size.inputs) or b.shape != (size.outputs, rank):
             raise unusable(f"{layer}: of another shape, or not whole: made for another model?")
-        return Pair(self._placed(a), self._placed(b.float() * how.scale(layer)))
+        return LoraPair(self._placed(a), self._placed(b.float() * how.scale(layer)))
 
     def _placed(self, numbers: Tensor) -> Tensor:
         placed = numbers.to(self._dtype)

@@ -54,7 +54,7 @@ _OTHER_KINDS: Final = (
 """What is refused by its name; anything else that we don't know is refused without."""
 
 
-class Recipe(BaseModel):
+class LoraConfig(BaseModel):
     """What is read of it. PEFT's LoraConfig has the fields and their meaning."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -82,10 +82,10 @@ class Recipe(BaseModel):
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
 
-def read(content: bytes) -> Recipe:
+def read(content: bytes) -> LoraConfig:
     """Raises InvalidArgument (ADAPTER_UNUSABLE)."""
     try:
-        found = Recipe.model_validate_json(content)
+        found = LoraConfig.model_validate_json(content)
     except ValidationError as error:
         raise unusable(_what(error)) from None
     strange = {name for name, value in (found.model_extra or {}).items() if _on(value)} - _INERT
@@ -102,7 +102,7 @@ def _what(error: ValidationError) -> str:
     """The first thing that is wrong, by our own name for it and never by what was there."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     field = str(first["loc"][0]) if first["loc"] else ""
-    named = field if field in Recipe.model_fields else ""
+    named = field if field in LoraConfig.model_fields else ""
     return f"{named} is missing or not supported" if named else "its configuration is not JSON"
 
 

@@ -20,14 +20,14 @@ Rows = slice | Tensor | None
 """Which rows of a pass; None is all of them."""
 
 
-class Size(NamedTuple):
+class LayerSize(NamedTuple):
     """Of a layer."""
 
     inputs: int
     outputs: int
 
 
-class Adapting:
+class LoraLayers:
     """The layers of one model. For the thread that owns it, once it is made."""
 
     def __init__(self, module: Any) -> None:
@@ -37,11 +37,11 @@ class Adapting:
         self._adapters: Sequence[Adapter | None] = ()
 
     @property
-    def sizes(self) -> Mapping[str, Size]:
+    def sizes(self) -> Mapping[str, LayerSize]:
         """What can be changed: layers by name."""
         return {name: size for name, layer in self._layers.items() if (size := _size(layer))}
 
-    def rows(self, adapters: Sequence[Adapter | None]) -> None:
+    def select(self, adapters: Sequence[Adapter | None]) -> None:
         """From now on passes are of len(adapters) rows, and adapters[r] changes row r."""
         if adapters == self._adapters:
             return
@@ -95,13 +95,13 @@ def _place(rows: Sequence[int], count: int, device: torch.device) -> Rows:
     return torch.tensor(rows, device=device)
 
 
-def _size(layer: Any) -> Size | None:
+def _size(layer: Any) -> LayerSize | None:
     """Of layers that multiply, whatever form their weights have: Linear and those that stand in for it, and GPT-2's
     Conv1D.
     """
     inputs = getattr(layer, "in_features", None) or getattr(layer, "nx", None)
     outputs = getattr(layer, "out_features", None) or getattr(layer, "nf", None)
-    return Size(inputs, outputs) if isinstance(inputs, int) and isinstance(outputs, int) else None
+    return LayerSize(inputs, outputs) if isinstance(inputs, int) and isinstance(outputs, int) else None
 
 
 def _whole_rows(name: str) -> bool:

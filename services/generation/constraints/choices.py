@@ -54,12 +54,12 @@ class Choices:
         if not self.matcher().allowed().any():
             raise constraint.refuse("this model has no tokens for it")
 
-    def matcher(self) -> Chosen:
+    def matcher(self) -> ChoiceMatcher:
         """A new way through it, from its beginning."""
-        return Chosen(self._spellings, self._constraint, self._texts)
+        return ChoiceMatcher(self._spellings, self._constraint, self._texts)
 
 
-class Chosen:
+class ChoiceMatcher:
     """One candidate's way to one of the texts."""
 
     def __init__(self, spellings: Spellings, constraint: Constraint, texts: Sequence[bytes]) -> None:

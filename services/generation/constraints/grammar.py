@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from services.generation.constraints.choices import Choices, Spellings
 from services.generation.constraints.constraint import Constraint
 from services.generation.constraints.simplify import (
-    NotFollowed,
+    UnsupportedSchema,
     check_patterns,
     controls,
     open_beside_names,
@@ -153,7 +153,7 @@ def _grammar(constraint: Constraint) -> str:
         check_patterns(schema)
         text = json.dumps(schema, ensure_ascii=False)
         return LLMatcher.grammar_from_json_schema(text, defaults=_writing(schema))
-    except NotFollowed as error:
+    except UnsupportedSchema as error:
         raise constraint.refuse(str(error)) from None
     except (ValueError, TypeError):  # half a character; keywords of other types than JSON Schema says
         raise constraint.refuse("not a JSON schema") from None
@@ -164,7 +164,9 @@ def _writing(schema: Any) -> Any:
     if not controls(schema):
         return _JSON
     if open_beside_names(schema):
-        raise NotFollowed("control characters can't be followed beside properties without additionalProperties: false")
+        raise UnsupportedSchema(
+            "control characters can't be followed beside properties without additionalProperties: false"
+        )
     return _NUMBERED
 
 
@@ -176,7 +178,7 @@ def _first_sentence(said: str) -> str:
     return readable[:_SAID] or "can't be followed"
 
 
-class _Wrapped:
+class _TokenizerAdapter:
     """A vocabulary as llguidance asks for it."""
 
     def __init__(self, tokens: TokenBytes, end: int, encode: Callable[[str], Sequence[int]]) -> None:
@@ -201,7 +203,7 @@ def _vocabulary(tokens: TokenBytes, ends: frozenset[int], encode: Callable[[str]
     from llguidance import LLTokenizer, TokenizerWrapper
 
     ordered = sorted(ends)
-    wrapped = _Wrapped(tokens, ordered[0], encode)
+    wrapped = _TokenizerAdapter(tokens, ordered[0], encode)
     made = LLTokenizer(TokenizerWrapper(wrapped), n_vocab=len(tokens), eos_token=ordered)
     wrapped.spell = made.greedy_tokenize
     return made

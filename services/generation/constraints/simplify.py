@@ -62,7 +62,7 @@ PATTERNS: Final = 8
 Schema = dict[str, Any]
 
 
-class NotFollowed(ValueError):
+class UnsupportedSchema(ValueError):
     """A schema that would be followed only in part. Its text is for the caller."""
 
 
@@ -70,14 +70,14 @@ def simplified(schema: Schema) -> Schema:
     """The same schema without what demands nothing. Raises NotFollowed."""
     made = _walk(schema)
     if made is False:
-        raise NotFollowed("nothing can match it")
+        raise UnsupportedSchema("nothing can match it")
     return {} if made is True else dict(made)
 
 
 def check_patterns(schema: Schema) -> None:
     """Raises NotFollowed where too many patterns may hold for one string, anywhere in a schema."""
     if max(_Patterns(schema).most(schema)) > PATTERNS:
-        raise NotFollowed(f"at most {PATTERNS} patterns and formats can hold for one string")
+        raise UnsupportedSchema(f"at most {PATTERNS} patterns and formats can hold for one string")
 
 
 class _Most(NamedTuple):
@@ -209,7 +209,7 @@ def _counts(schema: Schema) -> None:
 def _numbers(schema: Schema) -> None:
     """The library writes others than these for large ones, and ends the process for the least."""
     if not all(plain.exact(schema[key]) for key in _NUMBERS if key in schema):
-        raise NotFollowed("numbers can have 15 digits and be at most 9007199254740992")
+        raise UnsupportedSchema("numbers can have 15 digits and be at most 9007199254740992")
 
 
 def _of_other_types(schema: Schema) -> None:
@@ -235,7 +235,7 @@ def _references(schema: Schema) -> None:
         elif step in _MAPS or step in _LISTS or step in _ONE:
             inside = step
         else:
-            raise NotFollowed("$ref can lead to schemas alone: those of $defs, properties, items and the like")
+            raise UnsupportedSchema("$ref can lead to schemas alone: those of $defs, properties, items and the like")
 
 
 def _formats(schema: Schema) -> None:
@@ -410,7 +410,7 @@ def _counted(schema: Schema) -> None:
     if least <= names:
         del schema["minProperties"]
     elif least > names + 1:
-        raise NotFollowed("minProperties can be at most one more than the properties that are required")
+        raise UnsupportedSchema("minProperties can be at most one more than the properties that are required")
 
 
 def _all(schema: Any) -> bool:

@@ -14,38 +14,38 @@ from meshgate.errors import MeshError
 from meshgate.runtime.config import ConfigError
 from services.batching.latency_model import Pace
 from services.generation import adapters
-from services.generation.adapters import Adapters
+from services.generation.adapters import LoadedAdapters
 from services.generation.config import EngineConfig, GenerationConfig, ModelConfig
 from services.generation.constraints import Grammars
-from services.generation.engine.engine_thread import ContinuousEngine
-from services.generation.engine.hang_watchdog import Vigil
+from services.generation.engine.engine_thread import EngineThread
+from services.generation.engine.hang_watchdog import HangWatchdog
 from services.generation.engine.loaded_model import LoadedModel
-from services.generation.engine.warmup import rehearse
+from services.generation.engine.warmup import run_first_call
 from services.generation.model import causal_model, self_check
 from services.generation.model.causal_model import CausalModel
-from services.generation.model.prefix_cache import BLOCK, Prefixes
+from services.generation.model.prefix_cache import BLOCK, PrefixCache
 from services.generation.parallel import Leader, Ranks
-from services.generation.scheduler.row_limit import Headroom
-from services.generation.scheduler.scheduler import Stepper
+from services.generation.scheduler.row_limit import RowLimit
+from services.generation.scheduler.scheduler import Scheduler
 from services.generation.serving import limits, model_card
 from services.generation.serving.admission import Admission
 from services.generation.serving.limits import Limits
-from services.generation.serving.served_model import Life, Served
+from services.generation.serving.served_model import FinaliserToken, ServedModel
 from services.generation.text import tokeniser_check
 from services.generation.text.detokenise import TokenBytes
-from services.generation.text.eos import all_ends
+from services.generation.text.eos import all_end_tokens
 from services.generation.text.prompt import PromptReader
 from services.models import vocabulary
 from services.models.starting import starting
 from services.text.preparing import Preparing
 
 
-class _Beside(NamedTuple):
+class _Companions(NamedTuple):
     """What ends with an engine."""
 
     tokenising: Preparing
     admission: Admission
-    adapters: Adapters | None
+    adapters: LoadedAdapters | None
 
     def close(self, why: Callable[[], MeshError] | None = None) -> None:
         """Ends their threads. Who waits for one is told `why`, or that the server stops."""
@@ -54,7 +54,7 @@ class _Beside(NamedTuple):
             self.adapters.close(why)
 
 
-class Launch:
+class EngineFactory:
     """Starts engines, and ends each once its model is replaced and its last call is over."""
 
     def __init__(self, config: GenerationConfig, ranks: Ranks | None, failed: Callable[[], object]) -> None:
@@ -66,37 +66,37 @@ class Launch:
         self._failed = failed
         self._leader: Leader | None = None
         self._loop = asyncio.get_running_loop()
-        self._running: dict[ContinuousEngine, _Beside] = {}
+        self._running: dict[EngineThread, _Companions] = {}
         self._ending: set[asyncio.Task[None]] = set()
-        self._vigil = Vigil(lambda: tuple(self._running), config.engine.hang_seconds, failed)
+        self._watchdog = HangWatchdog(lambda: tuple(self._running), config.engine.hang_seconds, failed)
 
-    def load(self, settings: ModelConfig, key: str) -> Served:
+    def load(self, settings: ModelConfig, key: str) -> ServedModel:
         """Loads a model, warms it up and starts its engine; for a thread of its own. Raises ConfigError."""
         with starting(key, settings.source):
             return self._loaded(settings, key)
 
-    def _loaded(self, settings: ModelConfig, key: str) -> Served:
+    def _loaded(self, settings: ModelConfig, key: str) -> ServedModel:
         causal, tokenizer = load(settings, self._engine, key)
         if self._ranks is not None:
             self._leader = Leader(causal, self._ranks, self._failed)
-        ends = all_ends(causal.end_tokens, tokenizer, causal.vocabulary_size)
+        ends = all_end_tokens(causal.end_tokens, tokenizer, causal.vocabulary_size)
         tokens = TokenBytes(tokenizer, causal.vocabulary_size, ends, fresh=causal.source is not None)
         tokeniser_check.check(tokenizer, tokens, key, settings.source)
-        pace, headroom = Pace(self._engine.prefill_tokens), Headroom(self._engine.max_batch)
+        pace, row_limit = Pace(self._engine.prefill_tokens), RowLimit(self._engine.max_batch)
         prefixes = self._prefixes(causal)
-        adapting, loadable = adapters.opened(settings.adapters, causal.module, key)
-        stepper = Stepper(
+        adapting, loadable = adapters.open_adapters(settings.adapters, causal.module, key)
+        scheduler = Scheduler(
             self._leader or causal,
             tokens,
             ends,
             self._engine.prefill_tokens,
-            guest_rows=self._engine.guest_rows,
-            reading=pace,
-            headroom=headroom,
-            adapting=adapting,
+            reserved_rows=self._engine.reserved_rows,
+            prefill_latency=pace,
+            row_limit=row_limit,
+            adapter_layers=adapting,
             prefixes=prefixes,
         )
-        engine = ContinuousEngine(stepper, on_death=self._failed, enter_thread=causal.enter_thread)
+        engine = EngineThread(scheduler, on_death=self._failed, enter_thread=causal.enter_thread)
         grammars = _grammars(tokens, ends, tokenizer)
         entrance = Admission(self._engine.max_batch + self._engine.max_queue, self._engine.queue_tokens, pace)
         served = self._served(
@@ -105,23 +105,23 @@ class Launch:
             PromptReader(tokenizer),
             engine,
             entrance,
-            headroom,
+            row_limit,
             grammars,
             loadable,
             prefixes,
             default=key == "model",
         )
-        self._running[engine] = _Beside(served.tokenising, entrance, loadable)
+        self._running[engine] = _Companions(served.tokenising, entrance, loadable)
         engine.start()
-        weakref.finalize(served.life, self._over, engine).atexit = False
-        failed = rehearse(engine, self._engine.max_batch, self._engine.hang_seconds)
+        weakref.finalize(served.finaliser, self._over, engine).atexit = False
+        failed = run_first_call(engine, self._engine.max_batch, self._engine.hang_seconds)
         if failed is not None:  # the engine ends with `served`
             raise ConfigError(f"{key}.source: {settings.source}: the first call of the model failed: {failed.message}")
         return served
 
     async def stop(self, grace: float) -> None:
         """Lets what runs finish for at most `grace` seconds, then fails it. Leaves no thread."""
-        self._vigil.stop()
+        self._watchdog.stop()
         for engine, beside in self._running.items():
             beside.admission.close(engine.refusal)
         await asyncio.gather(*(engine.stop(grace) for engine in tuple(self._running)), *self._ending)
@@ -131,27 +131,27 @@ class Launch:
             beside.close(engine.refusal)
         self._running.clear()
 
-    def _prefixes(self, causal: LoadedModel) -> Prefixes | None:
+    def _prefixes(self, causal: LoadedModel) -> PrefixCache | None:
         """Encoder-decoders keep none: what their encoder makes of a beginning depends on what follows it."""
         if not isinstance(causal, CausalModel):
             return None
         blocks = self._engine.prefix_cache_bytes // causal.block_bytes(BLOCK)
-        return Prefixes(self._leader or causal, blocks) if blocks else None
+        return PrefixCache(self._leader or causal, blocks) if blocks else None
 
     def _served(
         self,
         settings: ModelConfig,
         causal: LoadedModel,
         prompts: PromptReader,
-        engine: ContinuousEngine,
+        engine: EngineThread,
         entrance: Admission,
-        headroom: Headroom,
+        row_limit: RowLimit,
         grammars: Grammars | None,
-        loadable: Adapters | None,
-        prefixes: Prefixes | None,
+        loadable: LoadedAdapters | None,
+        prefixes: PrefixCache | None,
         *,
         default: bool,
-    ) -> Served:
+    ) -> ServedModel:
         capacity = self._engine.max_batch + self._engine.max_queue
         most = min(settings.max_output_tokens, causal.longest_output)
         bounds = Limits(
@@ -165,16 +165,26 @@ class Launch:
         )
         card = model_card.card(bounds, causal, chat=prompts.chat, default=default, adapters=loadable is not None)
         tokenising = Preparing(self._engine.queue_bytes, "tokenising")
-        return Served(
-            engine, prompts, bounds, entrance, headroom, tokenising, card, Life(), grammars, loadable, prefixes
+        return ServedModel(
+            engine,
+            prompts,
+            bounds,
+            entrance,
+            row_limit,
+            tokenising,
+            card,
+            FinaliserToken(),
+            grammars,
+            loadable,
+            prefixes,
         )
 
-    def _over(self, engine: ContinuousEngine) -> None:
+    def _over(self, engine: EngineThread) -> None:
         """The model is replaced and no call is left on it. Called wherever its last reference goes."""
         with contextlib.suppress(RuntimeError):  # the loop has closed, and the process ends
             self._loop.call_soon_threadsafe(self._end, engine)
 
-    def _end(self, engine: ContinuousEngine) -> None:
+    def _end(self, engine: EngineThread) -> None:
         beside = self._running.pop(engine, None)
         if beside is not None:
             beside.close()

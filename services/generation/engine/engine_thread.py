@@ -15,10 +15,11 @@ from collections import deque
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
-from meshgate.errors import MeshError, Unavailable
+from meshgate.errors import MeshError
+from services.common.drain_errors import draining, model_failed
 from services.generation.engine.interface import Job, Listener, Ticket
-from services.generation.scheduler.scheduler import Stepper
-from services.generation.scheduler.sequence import Group
+from services.generation.scheduler.scheduler import Scheduler
+from services.generation.scheduler.sequence import GenerationRequest
 
 _log = logging.getLogger(__name__)
 
@@ -26,23 +27,23 @@ _LAST_STEP_SECONDS = 60.0
 """How long the thread may take to notice that it should end: the longest step and then some."""
 
 
-class ContinuousEngine:
+class EngineThread:
     """Implements Engine over a Stepper. `start` before `submit`; `stop` leaves no thread."""
 
     def __init__(
         self,
-        stepper: Stepper,
+        scheduler: Scheduler,
         on_death: Callable[[], object],
         enter_thread: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`on_death` and `enter_thread` run on the engine's thread."""
-        self._stepper = stepper
+        self._scheduler = scheduler
         self._on_death = on_death
         self._enter_thread = enter_thread
         self._clock = clock
-        self._inbox: deque[Group] = deque()
-        self._groups: WeakValueDictionary[int, Group] = WeakValueDictionary()
+        self._inbox: deque[GenerationRequest] = deque()
+        self._requests: WeakValueDictionary[int, GenerationRequest] = WeakValueDictionary()
         """By serial, each until nobody holds it. What the thread works on is its own, also where it hangs."""
         self._changed = threading.Condition()
         self._refusal: Callable[[], MeshError] | None = None
@@ -57,14 +58,14 @@ class ContinuousEngine:
 
     def submit(self, job: Job, listener: Listener) -> Ticket:
         """Queues a job. Thread-safe. Raises Unavailable when it stops (DRAINING) or has failed (MODEL_FAILED)."""
-        group = Group(job, listener, self._clock())
+        request = GenerationRequest(job, listener, self._clock())
         with self._changed:
             if self._refusal is not None:
                 raise self._refusal()
-            self._groups[group.serial] = group
-            self._inbox.append(group)
+            self._requests[request.serial] = request
+            self._inbox.append(request)
             self._changed.notify()
-        return group
+        return request
 
     def stepping(self) -> float:
         """Seconds since the step began that runs now; 0 between steps. Thread-safe."""
@@ -74,11 +75,11 @@ class ContinuousEngine:
     def give_up(self) -> None:
         """The thread hangs: who is in is told so at once, nobody is let in, and `stop` does not wait for it."""
         self._hangs = True
-        self._refuse(_dead)
-        for reference in self._groups.valuerefs():  # a list, made at once whatever the thread does
-            group = reference()
-            if group is not None:
-                group.fail(_dead())
+        self._refuse(model_failed)
+        for reference in self._requests.valuerefs():  # a list, made at once whatever the thread does
+            request = reference()
+            if request is not None:
+                request.fail(model_failed())
 
     @property
     def refusal(self) -> Callable[[], MeshError] | None:
@@ -87,7 +88,7 @@ class ContinuousEngine:
 
     async def stop(self, grace: float) -> None:
         """Refuses new jobs, lets those there are finish for `grace` seconds, then fails them."""
-        self._refuse(_draining)
+        self._refuse(draining)
         await asyncio.to_thread(self._join, grace)
 
     def _join(self, grace: float) -> None:
@@ -111,42 +112,34 @@ class ContinuousEngine:
             self._enter_thread()
             while self._take_in():
                 self._stepping_since = self._clock()
-                self._stepper.step()
+                self._scheduler.step()
                 self._stepping_since = None
         except Exception:
             _log.exception("the model's thread died")
             self._die()
         else:
-            self._fail_all(_draining())
+            self._fail_all(draining())
 
     def _take_in(self) -> bool:
-        """Waits for work and moves the inbox to the stepper. False when it is time to end."""
+        """Waits for work and moves the inbox to the scheduler. False when it is time to end."""
         with self._changed:
-            while self._stepper.idle() and not self._inbox and self._refusal is None:
+            while self._scheduler.idle() and not self._inbox and self._refusal is None:
                 self._changed.wait()
             if self._abort:
                 return False
             while self._inbox:
-                self._stepper.add(self._inbox.popleft())
-            return not self._stepper.idle()
+                self._scheduler.add(self._inbox.popleft())
+            return not self._scheduler.idle()
 
     def _die(self) -> None:
-        self._refuse(_dead)
+        self._refuse(model_failed)
         try:
-            self._fail_all(_dead())
+            self._fail_all(model_failed())
         finally:
             self._on_death()
 
     def _fail_all(self, error: MeshError) -> None:
         with self._changed:
             while self._inbox:
-                self._stepper.add(self._inbox.popleft())
-        self._stepper.fail(error)
-
-
-def _draining() -> Unavailable:
-    return Unavailable("this server is about to stop", reason="DRAINING", retry_after=1.0)
-
-
-def _dead() -> Unavailable:
-    return Unavailable("the model failed", reason="MODEL_FAILED", retry_after=5.0)
+                self._scheduler.add(self._inbox.popleft())
+        self._scheduler.fail(error)

@@ -13,17 +13,19 @@ _LOOKS: Final = 4
 """In the time that a step may take: it is noticed a quarter later at most."""
 
 
-class Stepping(Protocol):
+class WatchedEngine(Protocol):
     """An engine, as far as it concerns us."""
 
     def stepping(self) -> float: ...
     def give_up(self) -> None: ...
 
 
-class Vigil:
+class HangWatchdog:
     """Calls `failed` once a step takes longer than `seconds`. For one event loop."""
 
-    def __init__(self, engines: Callable[[], Iterable[Stepping]], seconds: float, failed: Callable[[], object]) -> None:
+    def __init__(
+        self, engines: Callable[[], Iterable[WatchedEngine]], seconds: float, failed: Callable[[], object]
+    ) -> None:
         self._engines = engines
         self._seconds = seconds
         self._failed = failed

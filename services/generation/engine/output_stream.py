@@ -13,7 +13,7 @@ from meshgate.errors import MeshError
 from services.generation.engine.interface import Delta, Finish, FinishReason
 
 
-class Outputs:
+class OutputStream:
     """A Listener whose deltas a coroutine iterates over. It holds at most what the job may make."""
 
     def __init__(self, candidates: int, *, whole: bool = False, until: float | None = None) -> None:

@@ -18,18 +18,18 @@ _PROMPT: Final = (0, 0)
 _TOKENS: Final = 3
 
 
-def rehearse(engine: Engine, rows: int, seconds: float) -> MeshError | None:
+def run_first_call(engine: Engine, rows: int, seconds: float) -> MeshError | None:
     """Fills the rows that one tenant may have, for a step or two, and waits for that at most so long. Returns what the
     call failed with, if it did. Raises what `Engine.submit` does.
     """
-    heard = _Heard(rows)
+    heard = _EndListener(rows)
     engine.submit(Job(_PROMPT, _TOKENS, candidates=rows), heard)
     if not heard.over.wait(seconds):
         _log.error("the first call of a model did not end", extra={"seconds": seconds})
     return heard.error
 
 
-class _Heard:
+class _EndListener:
     """A listener that waits for the end, whatever it is."""
 
     def __init__(self, candidates: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer, PretrainedConfig
 
 from meshgate.runtime.config import ConfigError
-from services.common.device import device_of
+from services.common.device import device_of, dtype_of
 from services.cpu.thread_tuner import THREADS, Crew
 from services.generation import seq2seq
 from services.generation.config import EngineConfig, ModelConfig
@@ -70,12 +70,12 @@ class CausalModel:
 
     def warm_up(self) -> None:
         """Runs each kind of step once, so that no caller pays for what is allocated the first time."""
-        self.read(self.spare, [0, 0], 0)
+        self.prefill(self.spare, [0, 0], 0)
         for rows in {1, self.rows}:
             self.decode([0] * rows, [0] * rows)
 
     @torch.inference_mode()
-    def read(self, row: int, tokens: Sequence[int], start: int) -> Tensor:
+    def prefill(self, row: int, tokens: Sequence[int], start: int) -> Tensor:
         """Reads a piece of a prompt, positions from `start`, into a row. Returns the scores after its last token,
         float32 [vocabulary].
         """
@@ -110,14 +110,14 @@ class CausalModel:
         return count * self._cache.position_bytes
 
     @torch.inference_mode()
-    def keep(self, slot: int, row: int, start: int, count: int) -> None:
+    def store(self, slot: int, row: int, start: int, count: int) -> None:
         """Keeps `count` positions of a row, from `start`, for `recall`."""
-        self._cache.keep(slot, row, start, count)
+        self._cache.store(slot, row, start, count)
 
     @torch.inference_mode()
-    def recall(self, slot: int, row: int, start: int) -> None:
+    def restore(self, slot: int, row: int, start: int) -> None:
         """Puts what was kept into a row, from `start`."""
-        self._cache.recall(slot, row, start)
+        self._cache.restore(slot, row, start)
 
     def forget(self) -> None:
         """Drops all that was kept."""
@@ -175,7 +175,7 @@ def _open(
     if engine.tensor_parallel > 1:
         return sharding.shard(load(), engine.tensor_parallel), Weights()
     yardstick = Yardstick(partial(_likeliest, where, context), quality.same, context)
-    return load_weights.opened(model, key, Where(device, pick_dtype(model.dtype, device)), load, [where], yardstick)
+    return load_weights.opened(model, key, Where(device, dtype_of(model.dtype, device)), load, [where], yardstick)
 
 
 def _likeliest(where: Path, context: int, module: Any) -> Tensor:
@@ -202,7 +202,7 @@ def _seq2seq(config: PretrainedConfig, where: Path, model: ModelConfig, engine: 
 
 def _loader(kind: Any, where: Path, model: ModelConfig, key: str, **options: Any) -> Callable[..., Any]:
     """What makes the module, whole, in main memory."""
-    dtype = pick_dtype(model.dtype, device_of(model.device, key))
+    dtype = dtype_of(model.dtype, device_of(model.device, key))
     safe = None if model.allow_pickle else True
     load = partial(kind.from_pretrained, where, dtype=dtype, use_safetensors=safe, **options)
     return completeness.complete(load, key, where)
@@ -210,15 +210,6 @@ def _loader(kind: Any, where: Path, model: ModelConfig, key: str, **options: Any
 
 def _threads(engine: EngineConfig) -> int:
     return engine.threads or THREADS
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The number format for `name` on a device. Without native bfloat16 a CPU emulates it, several times slower than
-    float32 once more than a few rows are multiplied.
-    """
-    if name != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
-    return torch.bfloat16 if _native_bfloat16(device) else torch.float32
 
 
 def usable_context(config: PretrainedConfig, wanted: int, key: str = "model") -> int:
@@ -233,10 +224,3 @@ def usable_context(config: PretrainedConfig, wanted: int, key: str = "model") ->
     if bound.tokens < wanted:
         _log.info("the context is bounded", extra={"tokens": bound.tokens, "wanted": wanted, "by": bound.why})
     return bound.tokens
-
-
-def _native_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities = torch.cpu.get_capabilities()
-    return device.type == "cpu" and any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -87,12 +87,12 @@ class SlotCache(Cache):
         for tensor in (*self._keys, *self._values):
             tensor[row].zero_()
 
-    def keep(self, slot: int, row: int, start: int, count: int) -> None:
+    def store(self, slot: int, row: int, start: int, count: int) -> None:
         """Copies `count` positions of a row, from `start`, to a place apart from the rows, for `recall`."""
         taken = [tensor[row, :, start : start + count] for tensor in (*self._keys, *self._values)]
         self._apart[slot] = [each.clone(memory_format=torch.contiguous_format) for each in taken]
 
-    def recall(self, slot: int, row: int, start: int) -> None:
+    def restore(self, slot: int, row: int, start: int) -> None:
         """Copies what was kept to a row, from `start`."""
         kept = self._apart[slot]
         end = start + kept[0].shape[1]

@@ -25,7 +25,7 @@ STEP: Final = 128
 _KINDS: Final = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"})
 
 
-class Turn(NamedTuple):
+class Rotation(NamedTuple):
     """By how much positions turn what is in them (RoPE, Su et al. 2021): [rows, count, 1, head size] each."""
 
     cosine: Tensor
@@ -33,7 +33,7 @@ class Turn(NamedTuple):
     """Its first half negated, so that halves that change places need not be."""
 
 
-class Sight(NamedTuple):
+class AttentionView(NamedTuple):
     """What queries see."""
 
     mask: Tensor
@@ -74,16 +74,16 @@ class LlamaPass:
         made: Tensor = self._head(self._norm(last))[: len(tokens)].float()
         return made
 
-    def _sight(self, mask: Tensor, positions: Tensor) -> Sight:
+    def _sight(self, mask: Tensor, positions: Tensor) -> AttentionView:
         added = torch.zeros(mask.shape, dtype=self._embed.dtype).masked_fill_(~mask, float("-inf"))
         if positions.shape[1] > 1:  # of one position all heads see the same
             added = added.repeat(1, 1, self._layers[0].sharing, 1)
-        return Sight(added, int(positions.min()))
+        return AttentionView(added, int(positions.min()))
 
-    def _turn(self, positions: Tensor) -> Turn:
+    def _turn(self, positions: Tensor) -> Rotation:
         cosine, sine = self._rotary(self._embed, position_ids=positions)
         half = sine.shape[-1] // 2
-        return Turn(cosine[:, :, None], torch.cat([-sine[..., :half], sine[..., half:]], -1)[:, :, None])
+        return Rotation(cosine[:, :, None], torch.cat([-sine[..., :half], sine[..., half:]], -1)[:, :, None])
 
 
 class _Norm:
@@ -112,7 +112,7 @@ class _Layer:
         self.sharing = self._queries // self._keys
         """Heads that look at the same keys, as one longer query."""
 
-    def __call__(self, states: Tensor, turn: Turn, sight: Sight, cache: Cache) -> Tensor:
+    def __call__(self, states: Tensor, turn: Rotation, sight: AttentionView, cache: Cache) -> Tensor:
         """Tokens [rows x count, dimensions] to the same; those beyond that are there to be multiplied (packing.fitted)
         and attend to nothing.
         """
@@ -120,7 +120,7 @@ class _Layer:
         gates, ups = self._wide(self._between(states)).chunk(2, -1)
         return self._narrow.added(functional.silu(gates).mul_(ups), states)
 
-    def _attend(self, inputs: Tensor, turn: Turn, sight: Sight, cache: Cache) -> Tensor:
+    def _attend(self, inputs: Tensor, turn: Rotation, sight: AttentionView, cache: Cache) -> Tensor:
         """Queries, keys and values of the tokens, as they come out of one product, to [rows x count, dimensions]."""
         rows, count = turn.cosine.shape[:2]
         heads = inputs[: rows * count].view(rows, count, -1, self._size)
@@ -138,7 +138,7 @@ class _Layer:
         apart = queries.reshape(rows, count, self._keys, -1, self._size).permute(0, 2, 3, 1, 4)
         return apart.reshape(rows, self._keys, -1, self._size)
 
-    def _looked(self, queries: Tensor, keys: Tensor, values: Tensor, sight: Sight) -> Tensor:
+    def _looked(self, queries: Tensor, keys: Tensor, values: Tensor, sight: AttentionView) -> Tensor:
         mask = sight.mask
         several = len(queries) == 1 and mask.shape[2] > 1
         if several and pays(queries, queries.shape[1] * queries.shape[2] * keys.shape[2]):
@@ -146,7 +146,7 @@ class _Layer:
         return functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=self._scale)
 
 
-def _turned(heads: Tensor, turn: Turn) -> Tensor:
+def _turned(heads: Tensor, turn: Rotation) -> Tensor:
     """Heads [rows, count, heads, size] at their positions."""
     halves = torch.roll(heads, heads.shape[-1] // 2, -1)
     return torch.addcmul(heads * turn.cosine, halves, turn.sine)

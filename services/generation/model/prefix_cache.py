@@ -22,12 +22,12 @@ BLOCK: Final = 32
 _NO_ADAPTER: Final = -1
 
 
-class Keeping(Protocol):
+class BlockStore(Protocol):
     """What it needs of a model."""
 
-    def keep(self, slot: int, row: int, start: int, count: int) -> None: ...
+    def store(self, slot: int, row: int, start: int, count: int) -> None: ...
 
-    def recall(self, slot: int, row: int, start: int) -> None: ...
+    def restore(self, slot: int, row: int, start: int) -> None: ...
 
     def forget(self) -> None: ...
 
@@ -46,12 +46,12 @@ class _Block:
     serial: int
 
 
-class Prefixes:
+class PrefixCache:
     """What is kept of one model. Plain state and the model's commands; for the thread that steps."""
 
-    def __init__(self, model: Keeping, blocks: int) -> None:
+    def __init__(self, model: BlockStore, blocks: int) -> None:
         """Room for so many blocks."""
-        self.recalled_tokens = 0
+        self.restored_tokens = 0
         """Tokens of prompts that were not read anew. May be read on any thread."""
         self._model = model
         self._room = blocks
@@ -62,17 +62,17 @@ class Prefixes:
         """
         self._serials = 0
 
-    def recall(self, job: Job, row: int) -> int:
+    def restore(self, job: Job, row: int) -> int:
         """Puts into a row what a prompt begins with; returns how many tokens that is: one is left to read at least.
         Raises what the model raises.
         """
         found = self._find(job, (len(job.prompt) - 1) // BLOCK)
         for place, block in enumerate(found):
-            self._model.recall(block.slot, row, place * BLOCK)
-        self.recalled_tokens += len(found) * BLOCK
+            self._model.restore(block.slot, row, place * BLOCK)
+        self.restored_tokens += len(found) * BLOCK
         return len(found) * BLOCK
 
-    def keep(self, job: Job, row: int) -> None:
+    def store(self, job: Job, row: int) -> None:
         """Keeps a prompt that was read into a row, as far as there is room. Raises what the model raises; what is kept
         has to be cleared then.
         """
@@ -91,7 +91,7 @@ class Prefixes:
                     break
                 self._serials += 1
                 block = kept[key] = _Block(slot, self._serials)
-                self._model.keep(slot, row, place * BLOCK, BLOCK)
+                self._model.store(slot, row, place * BLOCK, BLOCK)
             chain.add(key)
             before = block.serial
         self._find(job, len(job.prompt))

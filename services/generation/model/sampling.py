@@ -61,7 +61,7 @@ class Sampler:
         self.logprobs = logprobs
         seed = secrets.randbits(64) if sampling.seed is None else (sampling.seed + candidate) % _SEEDS
         self._generator = torch.Generator().manual_seed(seed)
-        self._seen = _Seen(prompt) if sampling.repetition_penalty != 1.0 else None
+        self._seen = _SeenTokens(prompt) if sampling.repetition_penalty != 1.0 else None
 
     @property
     def plain(self) -> bool:
@@ -100,7 +100,7 @@ class Sampler:
         # The maximum becomes 0 first: a tiny temperature may then overflow to minus infinity, never to a NaN.
         return (scores - scores.max()) / self.sampling.temperature
 
-    def _penalise(self, logits: Tensor, seen: _Seen) -> Tensor:
+    def _penalise(self, logits: Tensor, seen: _SeenTokens) -> Tensor:
         ids, penalty = seen.ids(logits.device), self.sampling.repetition_penalty
         scores = logits[ids]
         return logits.index_copy(0, ids, torch.where(scores < 0, scores * penalty, scores / penalty))
@@ -111,7 +111,7 @@ class Sampler:
         return place if ids is None else int(ids[place])
 
 
-class _Seen:
+class _SeenTokens:
     """The tokens of a text, each once, kept as a tensor: a token that is new is added to it."""
 
     def __init__(self, prompt: Sequence[int]) -> None:

@@ -78,8 +78,8 @@ def _together(model: CausalModel, texts: Sequence[Sequence[int]], lengths: Seque
 def _in_pieces(model: CausalModel, row: int, text: Sequence[int]) -> Tensor:
     half = len(text) // 2
     if half:
-        model.read(row, text[:half], 0)
-    return model.read(row, text[half:], half)
+        model.prefill(row, text[:half], 0)
+    return model.prefill(row, text[half:], half)
 
 
 def _difference(wanted: Tensor, found: Tensor) -> float:

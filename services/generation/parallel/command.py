@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-STEPS: Final = ("read", "decode", "copy", "wipe", "shrink", "keep", "recall", "forget")
+STEPS: Final = ("prefill", "decode", "copy", "wipe", "shrink", "store", "restore", "forget")
 """Methods of the model, by their number on the wire."""
 STOP: Final = len(STEPS)
 

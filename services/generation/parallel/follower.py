@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from services.generation.engine.loaded_model import LoadedModel
 
 
-class Line(Protocol):
+class CommandReceiver(Protocol):
     """What a follower needs of the ranks."""
 
     def listen(self) -> list[int]: ...
 
 
-def follow(model: LoadedModel, line: Line) -> None:
+def follow(model: LoadedModel, line: CommandReceiver) -> None:
     """Returns when the leader stops. Raises RuntimeError when it is gone, and whatever the model raises."""
     model.enter_thread()
     while True:

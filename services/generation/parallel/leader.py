@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from services.generation.engine.loaded_model import LoadedModel
 
 
-class Line(Protocol):
+class CommandSender(Protocol):
     """What the leader needs of the ranks."""
 
     def tell(self, words: Sequence[int]) -> None: ...
@@ -23,7 +23,7 @@ class Line(Protocol):
 class Leader:
     """A model for the step loop, as CausalModel is. For one thread."""
 
-    def __init__(self, model: LoadedModel, line: Line, on_lost: Callable[[], object]) -> None:
+    def __init__(self, model: LoadedModel, line: CommandSender, on_lost: Callable[[], object]) -> None:
         """`on_lost` is called once, on the thread that steps, when the ranks are no longer of one mind."""
         self.rows = model.rows
         self.context = model.context
@@ -34,9 +34,9 @@ class Leader:
         self._on_lost = on_lost
         self._lost = False
 
-    def read(self, row: int, tokens: Sequence[int], start: int) -> Tensor:
+    def prefill(self, row: int, tokens: Sequence[int], start: int) -> Tensor:
         """As CausalModel's, on all ranks. Raises RuntimeError once one is lost."""
-        scores: Tensor = self._step("read", row, tokens, start)
+        scores: Tensor = self._step("prefill", row, tokens, start)
         return scores
 
     def decode(self, tokens: Sequence[int], lengths: Sequence[int]) -> Tensor:
@@ -56,13 +56,13 @@ class Leader:
         """Likewise."""
         self._step("shrink", length)
 
-    def keep(self, slot: int, row: int, start: int, count: int) -> None:
+    def store(self, slot: int, row: int, start: int, count: int) -> None:
         """Likewise."""
-        self._step("keep", slot, row, start, count)
+        self._step("store", slot, row, start, count)
 
-    def recall(self, slot: int, row: int, start: int) -> None:
+    def restore(self, slot: int, row: int, start: int) -> None:
         """Likewise."""
-        self._step("recall", slot, row, start)
+        self._step("restore", slot, row, start)
 
     def forget(self) -> None:
         """Likewise."""

@@ -1,3 +1,6 @@
-"""The parts of a step: see services.generation.scheduler.scheduler, which calls them in turn. For the one thread that
-steps.
+"""Continuous batching: which requests run in which cache rows, step by step. No threads here; see engine_thread.py.
+
+A step reads top-down: `scheduler.py` runs it over the state in `state.py`. `prefill.py` admits requests and prefills
+their prompts, `candidates.py` puts candidates into rows and gives them tokens, and `oom_recovery.py` makes room where
+the device has no memory left.
 """

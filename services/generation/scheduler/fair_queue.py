@@ -1,11 +1,13 @@
-"""Who waits for the model, and whose turn it is: fair between tenants, in two priorities.
+"""The queue of requests: fair between tenants, in two priorities.
 
 The Virtual Token Counter (Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024). Each tenant's counter
-is the tokens that the model has read and made for it; of those who wait, the least counter is next. Prompts are charged
-when they are taken, output as it is made, because nobody knows beforehand how long it will be. A tenant that comes back
-is lifted to the least counter of those who wait: who was idle has saved nothing up.
+is the number of tokens that the model has prefilled and generated for it. Of the waiting tenants, the one with the
+least counter is next. A prompt is charged when the request leaves the queue; output is charged as it is generated,
+because its length is not known beforehand. A tenant that comes back starts at the least counter of the waiting tenants,
+so that idle time saves nothing up.
 
-Interactive calls go first. So that batch traffic is never starved, a batch call that was passed PATIENCE times is next.
+Interactive requests go first. So that batch traffic is never starved, a batch request is next after INTERACTIVE_STREAK
+interactive ones.
 """
 
 from __future__ import annotations
@@ -15,57 +17,58 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from services.generation.engine.interface import Priority
-from services.generation.scheduler.sequence import Group
+from services.generation.scheduler.sequence import GenerationRequest
 
-PATIENCE: Final = 8
-"""So many interactive calls in a row may be taken while batch traffic waits."""
+INTERACTIVE_STREAK: Final = 8
+"""The most interactive requests in a row that leave the queue while batch traffic waits."""
 _REMEMBERED: Final = 1024
-"""Tenants whose counters are kept when they have nothing waiting."""
+"""How many tenants without a waiting request keep their counters."""
 
 
-class Line:
-    """What waits. Plain state, for one thread."""
+class VirtualTokenCounter:
+    """The waiting requests and each tenant's counter. Plain state, for one thread."""
 
     def __init__(self) -> None:
         self._served: dict[str, int] = {}
-        self._waiting: dict[Priority, dict[str, deque[Group]]] = {priority: {} for priority in Priority}
-        self._passed = 0
+        self._waiting: dict[Priority, dict[str, deque[GenerationRequest]]] = {priority: {} for priority in Priority}
+        self._streak = 0
         self._reached = 0
-        """The counter of whoever's turn was last: the least that a newcomer starts from."""
+        """The counter of the tenant that was served last: the least that a new tenant starts from."""
 
     def __bool__(self) -> bool:
         return any(self._waiting.values())
 
-    def __iter__(self) -> Iterator[Group]:
+    def __iter__(self) -> Iterator[GenerationRequest]:
         for tenants in self._waiting.values():
-            for groups in tenants.values():
-                yield from groups
+            for requests in tenants.values():
+                yield from requests
 
-    def add(self, group: Group) -> None:
-        """Appends a call to its tenant's own."""
-        tenant = group.job.tenant
+    def add(self, request: GenerationRequest) -> None:
+        """Appends a request to those of its tenant."""
+        tenant = request.job.tenant
         if not self._waits(tenant):
             self._served[tenant] = max(self._served.get(tenant, 0), self._least())
-        self._waiting[group.job.priority].setdefault(tenant, deque()).append(group)
+        self._waiting[request.job.priority].setdefault(tenant, deque()).append(request)
         self._forget()
 
-    def put_back(self, group: Group) -> None:
-        """Gives a call that was taken its place back, its tenant's first, and what it was charged; a batch call is the
-        next of its kind that is taken.
+    def put_back(self, request: GenerationRequest) -> None:
+        """Puts a request back as its tenant's first, and takes the charge for its prompt back. A batch request is then
+        the next of its kind.
         """
-        priority, tenant = group.job.priority, group.job.tenant
-        self._waiting[priority].setdefault(tenant, deque()).appendleft(group)
-        self.charge(tenant, -len(group.job.prompt))
+        priority, tenant = request.job.priority, request.job.tenant
+        self._waiting[priority].setdefault(tenant, deque()).appendleft(request)
+        self.charge(tenant, -len(request.job.prompt))
         if priority is Priority.BATCH:
-            self._passed = PATIENCE
+            self._streak = INTERACTIVE_STREAK
 
-    def next(self, fits: Callable[[Group], bool] = lambda _: True) -> Group | None:
-        """Removes and returns whose turn it is, of the tenants whose oldest call `fits`; None where there is none.
-        Charges its prompt.
+    def next(self, fits: Callable[[GenerationRequest], bool] = lambda _: True) -> GenerationRequest | None:
+        """Removes and returns the next request, of the tenants whose oldest request `fits`, and charges its prompt.
+
+        Returns None where none fits.
         """
         for priority in self._order():
             tenants = self._waiting[priority]
-            fitting = [tenant for tenant, groups in tenants.items() if fits(groups[0])]
+            fitting = [tenant for tenant, requests in tenants.items() if fits(requests[0])]
             if fitting:
                 return self._take(priority, min(fitting, key=self._served.__getitem__))
         return None
@@ -75,40 +78,40 @@ class Line:
         return self._served.get(tenant, self._reached)
 
     def charge(self, tenant: str, tokens: int) -> None:
-        """The model has made so many tokens for a tenant."""
+        """Adds generated tokens to a tenant's counter; negative takes a charge back."""
         self._served[tenant] = self._served.get(tenant, self._reached) + tokens
 
-    def remove(self, gone: Callable[[Group], bool]) -> None:
-        """Removes the calls that are gone."""
+    def remove(self, gone: Callable[[GenerationRequest], bool]) -> None:
+        """Removes the requests for which `gone` is true."""
         for tenants in self._waiting.values():
-            for tenant, groups in list(tenants.items()):
-                left = deque(group for group in groups if not gone(group))
+            for tenant, requests in list(tenants.items()):
+                left = deque(request for request in requests if not gone(request))
                 if left:
                     tenants[tenant] = left
                 else:
                     del tenants[tenant]
 
     def clear(self) -> None:
-        """Removes all."""
+        """Removes every request."""
         for tenants in self._waiting.values():
             tenants.clear()
 
     def _order(self) -> tuple[Priority, Priority]:
-        if self._passed >= PATIENCE:
+        if self._streak >= INTERACTIVE_STREAK:
             return Priority.BATCH, Priority.INTERACTIVE
         return Priority.INTERACTIVE, Priority.BATCH
 
-    def _take(self, priority: Priority, tenant: str) -> Group:
+    def _take(self, priority: Priority, tenant: str) -> GenerationRequest:
         tenants = self._waiting[priority]
-        groups = tenants[tenant]
-        group = groups.popleft()
-        if not groups:
+        requests = tenants[tenant]
+        request = requests.popleft()
+        if not requests:
             del tenants[tenant]
         waits = priority is Priority.INTERACTIVE and bool(self._waiting[Priority.BATCH])
-        self._passed = self._passed + 1 if waits else 0
+        self._streak = self._streak + 1 if waits else 0
         self._reached = max(self._reached, self._served[tenant])
-        self.charge(tenant, len(group.job.prompt))
-        return group
+        self.charge(tenant, len(request.job.prompt))
+        return request
 
     def _waits(self, tenant: str) -> bool:
         return any(tenant in tenants for tenants in self._waiting.values())
@@ -118,7 +121,7 @@ class Line:
         return min(counters, default=self._reached)
 
     def _forget(self) -> None:
-        """Of those who don't wait, the ones that were served least."""
+        """Drops counters of tenants that do not wait, the smallest first."""
         if len(self._served) > 2 * _REMEMBERED:
             most = sorted(self._served.items(), key=lambda each: -each[1])
             self._served = dict(each for place, each in enumerate(most) if place < _REMEMBERED or self._waits(each[0]))

@@ -1,68 +1,75 @@
-"""Where the device has no memory for a step, one call ends and makes room for the others: see headroom.py."""
+"""Recovery from running out of memory: one request ends and makes room for the others. See row_limit.py."""
 
 from __future__ import annotations
 
 import logging
-from typing import Final
+from typing import Final, Protocol
 
 from services.generation.engine.interface import Priority
-from services.generation.scheduler.prefix_reuse import Beginnings
-from services.generation.scheduler.sequence import Group
-from services.generation.scheduler.state import State
+from services.generation.scheduler.sequence import GenerationRequest
+from services.generation.scheduler.state import SchedulerState
 
 _log = logging.getLogger(__name__)
 
-_FAILED_READS: Final = 3
-"""So many prompts in a row that can't be read, nor a token that any sound model can, mean that the model is broken."""
-_SOUND: Final = (0,)
-"""A prompt that only a broken model can't read."""
+_FAILED_PROBES: Final = 3
+"""Failed prefills in a row after which the model counts as broken, where each time the probe fails as well."""
+_PROBE: Final = (0,)
+"""A prompt that every sound model can prefill."""
 
 
-class Shedding:
-    """Makes room, and asks whether the model is at fault."""
+class DroppableCache(Protocol):
+    """A cache that no request depends on."""
 
-    def __init__(self, state: State, beginnings: Beginnings) -> None:
+    def clear(self) -> None: ...
+
+
+class OomRecovery:
+    """Makes room in memory, and finds out whether the model is broken."""
+
+    def __init__(self, state: SchedulerState, cache: DroppableCache) -> None:
+        """`cache` is dropped where memory is short."""
         self._state = state
-        self._beginnings = beginnings
-        self._failed_reads = 0
+        self._cache = cache
+        self._failed_probes = 0
 
     def shed(self, error: Exception) -> None:
-        """No memory for a step of so many rows: one call ends. The others' rows are as they were before the step.
-        Raises `error` where none is left and the model can't read anything either.
+        """Ends one request, because a step of so many rows found no memory. The other rows are as before the step.
+
+        Raises `error` where no row is left and the model can't prefill the probe either.
         """
-        batch, headroom = self._state.batch, self._state.headroom
-        running = batch.running
-        group = max((sequence.group for sequence in running), key=self._expendable)
-        self._state.telling.fail(group, error)
+        table, row_limit = self._state.table, self._state.row_limit
+        running = table.running
+        request = max((sequence.request for sequence in running), key=self._expendability)
+        self._state.dispatch.fail(request, error)
         for row in reversed(range(len(running))):
-            if running[row].group is group:
-                batch.leave(row)
-        headroom.ran_out(len(running))
-        self.give_back()
-        _log.warning("no memory for a step: a call was ended", extra={"rows": headroom.rows})
-        if not batch:
-            self.doubt(0, error)
+            if running[row].request is request:
+                table.leave(row)
+        row_limit.ran_out(len(running))
+        self.release_memory()
+        _log.warning("no memory for a step: a call was ended", extra={"rows": row_limit.rows})
+        if not table:
+            self.probe_model(0, error)
 
-    def give_back(self) -> None:
-        """Gives the device back what no call needs."""
-        self._beginnings.give_up()
-        self._state.model.shrink(self._state.batch.longest())
+    def release_memory(self) -> None:
+        """Gives the device back the memory that no request needs."""
+        self._cache.clear()
+        self._state.model.shrink(self._state.table.longest())
 
-    def doubt(self, row: int, error: Exception) -> None:
-        """Tries the model on a free row where there was trouble. Raises `error` where it has failed too often."""
-        self._state.adapting.rows([None])
+    def probe_model(self, row: int, error: Exception) -> None:
+        """Prefills a probe into a free row after trouble. Raises `error` where that has failed too often."""
+        self._state.adapter_layers.select([None])
         try:
-            self._state.model.read(row, _SOUND, 0)
+            self._state.model.prefill(row, _PROBE, 0)
         except Exception:
-            self._failed_reads += 1
-            if self._failed_reads >= _FAILED_READS:
+            self._failed_probes += 1
+            if self._failed_probes >= _FAILED_PROBES:
                 raise error from None
 
-    def went_well(self) -> None:
-        """A prompt was read: the model is sound."""
-        self._failed_reads = 0
+    def prefill_succeeded(self) -> None:
+        """Records that a prompt was prefilled: the model is sound."""
+        self._failed_probes = 0
 
-    def _expendable(self, group: Group) -> tuple[bool, int, int]:
-        """Batch calls first, then those of the tenant that has the most rows, then the newest."""
-        rows = sum(sequence.group.job.tenant == group.job.tenant for sequence in self._state.batch.running)
-        return group.job.priority is Priority.BATCH, rows, group.serial
+    def _expendability(self, request: GenerationRequest) -> tuple[bool, int, int]:
+        """The order of ending: batch requests first, then the tenant with the most rows, then the newest request."""
+        rows = sum(sequence.request.job.tenant == request.job.tenant for sequence in self._state.table.running)
+        return request.job.priority is Priority.BATCH, rows, request.serial

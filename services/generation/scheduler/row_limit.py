@@ -1,8 +1,8 @@
-"""How many rows may run at once, where the device has no memory for all of them.
+"""How many rows may run at once where the device has no memory for all of them.
 
-A cache grows with what is said, so a batch that fits today's short texts may not fit tomorrow's long ones. Where memory
-ends, one call makes room for the others (stepping/shedding.py), and no more rows run from then on than are left; for
-every RECOVERY steps that went well, one more may.
+A KV cache grows with its texts, so a batch that fits short texts may not fit long ones. Where memory runs out, one
+request makes room for the others (oom_recovery.py). From then on no more rows run than are left. After every
+RECOVERY_STEPS successful steps, one more row may run.
 """
 
 from __future__ import annotations
@@ -11,35 +11,35 @@ from typing import Final
 
 from meshgate.errors import Unavailable
 
-RECOVERY: Final = 256
-"""Steps that go well before another row is tried."""
+RECOVERY_STEPS: Final = 256
+"""Successful steps before one more row is tried."""
 _RETRY_SECONDS: Final = 1.0
 
 
-class Headroom:
-    """Counts rows. Written by the thread that steps; its numbers may be read on any."""
+class RowLimit:
+    """Counts rows. The scheduler's thread writes it; any thread may read its numbers."""
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
-        """So many may run at once."""
+        """How many may run at once."""
         self.shed = 0
-        """Calls that were ended because there was no memory for them."""
+        """Requests that were ended because there was no memory for them."""
         self._most = rows
-        self._well = 0
+        self._successes = 0
 
     def ran_out(self, left: int) -> None:
-        """There was no memory for a step; so many rows are left, and that is what is known to fit."""
+        """Records that a step found no memory; `left` rows are known to fit."""
         self.rows = max(1, min(self.rows, left))
-        self._well = 0
+        self._successes = 0
 
     def went_well(self) -> None:
-        """There was memory for a step."""
+        """Records that a step found memory."""
         if self.rows < self._most:
-            self._well += 1
-            if self._well == RECOVERY:
-                self.rows, self._well = self.rows + 1, 0
+            self._successes += 1
+            if self._successes == RECOVERY_STEPS:
+                self.rows, self._successes = self.rows + 1, 0
 
 
-def no_memory() -> Unavailable:
-    """What a call is told for which there was no memory."""
+def out_of_memory() -> Unavailable:
+    """The error of a request for which there was no memory."""
     return Unavailable("the model has no memory for this call now", reason="OVERLOADED", retry_after=_RETRY_SECONDS)

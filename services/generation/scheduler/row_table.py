@@ -1,8 +1,8 @@
-"""Which row of the cache holds what: rows that run, rows that prompts are read into, and the spare one.
+"""The row table: which row of the KV cache holds what.
 
-Running sequences fill rows 0 to n-1, whatever joins and leaves. Prompts are read into free rows, so that several may be
-in reading at once: one that is read at one go in the row where it will run, a longer one at the other end, out of the
-way. The spare row keeps the prompt of a call whose candidates wait for rows.
+Running sequences fill rows 0 to n-1, whichever join and leave. Prompts are prefilled into free rows, so that several
+can be in prefill at once. A prompt that takes one chunk goes into the row where it will run; a longer one goes into the
+last free row, out of the way. The spare row keeps the prompt of a request whose candidates wait for rows.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from services.generation.engine.interface import Job
-from services.generation.scheduler.sequence import Group, Sequence
+from services.generation.scheduler.sequence import GenerationRequest, Sequence
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Rows(Protocol):
-    """What it needs of a model."""
+class RowCopier(Protocol):
+    """What the table needs of a model."""
 
     rows: int
     spare: int
@@ -28,95 +28,95 @@ class Rows(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Reading:
-    """A prompt in its row; `logits` are there once all of it has been read."""
+class Prefill:
+    """A prompt in its row; `logits` is set once the whole prompt is prefilled."""
 
-    group: Group
+    request: GenerationRequest
     row: int
     position: int = 0
     logits: Tensor | None = None
 
     @property
     def unread(self) -> int:
-        """Tokens yet to be read."""
-        return len(self.group.job.prompt) - self.position
+        """Prompt tokens still to prefill."""
+        return len(self.request.job.prompt) - self.position
 
 
-class Batch:
-    """Plain state, and the copying that keeps it in order."""
+class RowTable:
+    """Plain state, and the row copies that keep it in order."""
 
-    def __init__(self, model: Rows) -> None:
+    def __init__(self, model: RowCopier) -> None:
         self.running: list[Sequence] = []
-        """By row."""
-        self.readings: list[Reading] = []
-        self._kept: Group | None = None
-        """Whose prompt is in the spare row."""
+        """Indexed by row."""
+        self.prefills: list[Prefill] = []
+        self._kept: GenerationRequest | None = None
+        """The request whose prompt is in the spare row."""
         self._model = model
 
     def __bool__(self) -> bool:
-        return bool(self.running or self.readings)
+        return bool(self.running or self.prefills)
 
     @property
     def taken(self) -> int:
         """Rows in use."""
-        return len(self.running) + len(self.readings)
+        return len(self.running) + len(self.prefills)
 
-    def groups(self) -> Iterator[Group]:
-        """Whose rows they are; a call with several rows comes several times."""
-        yield from (sequence.group for sequence in self.running)
-        yield from (reading.group for reading in self.readings)
+    def requests(self) -> Iterator[GenerationRequest]:
+        """The request of each used row; a request with several rows appears several times."""
+        yield from (sequence.request for sequence in self.running)
+        yield from (prefill.request for prefill in self.prefills)
 
     def jobs(self) -> Iterator[Job]:
-        """Likewise."""
-        return (group.job for group in self.groups())
+        """The job of each used row, likewise."""
+        return (request.job for request in self.requests())
 
     def longest(self) -> int:
         """Positions of the longest row whose content is needed."""
         kept = [len(self._kept.job.prompt)] if self._kept is not None and self._kept.open else []
-        lengths = [*(sequence.length for sequence in self.running), *(reading.position for reading in self.readings)]
+        lengths = [*(sequence.length for sequence in self.running), *(prefill.position for prefill in self.prefills)]
         return max([*kept, *lengths], default=0)
 
     def clear(self) -> None:
-        """Forgets all."""
-        self.running, self.readings, self._kept = [], [], None
+        """Empties the table."""
+        self.running, self.prefills, self._kept = [], [], None
 
     # Prompts
 
-    def open(self, group: Group, *, short: bool) -> Reading:
-        """A free row for a prompt, which there must be; `short` where it will be read at one go."""
+    def open(self, request: GenerationRequest, *, short: bool) -> Prefill:
+        """Opens a free row, which must exist, for a prompt; `short` where one chunk prefills it."""
         free = self._free()
-        reading = Reading(group, free[0] if short else free[-1])
-        self.readings.append(reading)
-        return reading
+        prefill = Prefill(request, free[0] if short else free[-1])
+        self.prefills.append(prefill)
+        return prefill
 
-    def source(self, group: Group) -> int | None:
-        """A row that begins with a call's prompt."""
-        if self._kept is group:
+    def source(self, request: GenerationRequest) -> int | None:
+        """A row that begins with the request's prompt."""
+        if self._kept is request:
             return self._model.spare
-        return next((row for row, sequence in enumerate(self.running) if sequence.group is group), None)
+        return next((row for row, sequence in enumerate(self.running) if sequence.request is request), None)
 
-    def keep(self, group: Group, row: int) -> None:
-        """Copies a prompt out of the way, where nobody else's is there."""
-        if self._kept is group or (self._kept is not None and self._kept.open):
+    def keep(self, request: GenerationRequest, row: int) -> None:
+        """Copies a prompt to the spare row, unless that holds another prompt that is still needed."""
+        if self._kept is request or (self._kept is not None and self._kept.open):
             return
-        self._model.copy(row, self._model.spare, len(group.job.prompt))
-        self._kept = group
+        self._model.copy(row, self._model.spare, len(request.job.prompt))
+        self._kept = request
 
     # Sequences
 
-    def settle(self, reading: Reading) -> None:
-        """Brings a prompt to the row that will run next."""
+    def settle(self, prefill: Prefill) -> None:
+        """Moves a prefilled prompt to the row that will run next."""
         row = len(self.running)
-        if reading.row == row:
+        if prefill.row == row:
             return
         other = self._at(row)
         if other is not None and not self._step_aside(other):
-            self._swap(reading, other)
+            self._swap(prefill, other)
             return
-        self._move(reading, row)
+        self._move(prefill, row)
 
     def join(self, sequence: Sequence, source: int) -> None:
-        """Runs a sequence whose prompt is in the row `source`; there must be a free row."""
+        """Runs a sequence whose prompt is in row `source`. A free row must exist."""
         row = len(self.running)
         other = self._at(row)
         if other is not None:
@@ -135,21 +135,21 @@ class Batch:
     # Rows
 
     def _free(self) -> list[int]:
-        used = {reading.row for reading in self.readings}
+        used = {prefill.row for prefill in self.prefills}
         return [row for row in range(len(self.running), self._model.rows) if row not in used]
 
-    def _at(self, row: int) -> Reading | None:
-        return next((reading for reading in self.readings if reading.row == row), None)
+    def _at(self, row: int) -> Prefill | None:
+        return next((prefill for prefill in self.prefills if prefill.row == row), None)
 
-    def _step_aside(self, reading: Reading) -> bool:
-        """Moves a prompt to another free row; False where there is none."""
+    def _step_aside(self, prefill: Prefill) -> bool:
+        """Moves a prompt to another free row. Returns False where there is none."""
         free = self._free()
         if free:
-            self._move(reading, free[-1])
+            self._move(prefill, free[-1])
         return bool(free)
 
-    def _swap(self, one: Reading, other: Reading) -> None:
-        """Takes the spare row for it: whoever's prompt is kept there is read again."""
+    def _swap(self, one: Prefill, other: Prefill) -> None:
+        """Swaps two prompts through the spare row. The prompt that was kept there must be prefilled again."""
         self._kept = None
         place = one.row
         self._copy(other, self._model.spare)
@@ -158,10 +158,10 @@ class Batch:
             self._model.copy(self._model.spare, place, other.position)
         other.row = place
 
-    def _move(self, reading: Reading, row: int) -> None:
-        self._copy(reading, row)
-        reading.row = row
+    def _move(self, prefill: Prefill, row: int) -> None:
+        self._copy(prefill, row)
+        prefill.row = row
 
-    def _copy(self, reading: Reading, row: int) -> None:
-        if reading.position:
-            self._model.copy(reading.row, row, reading.position)
+    def _copy(self, prefill: Prefill, row: int) -> None:
+        if prefill.position:
+            self._model.copy(prefill.row, row, prefill.position)

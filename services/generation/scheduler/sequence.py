@@ -1,4 +1,4 @@
-"""One candidate on its way: tokens in, deltas out, and the decision when it ends."""
+"""A request in the engine and its candidates: tokens in, deltas out, and the decision when each ends."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _log = logging.getLogger(__name__)
 _serials = itertools.count()
 
 
-class Group:
-    """One job in the engine and what its candidates share. It is the Ticket: `cancel` may come from any thread."""
+class GenerationRequest:
+    """A job in the engine and what its candidates share. It implements Ticket: any thread may call `cancel`."""
 
     def __init__(self, job: Job, listener: Listener, arrived: float) -> None:
         self.job = job
@@ -39,34 +39,36 @@ class Group:
         self.arrived = arrived
         self.serial = next(_serials)
         self.placed = 0
-        """Candidates that have had a row, or ended without one. The others wait."""
+        """How many candidates have had a row, or ended without one. The others wait."""
         self.logits: Tensor | None = None
-        """The scores after the prompt, float32 [vocabulary], where it was read and some of its candidates wait."""
+        """The logits after the prompt, float32 [vocabulary], while it is prefilled and some candidates wait."""
         self.cached = 0
-        """Tokens of the prompt that were kept from another and not read again."""
+        """Prompt tokens that came from the prefix cache."""
         self.made = False
-        """Whether one of its candidates was given a token."""
+        """Whether one of the candidates has a token."""
         self.failed = False
         self._budget = None if job.token_cap is None else job.token_cap - len(job.prompt)
         self._cancelled = False
 
     def cancel(self) -> None:
-        """Ends the job within a step."""
+        """Ends the job within one step."""
         self._cancelled = True
 
     def fail(self, error: MeshError) -> None:
-        """Tells the listener, once, that the job can't go on; it ends within a step, if there is another."""
+        """Reports to the listener, once, that the job failed. The job ends within one step, if there is another."""
         if self.failed:
             return
         self.failed = True
         try:
             self.listener.failed(error)
-        except Exception:  # whoever asked is gone
+        except Exception:  # the caller is gone
             _log.exception("a listener failed")
 
-    def verdict(self, now: float, after: float = -math.inf) -> FinishReason | None:
-        """Why all of it has to end now, if it has to. `after` is when the step that begins now will be over: what was
-        made by now would then be too late. A job that has made nothing loses nothing by trying.
+    def finish_reason(self, now: float, after: float = -math.inf) -> FinishReason | None:
+        """Why the whole request has to end now; None while it may go on.
+
+        `after` is when the step that begins now will be over. Tokens made so far would be too late by then. A request
+        without tokens loses nothing by trying.
         """
         if self._cancelled or self.failed or self._late(max(now, after) if self.made else now):
             return FinishReason.CANCELLED
@@ -76,7 +78,7 @@ class Group:
         return self.job.deadline is not None and at >= self.job.deadline
 
     def spend(self) -> bool:
-        """Takes one token from the budget; False when none is left."""
+        """Takes one token from the budget. Returns False when none is left."""
         if self._budget is not None:
             if self._budget <= 0:
                 return False
@@ -91,20 +93,22 @@ class Group:
 
     @property
     def open(self) -> bool:
-        """Whether one of its candidates will yet want a row."""
+        """Whether one of the candidates still needs a row."""
         return not self.failed and self.placed < self.job.candidates
 
     def waiting(self) -> range:
-        """The candidates that have had no row yet."""
+        """The candidates that have not had a row."""
         return range(self.placed, self.job.candidates)
 
 
 class Sequence:
-    """A candidate. `length` is how many positions its row holds; `last` is the token made and not yet in the row."""
+    """A running candidate. `length` is how many positions its row holds; `last` is the token that is not in it yet."""
 
-    def __init__(self, group: Group, candidate: int, tokens: TokenBytes, end: frozenset[int], context: int) -> None:
-        job = group.job
-        self.group = group
+    def __init__(
+        self, request: GenerationRequest, candidate: int, tokens: TokenBytes, end: frozenset[int], context: int
+    ) -> None:
+        job = request.job
+        self.request = request
         self.candidate = candidate
         matcher = None if job.grammar is None else job.grammar.matcher()
         present = job.prompt if job.penalise_prompt else ()
@@ -118,8 +122,8 @@ class Sequence:
         self._stops = StopScanner(job.stop)
 
     def take(self, choice: Choice) -> Delta:
-        """Adds a token and decides whether it was the last. A token over the budget is not taken."""
-        if not self.group.spend():
+        """Adds a token and decides whether it is the last. A token beyond the budget is dropped."""
+        if not self.request.spend():
             return self.finish(FinishReason.BUDGET)
         self.last = choice.token
         self._left -= 1
@@ -132,7 +136,7 @@ class Sequence:
         return delta
 
     def finish(self, reason: FinishReason) -> Delta:
-        """Ends it as it is."""
+        """Ends the candidate as it is."""
         delta = Delta(self.candidate)
         self._close(delta, reason)
         return delta
@@ -142,10 +146,10 @@ class Sequence:
             return FinishReason.STOP
         if self._left <= 0:
             return FinishReason.LENGTH
-        return FinishReason.BUDGET if self.group.spent else None
+        return FinishReason.BUDGET if self.request.spent else None
 
     def _close(self, delta: Delta, reason: FinishReason) -> None:
-        # Half a character is the model's own only where it ended there itself; a limit cuts between two tokens of one.
+        # A partial character is the model's own only where the model ended there; a limit can cut a character in two.
         half = self._text.flush() if reason is FinishReason.STOP else ""
         tail, matched = self._stops.feed(half)
         delta.text += tail + self._stops.flush()

@@ -64,14 +64,14 @@ class Seq2SeqModel:
 
     def warm_up(self) -> None:
         """As CausalModel's."""
-        self.read(self.spare, [0, 0], 0)
+        self.prefill(self.spare, [0, 0], 0)
         for row in range(self.rows):
             self.copy(self.spare, row, 2)
         for rows in {1, self.rows}:
             self.decode([0] * rows, [2] * rows)
 
     @torch.inference_mode()
-    def read(self, row: int, tokens: Sequence[int], start: int) -> Tensor:
+    def prefill(self, row: int, tokens: Sequence[int], start: int) -> Tensor:
         """Reads an input, all of it, into a row. Returns the scores of the first token of output, [vocabulary]."""
         if start:
             raise ValueError("an encoder reads its input in one piece")

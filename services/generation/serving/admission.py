@@ -16,6 +16,7 @@ from typing import Final
 from meshgate.errors import DeadlineExceeded, Unavailable
 from services.batching.latency_model import Pace
 from services.batching.tenant_capacity import Refusal, Room
+from services.common.drain_errors import draining
 
 _RETRY_LEAST: Final = 0.05
 _RETRY_MOST: Final = 30.0
@@ -41,8 +42,8 @@ class Admission:
 
     def close(self, why: Refusal | None = None) -> None:
         """Those who wait are told `why`, or that the server stops. Those who come later hear it from the engine."""
-        self.candidates.close(why or _draining)
-        self.tokens.close(why or _draining)
+        self.candidates.close(why or draining)
+        self.tokens.close(why or draining)
 
     @asynccontextmanager
     async def places(self, tenant: str, count: int, *, wait: bool, remaining: float | None) -> AsyncIterator[None]:
@@ -95,7 +96,3 @@ class Admission:
             each = newest if self._seconds_each is None else self._seconds_each
             self._seconds_each = each + _NEWEST * (newest - each)
         self._freed_at = now if self.candidates.held else None
-
-
-def _draining() -> Unavailable:
-    return Unavailable("this server is about to stop", reason="DRAINING", retry_after=1.0)

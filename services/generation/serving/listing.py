@@ -10,8 +10,8 @@ from meshgate.errors import Internal, MeshError
 from meshgate.v1 import models_pb2 as pb
 from meshgate.v1 import models_pb2_grpc
 from services.common.caller import caller_of
-from services.generation.adapters import Adapters
-from services.generation.serving.served_model import Models
+from services.generation.adapters import LoadedAdapters
+from services.generation.serving.served_model import ServedModels
 from services.models.listing import ModelServicer
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class Listing(models_pb2_grpc.ModelServiceServicer):
+class GenerationModelServicer(models_pb2_grpc.ModelServiceServicer):
     """Lists the models."""
 
-    def __init__(self, place: Models) -> None:
+    def __init__(self, place: ServedModels) -> None:
         self._place = place
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
@@ -37,7 +37,7 @@ class Listing(models_pb2_grpc.ModelServiceServicer):
         return reply
 
 
-async def _tell(card: pb.Model, adapters: Adapters | None, tenant: str) -> None:
+async def _tell(card: pb.Model, adapters: LoadedAdapters | None, tenant: str) -> None:
     """Where they can't be looked at, the card goes on saying that there may be some."""
     if adapters is None:
         return

@@ -39,7 +39,7 @@ def delta(made: Delta) -> pb.CandidateDelta:
     )
 
 
-class Whole:
+class CandidateBuilder:
     """A candidate put together from its deltas."""
 
     def __init__(self, index: int) -> None:

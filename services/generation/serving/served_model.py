@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from meshgate.v1 import models_pb2
-from services.generation.adapters import Adapters
+from services.generation.adapters import LoadedAdapters
 from services.generation.constraints import Grammars
 from services.generation.engine.interface import Engine
-from services.generation.model.prefix_cache import Prefixes
-from services.generation.scheduler.row_limit import Headroom
+from services.generation.model.prefix_cache import PrefixCache
+from services.generation.scheduler.row_limit import RowLimit
 from services.generation.serving.admission import Admission
 from services.generation.serving.limits import Limits
 from services.generation.text.prompt import PromptReader
@@ -17,27 +17,27 @@ from services.models.model_table import Place, Table
 from services.text.preparing import Preparing
 
 
-class Life:
+class FinaliserToken:
     """Held by a model and by the calls that it serves. What its end brings about, see services.generation.app."""
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedModel:
     """A loaded model and what stands before it."""
 
     engine: Engine
     prompts: PromptReader
     limits: Limits
     admission: Admission
-    headroom: Headroom
+    row_limit: RowLimit
     tokenising: Preparing
     card: models_pb2.Model
-    life: Life
+    finaliser: FinaliserToken
     grammars: Grammars | None
     """None of a model that has no token to end with: what it makes can't be constrained."""
-    adapters: Adapters | None = None
-    prefixes: Prefixes | None = None
+    adapters: LoadedAdapters | None = None
+    prefixes: PrefixCache | None = None
 
 
-Models = Place[Table[Served]]
+ServedModels = Place[Table[ServedModel]]
 """Where the loaded models will be."""

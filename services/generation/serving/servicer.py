@@ -18,12 +18,12 @@ from meshgate.v1 import generation_pb2_grpc
 from services.common.caller import caller_of, model_of
 from services.generation import constraints
 from services.generation.engine.interface import Adapter, Grammar, Job, Ticket
-from services.generation.engine.output_stream import Outputs
+from services.generation.engine.output_stream import OutputStream
 from services.generation.serving import proto_mapping, validate
-from services.generation.serving.error_mapping import Refusals
 from services.generation.serving.limits import Limits
-from services.generation.serving.served_model import Models, Served
-from services.generation.text.text_reader import Read
+from services.generation.serving.refusal_counter import RefusalCounter
+from services.generation.serving.served_model import ServedModel, ServedModels
+from services.generation.text.text_reader import TokenisedInput
 from services.text.pieces import PIECE
 from services.text.preparing import Reading, at_once
 
@@ -44,17 +44,17 @@ _TURN = 64
 class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     """Serves the models. Raises kinds of MeshError; the guard makes them statuses."""
 
-    def __init__(self, place: Models, refusals: Refusals | None = None) -> None:
+    def __init__(self, place: ServedModels, refusals: RefusalCounter | None = None) -> None:
         """Calls that are not let in are counted in `refusals`."""
         self._place = place
-        self._refusals = refusals or Refusals()
+        self._refusals = refusals or RefusalCounter()
 
     async def Generate(self, request: pb.GenerateRequest, context: Context) -> pb.GenerateResponse:
         """Every candidate whole."""
         with self._refusals.counted() as door:
             served = self._find(request, context)
             call = _Call(request, served.limits, context)
-            whole = [proto_mapping.Whole(index) for index in range(call.candidates)]
+            whole = [proto_mapping.CandidateBuilder(index) for index in range(call.candidates)]
             async with _running(served, call, wait=False) as running:
                 door.enter()
                 async for deltas in running.outputs:
@@ -95,7 +95,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         metadata.report_usage(context, read.tokens)
         return pb.CountTokensResponse(input_tokens=read.tokens, model=served.limits.name)
 
-    def _find(self, request: validate.Request, context: Context, inside: str = "") -> Served:
+    def _find(self, request: validate.Request, context: Context, inside: str = "") -> ServedModel:
         """The model that a request is for: the gateway's word counts before its own. It is named in the request from
         here on. Raises NotFound, or InvalidArgument for a name in the field `inside`.
         """
@@ -111,7 +111,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
 class _Running:
     """A call in the engine."""
 
-    outputs: Outputs
+    outputs: OutputStream
     input_tokens: int
     ticket: Ticket
 
@@ -130,7 +130,7 @@ class _Running:
 
 
 @asynccontextmanager
-async def _running(served: Served, call: _Call, *, wait: bool) -> AsyncIterator[_Running]:
+async def _running(served: ServedModel, call: _Call, *, wait: bool) -> AsyncIterator[_Running]:
     """The call in the engine for as long as somebody listens. Its place first, then its tokens, then the queue; a
     stream waits for both.
     """
@@ -141,7 +141,7 @@ async def _running(served: Served, call: _Call, *, wait: bool) -> AsyncIterator[
         grammar = await call.grammar(served, reading)
         adapter = await call.adapter(served)
         async with entrance.prompt(tenant, len(prompt), wait=wait, remaining=call.remaining()):
-            outputs = Outputs(call.candidates, whole=not wait, until=call.until())
+            outputs = OutputStream(call.candidates, whole=not wait, until=call.until())
             ticket = served.engine.submit(call.job(prompt, grammar, adapter), outputs)
             try:
                 yield _Running(outputs, len(prompt), ticket)
@@ -179,7 +179,7 @@ class _Call:
             return None
         return asyncio.get_running_loop().time() + self._deadline - time.monotonic() + _PATIENCE * self._kept
 
-    async def prompt(self, served: Served, reading: Reading) -> Sequence[int]:
+    async def prompt(self, served: ServedModel, reading: Reading) -> Sequence[int]:
         """The input's tokens. Raises InvalidArgument when they are too many."""
         try:
             most = validate.most_tokens(served.limits, self.token_cap)
@@ -189,7 +189,7 @@ class _Call:
             raise self.located(error) from None
         return read.ids
 
-    async def grammar(self, served: Served, reading: Reading) -> Grammar | None:
+    async def grammar(self, served: ServedModel, reading: Reading) -> Grammar | None:
         """What the output must match. Raises InvalidArgument for what can't be followed."""
         if self._constraint is None:
             return None
@@ -202,7 +202,7 @@ class _Call:
         except InvalidArgument as error:
             raise self.located(error) from None
 
-    async def adapter(self, served: Served) -> Adapter | None:
+    async def adapter(self, served: ServedModel) -> Adapter | None:
         """What changes the model. Raises NotFound for what is not the caller's, and what `Adapters.find` raises."""
         if not self.request.adapter:
             return None
@@ -229,7 +229,7 @@ class _Call:
         """A violation with its place in what the caller sent."""
         return validate.within(self._inside, error) if self._inside else error
 
-    def check_answered(self, outputs: Outputs) -> None:
+    def check_answered(self, outputs: OutputStream) -> None:
         """Raises DeadlineExceeded when the time was up before anything was made."""
         late = self._deadline is not None and time.monotonic() >= self._deadline
         if late and not outputs.output_tokens:
@@ -237,8 +237,8 @@ class _Call:
 
 
 async def _read(
-    request: validate.Request, served: Served, reading: Reading, most: int | None, *, keep: bool = True
-) -> Read:
+    request: validate.Request, served: ServedModel, reading: Reading, most: int | None, *, keep: bool = True
+) -> TokenisedInput:
     """The input's tokens, as far as `most`; where nobody keeps them, they are counted."""
     prompts = served.prompts
     match request.WhichOneof("input"):
@@ -251,7 +251,7 @@ async def _read(
             size = sum(len(turn["content"].encode()) + _TURN for turn in turns)
             return await reading.run(prompts.conversation_steps(turns, most, keep=keep), size, min(size, PIECE))
     ids = list(request.token_ids.ids)
-    return Read(ids, len(ids))
+    return TokenisedInput(ids, len(ids))
 
 
 def _options(request: pb.GenerateRequest, limits: Limits) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from services.common import checks
 from services.generation.engine.interface import Priority, Sampling
 from services.generation.serving import limits as bound
 from services.generation.serving.limits import Limits
-from services.generation.text.text_reader import Read
+from services.generation.text.text_reader import TokenisedInput
 
 Request = pb.GenerateRequest | pb.CountTokensRequest
 
@@ -126,7 +126,7 @@ def most_tokens(limits: Limits, token_cap: int | None) -> int:
     return min(bound for bound in bounds if bound is not None)
 
 
-def check_counted(read: Read, token_cap: int | None) -> None:
+def check_counted(read: TokenisedInput, token_cap: int | None) -> None:
     """Raises InvalidArgument (INPUT_TOO_LONG) where more tokens were counted than were reserved for it."""
     if token_cap is not None and read.tokens > token_cap:
         raise InvalidArgument.of(

@@ -10,7 +10,7 @@ from meshgate.errors import Unavailable
 _RETRY_SECONDS = 1.0
 
 
-class Permits:
+class WeightedSemaphore:
     """A bound on the weight of the calls in hand. For one event loop; not thread-safe."""
 
     def __init__(self, capacity: int) -> None:

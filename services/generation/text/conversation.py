@@ -61,9 +61,10 @@ class Conversations:
 
     def text(self, turns: Turns) -> str:
         """What the template makes of a conversation, with the secret names of its markers, for `ids`. Raises
-        InvalidArgument where a message uses up the characters for private use, what the template raises, and TooLong.
+        InvalidArgument where a message uses up the characters for private use, what the template raises, and
+        TimeLimitExceeded.
         """
-        kept = _Kept(turns)
+        kept = _MarkedText(turns)
         text = self._render([{**turn, "content": self._hidden(turn["content"], kept)} for turn in turns])
         if self._marks is not None:
             text = self._marks.sub(lambda found: self._names[found.group()], text)
@@ -127,7 +128,7 @@ class Conversations:
         except Exception:  # a template may refuse a role, in whatever way
             return None
 
-    def _hidden(self, content: str, kept: _Kept) -> str:
+    def _hidden(self, content: str, kept: _MarkedText) -> str:
         """A message with placeholders for its markers, and for the parts of one at its ends: what the template puts
         beside it, or another message, could make them whole.
         """
@@ -148,7 +149,7 @@ class Conversations:
         return next((cut(size) for size in sizes if cut(size) in parts), "")
 
 
-class _Kept:
+class _MarkedText:
     """What placeholders of one conversation stand for."""
 
     def __init__(self, turns: Turns) -> None:

@@ -12,7 +12,7 @@ def end_tokens(module: Any) -> frozenset[int]:
     return frozenset([end] if isinstance(end, int) else end or ())
 
 
-def all_ends(module_ends: frozenset[int], tokenizer: Any, vocabulary_size: int) -> frozenset[int]:
+def all_end_tokens(module_ends: frozenset[int], tokenizer: Any, vocabulary_size: int) -> frozenset[int]:
     """Those ids, and the end that the tokeniser names: some checkpoints name it nowhere else."""
     named = getattr(tokenizer, "eos_token_id", None)
     ends = module_ends | ({named} if isinstance(named, int) else set())

@@ -7,8 +7,8 @@ from typing import Any, Final, Protocol
 
 from meshgate.errors import InvalidArgument
 from services.generation.text.conversation import Conversations
-from services.generation.text.text_reader import Read, TextReader, around, division
-from services.generation.text.time_limit import TooLong
+from services.generation.text.text_reader import TextReader, TokenisedInput, around, division
+from services.generation.text.time_limit import TimeLimitExceeded
 from services.text.preparing import Steps, whole
 
 _RENDERED: Final = 1_048_576
@@ -48,13 +48,13 @@ class PromptReader:
         """As `conversation_steps`, for a thread that may wait."""
         return whole(self.conversation_steps(turns)).ids
 
-    def text_steps(self, text: str, most: int | None = None, *, keep: bool = True) -> Steps[Read]:
+    def text_steps(self, text: str, most: int | None = None, *, keep: bool = True) -> Steps[TokenisedInput]:
         """Plain text to continue, with the special tokens that this model's texts begin with. A special token that the
         text names is that token: whoever writes a prompt may want to write a conversation's markers. See TextReader.
         """
-        return _some((yield from self._texts.steps(text, most, special=True, keep=keep)), "prompt")
+        return _require_tokens((yield from self._texts.steps(text, most, special=True, keep=keep)), "prompt")
 
-    def conversation_steps(self, turns: Turns, most: int | None = None, *, keep: bool = True) -> Steps[Read]:
+    def conversation_steps(self, turns: Turns, most: int | None = None, *, keep: bool = True) -> Steps[TokenisedInput]:
         """A conversation to answer; what is said in it is text, whatever tokens it names. Raises InvalidArgument when
         the model has no template or its template refuses.
         """
@@ -62,7 +62,7 @@ class PromptReader:
             raise InvalidArgument.of("conversation", "this model has no chat template; use prompt")
         text = _rendered(self._conversations, turns)
         reader = TextReader(self._conversations.encode_part, self._conversations.division)
-        return _some((yield from reader.steps(text, most, special=False, keep=keep)), "conversation")
+        return _require_tokens((yield from reader.steps(text, most, special=False, keep=keep)), "conversation")
 
 
 def _rendered(conversations: Conversations, turns: Turns) -> str:
@@ -71,7 +71,7 @@ def _rendered(conversations: Conversations, turns: Turns) -> str:
         text = conversations.text(turns)
     except InvalidArgument:
         raise
-    except TooLong:
+    except TimeLimitExceeded:
         raise InvalidArgument.of("conversation", "this model's template takes too long for these turns") from None
     except Exception:
         raise InvalidArgument.of("conversation", "this model's template refuses these turns") from None
@@ -80,7 +80,7 @@ def _rendered(conversations: Conversations, turns: Turns) -> str:
     return text
 
 
-def _some(read: Read, field: str) -> Read:
+def _require_tokens(read: TokenisedInput, field: str) -> TokenisedInput:
     if not read.tokens:
         raise InvalidArgument.of(field, "holds no token of this model")
     return read

@@ -10,7 +10,7 @@ from services.text.pieces import PIECE, Division
 from services.text.preparing import Steps
 
 
-class Read(NamedTuple):
+class TokenisedInput(NamedTuple):
     """A text as it was read."""
 
     ids: list[int]
@@ -26,7 +26,7 @@ class Encode(Protocol):
     def __call__(self, text: str, *, add_special_tokens: bool) -> list[int]: ...
 
 
-class Around(NamedTuple):
+class SpecialTokens(NamedTuple):
     """What a tokeniser puts around each text."""
 
     before: list[int]
@@ -38,29 +38,31 @@ class Around(NamedTuple):
 class TextReader:
     """Reads texts of one model."""
 
-    def __init__(self, encode: Encode, division: Division, around: Around | None = None) -> None:
+    def __init__(self, encode: Encode, division: Division, around: SpecialTokens | None = None) -> None:
         """Without knowing what is `around` them, texts to which special tokens belong are read whole."""
         self._encode = encode
         self._division = division
         self._around = around
 
-    def steps(self, text: str, most: int | None, *, special: bool, keep: bool = True) -> Steps[Read]:
+    def steps(self, text: str, most: int | None, *, special: bool, keep: bool = True) -> Steps[TokenisedInput]:
         """The tokens of a text, with what the model's texts begin and end with where they are `special`. Once there are
         more than `most` it is left off. They are only counted where nobody will `keep` them.
         """
         divided = self._division if self._around or not special else Division(longest=self._division.longest)
         if len(text) <= PIECE:
             ids = self._encode(text, add_special_tokens=special)
-            return Read(ids, len(ids))
+            return TokenisedInput(ids, len(ids))
         least = divided.least(text)
         if most is not None and least > most:
-            return Read([], least, whole=False)
-        around = self._around if special else Around([], [])
+            return TokenisedInput([], least, whole=False)
+        around = self._around if special else SpecialTokens([], [])
         parts = divided.pieces(text)
         return (yield from self._joined(parts, around, most, keep=keep))
 
-    def _joined(self, parts: Iterator[str], around: Around | None, most: int | None, *, keep: bool) -> Steps[Read]:
-        before, after, once = around or Around([], [])
+    def _joined(
+        self, parts: Iterator[str], around: SpecialTokens | None, most: int | None, *, keep: bool
+    ) -> Steps[TokenisedInput]:
+        before, after, once = around or SpecialTokens([], [])
         ids, found, count = list(before), list[int](), len(before)
         for part in parts:
             yield len(part)
@@ -68,12 +70,12 @@ class TextReader:
             count += len(found)
             least = count if once else count + len(after)
             if most is not None and least > most:
-                return Read([], least, whole=False)
+                return TokenisedInput([], least, whole=False)
             if keep:
                 ids += found
         if once and found[-len(after) :] == after:
             after = []
-        return Read(ids + after if keep else [], count + len(after))
+        return TokenisedInput(ids + after if keep else [], count + len(after))
 
 
 def division(tokenizer: Any) -> Division:
@@ -86,7 +88,7 @@ def division(tokenizer: Any) -> Division:
     return Division()
 
 
-def around(tokenizer: Any) -> Around | None:
+def around(tokenizer: Any) -> SpecialTokens | None:
     """What a tokeniser puts around each text; None where that can't be seen."""
     plain: Sequence[int] = tokenizer.encode("a", add_special_tokens=False)
     found: list[int] = tokenizer.encode("a", add_special_tokens=True)
@@ -94,5 +96,5 @@ def around(tokenizer: Any) -> Around | None:
     for start in range(len(found) - len(plain) + 1):
         if plain and found[start : start + len(plain)] == list(plain):
             after = found[start + len(plain) :]
-            return Around(found[:start], after, once=python and bool(after))
+            return SpecialTokens(found[:start], after, once=python and bool(after))
     return None

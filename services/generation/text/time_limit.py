@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 
-class TooLong(Exception):
+class TimeLimitExceeded(Exception):
     """The time was over."""
 
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raises TooLong in the block once so many seconds have passed."""
+    """Raises TimeLimitExceeded in the block once so many seconds have passed."""
     watched = _Watched(threading.get_ident())
     timer = threading.Timer(seconds, watched.interrupt)
     timer.daemon = True
@@ -44,7 +44,7 @@ class _Watched:
         with self._lock:
             if not self._ended:
                 self._interrupted = True
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(TooLong))
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(TimeLimitExceeded))
 
     def end(self) -> None:
         """No interruption comes after it."""
@@ -59,7 +59,7 @@ class _Watched:
         Up to Python 3.12 only an exception that arrives ends the interpreter's search for it, at each jump and call. If
         it were cleared instead, all code would be slower for good, and would stand still when it is traced.
         """
-        with suppress(TooLong):
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(TooLong))
+        with suppress(TimeLimitExceeded):
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(self._thread, ctypes.py_object(TimeLimitExceeded))
             while True:
                 pass

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from meshgate.errors import MeshError, Unavailable
+from meshgate.errors import MeshError
 from meshgate.rpc.call.cancellation import caller_left
-from services.generation.serving.weighted_semaphore import Permits
+from services.common.drain_errors import draining
+from services.generation.serving.weighted_semaphore import WeightedSemaphore
 
 _THREADS = 2
 
@@ -22,13 +23,13 @@ InputT = TypeVar("InputT")
 OutputT = TypeVar("OutputT")
 
 
-class Tokenising:
+class BoundedThreads:
     """Runs functions on its threads."""
 
     def __init__(self, capacity: int, name: str = "tokenising") -> None:
         """`capacity` is how many may wait or run; `name` is that of the threads."""
         self._closed: Callable[[], MeshError] | None = None
-        self._permits = Permits(capacity)
+        self._permits = WeightedSemaphore(capacity)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=name)
 
     async def run(self, function: Callable[[InputT], OutputT], value: InputT) -> OutputT:
@@ -49,13 +50,9 @@ class Tokenising:
         """Ends the threads once they have done what they are at. Those who wait, or come, are told `why`, or that the
         server stops.
         """
-        self._closed = why or _draining
+        self._closed = why or draining
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _check_open(self) -> None:
         if self._closed is not None:
             raise self._closed()
-
-
-def _draining() -> Unavailable:
-    return Unavailable("this server is about to stop", reason="DRAINING", retry_after=1.0)

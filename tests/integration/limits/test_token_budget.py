@@ -18,9 +18,9 @@ from meshgate.v1 import generation_pb2 as pb
 from meshgate.v1 import generation_pb2_grpc
 from services.generation.app import App, build
 from services.generation.config import GenerationConfig
-from services.generation.scheduler.admitting import Admitting
 from services.generation.scheduler.candidates import Candidates
-from services.generation.scheduler.sequence import Group
+from services.generation.scheduler.prefill import PrefillStage
+from services.generation.scheduler.sequence import GenerationRequest
 from tests.support.network import mesh as meshes
 from tests.support.network.mesh import Mesh
 from tests.support.network.valkey import Valkey
@@ -65,19 +65,19 @@ class Engine:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._output = 0
-        self._inputs: dict[Group, int] = {}
-        take, read = Candidates.take, Admitting._read
+        self._inputs: dict[GenerationRequest, int] = {}
+        take, read = Candidates.take, PrefillStage._prefill_chunk
 
         def taken(candidates: Candidates, sequence: Any, choice: Any) -> bool:
             self._output += 1
             return take(candidates, sequence, choice)
 
-        def was_read(admitting: Admitting, reading: Any, allowance: int) -> int:
-            self._inputs[reading.group] = len(reading.group.job.prompt)
-            return read(admitting, reading, allowance)
+        def was_read(stage: PrefillStage, prefill: Any, allowance: int) -> int:
+            self._inputs[prefill.request] = len(prefill.request.job.prompt)
+            return read(stage, prefill, allowance)
 
         monkeypatch.setattr(Candidates, "take", taken)
-        monkeypatch.setattr(Admitting, "_read", was_read)
+        monkeypatch.setattr(PrefillStage, "_prefill_chunk", was_read)
 
     @property
     def made(self) -> int:

@@ -45,15 +45,15 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> GenerationConfig:
 def slowed(app: App, seconds: float) -> None:
     """Every decode of every model takes so long from here on, and no token ends an answer."""
     for name in MODELS:
-        stepper: Any = app._place.get().find(name).engine._stepper  # type: ignore[attr-defined]
-        stepper._candidates._end_tokens = frozenset()
-        decode = stepper._model.decode
+        scheduler: Any = app._place.get().find(name).engine._scheduler  # type: ignore[attr-defined]
+        scheduler._candidates._end_tokens = frozenset()
+        decode = scheduler._model.decode
 
         def slow(*arguments: Any, decode: Any = decode) -> Any:
             time.sleep(seconds)
             return decode(*arguments)
 
-        stepper._model.decode = slow
+        scheduler._model.decode = slow
 
 
 @asynccontextmanager

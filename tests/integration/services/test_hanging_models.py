@@ -113,7 +113,7 @@ SERVICES = [
         Classifier,
         "rows",
     ),
-    Service("generation", "meshgate.v1.GenerationService", generation, generate, CausalModel, "read"),
+    Service("generation", "meshgate.v1.GenerationService", generation, generate, CausalModel, "prefill"),
     Service("generation", "meshgate.v1.GenerationService", generation_with_one_place, stream, CausalModel, "decode"),
 ]
 

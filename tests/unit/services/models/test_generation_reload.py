@@ -82,7 +82,7 @@ async def one_engine() -> None:
 async def test_a_swap_under_load_fails_no_call_and_leaves_nothing_of_the_old(
     app: App, file: Path, folder: Path
 ) -> None:
-    life = weakref.ref(app._place.get().default.life)
+    finaliser = weakref.ref(app._place.get().default.finaliser)
     [old] = engines()
     swapped, answers = asyncio.Event(), list[str]()
 
@@ -99,7 +99,7 @@ async def test_a_swap_under_load_fails_no_call_and_leaves_nothing_of_the_old(
     assert set(answers) == {"one", "two"}
     assert set(answers[-6:]) == {"two"}
     await one_engine()
-    assert life() is None
+    assert finaliser() is None
     assert not old.is_alive()
 
 

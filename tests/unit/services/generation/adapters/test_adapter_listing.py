@@ -14,34 +14,34 @@ from meshgate.errors import DeadlineExceeded, Internal, MeshError
 from meshgate.rpc import metadata
 from meshgate.v1 import models_pb2 as pb
 from services.generation.adapters import adapter_store, loaded_adapters
-from services.generation.adapters.adapter_store import Names, Shelf
-from services.generation.adapters.loaded_adapters import Adapters
+from services.generation.adapters.adapter_store import AdapterNames, AdapterStore
+from services.generation.adapters.loaded_adapters import LoadedAdapters
 from services.generation.app import build
 from services.generation.config import GenerationConfig
-from services.generation.serving.listing import Listing
+from services.generation.serving.listing import GenerationModelServicer
 from tests.support.fixtures.servicer_context import FakeContext
 from tests.tinymodels.llama import build_tiny_llama
 
 
-def made(root: Path, *names: str) -> Shelf:
+def made(root: Path, *names: str) -> AdapterStore:
     """A shelf of folders `tenant/name`, or `/name` for all."""
     for tenant, _, name in (each.partition("/") for each in names):
         (root / "own" / tenant / name if tenant else root / "shared" / name).mkdir(parents=True)
     for folder in ("own", "shared"):
         (root / folder).mkdir(exist_ok=True)
-    return Shelf(root / "own", root / "shared", 1)
+    return AdapterStore(root / "own", root / "shared", 1)
 
 
 def test_it_is_its_own_and_those_for_all(tmp_path: Path) -> None:
     found = made(tmp_path, "a/z", "a/m", "b/secret", "/m", "/all")
-    assert found.names("a") == Names(["all", "m", "z"], False)
-    assert found.names("b") == Names(["all", "m", "secret"], False)
-    assert found.names("c") == found.names("") == Names(["all", "m"], False)
+    assert found.names("a") == AdapterNames(["all", "m", "z"], False)
+    assert found.names("b") == AdapterNames(["all", "m", "secret"], False)
+    assert found.names("c") == found.names("") == AdapterNames(["all", "m"], False)
 
 
 @pytest.mark.parametrize("tenant", ["..", ".", "a/../b", "b/", "%62", "B"])
 def test_no_name_of_a_tenant_leads_to_another(tmp_path: Path, tenant: str) -> None:
-    assert made(tmp_path, "b/secret").names(tenant) == Names([], False)
+    assert made(tmp_path, "b/secret").names(tenant) == AdapterNames([], False)
 
 
 def test_only_what_can_be_named_is_listed(tmp_path: Path) -> None:
@@ -49,15 +49,15 @@ def test_only_what_can_be_named_is_listed(tmp_path: Path) -> None:
     (tmp_path / "own" / "a" / "file").write_text("")
     (tmp_path / "own" / "a" / "link").symlink_to(tmp_path / "own" / "b" / "secret")
     (tmp_path / "own" / "linked").symlink_to(tmp_path / "own" / "b")
-    assert found.names("a") == Names(["good"], False)
-    assert found.names("linked") == Names([], False)
+    assert found.names("a") == AdapterNames(["good"], False)
+    assert found.names("linked") == AdapterNames([], False)
 
 
 def test_too_many_are_cut_those_for_all_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapter_store, "LISTED", 3)
     found = made(tmp_path, "a/y", "a/z", "/b", "/c")
-    assert found.names("a") == Names(["b", "y", "z"], True)
-    assert found.names("other") == Names(["b", "c"], False)
+    assert found.names("a") == AdapterNames(["b", "y", "z"], True)
+    assert found.names("other") == AdapterNames(["b", "c"], False)
 
 
 def test_no_more_than_so_many_entries_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,14 +87,14 @@ def test_bounds_are_as_documented() -> None:
 async def test_a_disk_that_hangs_keeps_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
 
-    class Hanging(Shelf):
-        def names(self, tenant: str) -> Names:
+    class Hanging(AdapterStore):
+        def names(self, tenant: str) -> AdapterNames:
             go_on.wait(20)
-            return Names([], False)
+            return AdapterNames([], False)
 
     monkeypatch.setattr(loaded_adapters, "_LIST_SECONDS", 0.05)
     unfitted: Any = None
-    adapters = Adapters(Hanging(tmp_path, None, 1), unfitted, memory=1, per_tenant=1)
+    adapters = LoadedAdapters(Hanging(tmp_path, None, 1), unfitted, memory=1, per_tenant=1)
     with pytest.raises(DeadlineExceeded):
         await adapters.names("a")
     go_on.set()
@@ -103,7 +103,7 @@ async def test_a_disk_that_hangs_keeps_nobody(tmp_path: Path, monkeypatch: pytes
 
 async def listed(place: Any, *sent: tuple[str, str]) -> Mapping[str, tuple[list[str], bool]]:
     context: Any = FakeContext(*sent)
-    reply = await Listing(place).ListModels(pb.ListModelsRequest(), context)
+    reply = await GenerationModelServicer(place).ListModels(pb.ListModelsRequest(), context)
     return {model.name: (list(model.adapters), model.more_adapters) for model in reply.models}
 
 
@@ -124,10 +124,10 @@ async def test_models_say_which_and_whether_there_may_be_others(
         }
         assert await listed(app._place) == {"some": ([], True), "none": ([], False)}, "who is nobody is told no names"
 
-        async def failing(*_: object) -> Names:
+        async def failing(*_: object) -> AdapterNames:
             raise MeshError("no")
 
-        monkeypatch.setattr(Adapters, "names", failing)
+        monkeypatch.setattr(LoadedAdapters, "names", failing)
         assert (await listed(app._place, (metadata.TENANT, "a")))["some"] == ([], True)
     finally:
         await app.stop(0)

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from meshgate.errors import Internal, InvalidArgument, NotFound, Unavailable
 from services.generation.adapters import lora_config
-from services.generation.adapters.adapter_store import CONFIG, WEIGHTS, Shelf, folder_of
-from services.generation.adapters.lora import Fitting, LoRA
-from services.generation.adapters.lora_layers import Size
+from services.generation.adapters.adapter_store import CONFIG, WEIGHTS, AdapterStore, folder_of
+from services.generation.adapters.lora import LoRA, LoraLoader
+from services.generation.adapters.lora_layers import LayerSize
 from tests.tinymodels.lora import LAYERS, SIZES, build_lora, write_config
 
 LAYER = LAYERS[0]
@@ -38,9 +38,9 @@ def mine(root: Path) -> Path:
 
 
 def load(root: Path, name: str = "mine", *, file_bytes: int = 1_000_000, rank: int = 8, bases: Any = ()) -> LoRA:
-    shelf = Shelf(root, root.parent / "shared", file_bytes)
-    sizes = {layer: Size(*SIZES[".".join(layer.split(".")[-2:])]) for layer in LAYERS}
-    fitting = Fitting(sizes, torch.float32, torch.device("cpu"), rank, bases)
+    shelf = AdapterStore(root, root.parent / "shared", file_bytes)
+    sizes = {layer: LayerSize(*SIZES[".".join(layer.split(".")[-2:])]) for layer in LAYERS}
+    fitting = LoraLoader(sizes, torch.float32, torch.device("cpu"), rank, bases)
     return fitting.fit(shelf.read(shelf.look("acme", name)))
 
 
@@ -66,13 +66,13 @@ def test_a_tenants_own_comes_before_one_for_all(root: Path) -> None:
     shared = root.parent / "shared"
     build_lora(shared / "mine", 2)
     build_lora(shared / "ours", 3)
-    shelf = Shelf(root, shared, 1_000_000)
+    shelf = AdapterStore(root, shared, 1_000_000)
     assert [shelf.look(tenant, "mine").folder for tenant in ("acme", "other", "")] == ["acme", "", ""]
     assert shelf.look("acme", "ours").folder == ""
 
 
 def test_anothers_and_what_does_not_exist_look_the_same(root: Path) -> None:
-    shelf = Shelf(root, None, 1_000_000)
+    shelf = AdapterStore(root, None, 1_000_000)
     said = set()
     for tenant, name in (("other", "mine"), ("acme", "none"), ("", "mine"), ("ACME", "mine")):
         with pytest.raises(NotFound) as error:
@@ -93,7 +93,7 @@ def test_hostile_names_name_nothing(root: Path, tenant: str, name: str) -> None:
     for folder in (root / "acme" / "mine\n", root / "acme" / "..mine", root / "acme" / "-mine"):
         build_lora(folder, 1)  # there, and out of reach
     with pytest.raises(NotFound):
-        Shelf(root, root / "acme", 1_000_000).look(tenant, name)
+        AdapterStore(root, root / "acme", 1_000_000).look(tenant, name)
 
 
 @pytest.mark.parametrize("tenant", ["..", ".", "../acme", "/acme", "acme/", "acme/.", "acme\0", "a" * 129, "äcme"])
@@ -101,16 +101,16 @@ def test_hostile_tenants_own_nothing(root: Path, tenant: str) -> None:
     for folder in (root, root.parent):
         build_lora(folder / "mine", 1)  # where . and .. would lead
     with pytest.raises(NotFound):
-        Shelf(root, None, 1_000_000).look(tenant, "mine")
+        AdapterStore(root, None, 1_000_000).look(tenant, "mine")
 
 
 def test_a_tenant_whose_name_is_no_folders_has_one(root: Path) -> None:
     assert folder_of("eu/acme:1") == "eu%2Facme%3A1"
     assert folder_of("eu%2Facme:1") != folder_of("eu/acme:1")
     build_lora(root / "eu%2Facme%3A1" / "own", 1)
-    assert Shelf(root, None, 1_000_000).look("eu/acme:1", "own")
+    assert AdapterStore(root, None, 1_000_000).look("eu/acme:1", "own")
     with pytest.raises(NotFound):
-        Shelf(root, None, 1_000_000).look("eu%2Facme%3A1", "own")
+        AdapterStore(root, None, 1_000_000).look("eu%2Facme%3A1", "own")
 
 
 @pytest.mark.parametrize("link", ["acme/linked", "linked"])
@@ -119,7 +119,7 @@ def test_a_link_to_a_folder_leads_nowhere(root: Path, tmp_path: Path, link: str)
     target = tmp_path / "outside" / ("linked" if "/" in link else "")
     (root / link).symlink_to(target, target_is_directory=True)
     with pytest.raises(NotFound):
-        Shelf(root, None, 1_000_000).look(link.split("/", maxsplit=1)[0], "linked")
+        AdapterStore(root, None, 1_000_000).look(link.split("/", maxsplit=1)[0], "linked")
 
 
 @pytest.mark.parametrize("file", [CONFIG, WEIGHTS])
@@ -142,12 +142,12 @@ def test_a_disk_that_fails_is_no_missing_adapter(root: Path, monkeypatch: pytest
 
     monkeypatch.setattr(os, "open", fail)
     with pytest.raises(Internal) as error:
-        Shelf(root, None, 1_000_000).look("acme", "mine")
+        AdapterStore(root, None, 1_000_000).look("acme", "mine")
     assert error.value.message == "adapters can't be read: EIO"
 
 
 def test_what_changes_between_the_look_and_the_reading_is_not_used(root: Path, mine: Path) -> None:
-    shelf = Shelf(root, None, 1_000_000)
+    shelf = AdapterStore(root, None, 1_000_000)
     found = shelf.look("acme", "mine")
     write_config(mine, lora_alpha=9)
     with pytest.raises(Unavailable):
@@ -182,7 +182,7 @@ def test_a_huge_file_is_not_read(mine: Path, root: Path, file: str, most: int) -
     with (mine / file).open("r+b") as stream:
         stream.truncate(most + 1)  # a hole: it takes no disk, and would take memory
     with pytest.raises(InvalidArgument, match=f"{file} is too large"):
-        Shelf(root, None, 1_000_000).look("acme", "mine")
+        AdapterStore(root, None, 1_000_000).look("acme", "mine")
 
 
 @pytest.mark.parametrize("cut", [0, 4, 100, 5000, -1])

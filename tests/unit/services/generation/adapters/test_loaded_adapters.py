@@ -13,28 +13,28 @@ import pytest
 import torch
 
 from meshgate.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable
-from services.generation.adapters.adapter_store import Files, Shelf
-from services.generation.adapters.loaded_adapters import Adapters
-from services.generation.adapters.lora import Fitting, LoRA
-from services.generation.adapters.lora_layers import Size
+from services.generation.adapters.adapter_store import AdapterFiles, AdapterStore
+from services.generation.adapters.loaded_adapters import LoadedAdapters
+from services.generation.adapters.lora import LoRA, LoraLoader
+from services.generation.adapters.lora_layers import LayerSize
 from tests.tinymodels.lora import LAYERS, SIZES, build_lora, write_config
 
 ONE = 2 * 4 * 4 * (64 + 64 + 64 + 32 + 128 + 64)
 """Bytes of one of the tests' adapters in float32."""
 
 
-class Slow(Fitting):
+class Slow(LoraLoader):
     """Waits where it is told to."""
 
     def __init__(self) -> None:
-        sizes = {layer: Size(*SIZES[".".join(layer.split(".")[-2:])]) for layer in LAYERS}
+        sizes = {layer: LayerSize(*SIZES[".".join(layer.split(".")[-2:])]) for layer in LAYERS}
         super().__init__(sizes, torch.float32, torch.device("cpu"), 8)
         self.go_on = threading.Event()
         self.go_on.set()
         self.begun = threading.Semaphore(0)
         self.read = 0
 
-    def fit(self, files: Files) -> LoRA:
+    def fit(self, files: AdapterFiles) -> LoRA:
         self.read += 1
         self.begun.release()
         if b"slow" in files.config:
@@ -67,12 +67,12 @@ class Shelves:
     """Makes what is tested, and closes it."""
 
     def __init__(self, root: Path, fitting: Slow) -> None:
-        self._shelf = Shelf(root / "own", root / "shared", 1_000_000)
+        self._shelf = AdapterStore(root / "own", root / "shared", 1_000_000)
         self._fitting = fitting
-        self._made: list[Adapters] = []
+        self._made: list[LoadedAdapters] = []
 
-    def __call__(self, memory: int = 100 * ONE, per_tenant: int = 10) -> Adapters:
-        self._made.append(Adapters(self._shelf, self._fitting, memory=memory, per_tenant=per_tenant))
+    def __call__(self, memory: int = 100 * ONE, per_tenant: int = 10) -> LoadedAdapters:
+        self._made.append(LoadedAdapters(self._shelf, self._fitting, memory=memory, per_tenant=per_tenant))
         return self._made[-1]
 
     def close(self) -> None:
@@ -156,7 +156,7 @@ async def test_a_replaced_one_is_read_again(shelves: Shelves, root: Path) -> Non
 
 async def _plain(root: Path) -> LoRA:
     write_config(root / "own" / "acme" / "a")
-    shelf = Shelf(root / "own", None, 1_000_000)
+    shelf = AdapterStore(root / "own", None, 1_000_000)
     return Slow().fit(shelf.read(shelf.look("acme", "a")))
 
 

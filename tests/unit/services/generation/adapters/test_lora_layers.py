@@ -14,13 +14,13 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from services.generation.adapters.adapter_store import Shelf
-from services.generation.adapters.lora import Fitting, LoRA
-from services.generation.adapters.lora_layers import Adapting
+from services.generation.adapters.adapter_store import AdapterStore
+from services.generation.adapters.lora import LoRA, LoraLoader
+from services.generation.adapters.lora_layers import LoraLayers
 from services.generation.engine.interface import Job, Sampling
 from services.generation.model.causal_model import CausalModel
-from services.generation.scheduler.scheduler import Stepper
-from services.generation.scheduler.sequence import Group
+from services.generation.scheduler.scheduler import Scheduler
+from services.generation.scheduler.sequence import GenerationRequest
 from services.generation.text.detokenise import TokenBytes
 from services.weights import int8, packing
 from tests.support.fixtures.generation import Heard, Letters
@@ -53,8 +53,8 @@ def adapters(module: Any, shelf: Path) -> dict[str, LoRA]:
 
 
 def load(module: Any, shelf: Path, name: str) -> LoRA:
-    reads = Shelf(shelf.parent, None, 1_000_000)
-    fitting = Fitting(Adapting(module).sizes, module.dtype, module.device, rank=8)
+    reads = AdapterStore(shelf.parent, None, 1_000_000)
+    fitting = LoraLoader(LoraLayers(module).sizes, module.dtype, module.device, rank=8)
     return fitting.fit(reads.read(reads.look(shelf.name, name)))
 
 
@@ -65,14 +65,14 @@ def prompts(count: int) -> list[list[int]]:
 
 def run(module: Any, jobs: list[Job], rows: int = 8) -> list[list[int]]:
     model = CausalModel(module, rows, CONTEXT)
-    stepper = Stepper(
-        model, TokenBytes(Letters(), VOCABULARY), model.end_tokens, prefill_tokens=16, adapting=Adapting(module)
+    scheduler = Scheduler(
+        model, TokenBytes(Letters(), VOCABULARY), model.end_tokens, prefill_tokens=16, adapter_layers=LoraLayers(module)
     )
     heard = [Heard() for _ in jobs]
     for job, one in zip(jobs, heard, strict=True):
-        stepper.add(Group(job, one, 0.0))
-    while not stepper.idle():
-        stepper.step()
+        scheduler.add(GenerationRequest(job, one, 0.0))
+    while not scheduler.idle():
+        scheduler.step()
     return [one.tokens[0] for one in heard]
 
 
@@ -98,22 +98,24 @@ def test_rows_of_one_batch_are_what_each_is_alone(module: Any, adapters: dict[st
 
 def test_candidates_of_one_call_have_its_adapter(module: Any, adapters: dict[str, LoRA]) -> None:
     model = CausalModel(module, 2, CONTEXT)
-    stepper = Stepper(model, TokenBytes(Letters(), VOCABULARY), model.end_tokens, 16, adapting=Adapting(module))
+    scheduler = Scheduler(
+        model, TokenBytes(Letters(), VOCABULARY), model.end_tokens, 16, adapter_layers=LoraLayers(module)
+    )
     heard, job = Heard(), Job(prompts(1)[0], 20, GREEDY, candidates=3, adapter=adapters["a"])
-    stepper.add(Group(job, heard, 0.0))
-    while not stepper.idle():
-        stepper.step()
+    scheduler.add(GenerationRequest(job, heard, 0.0))
+    while not scheduler.idle():
+        scheduler.step()
     assert list(heard.tokens.values()) == run(module, [Job(job.prompt, 20, GREEDY, adapter=adapters["a"])]) * 3
 
 
 def test_the_model_is_its_own_where_no_row_has_an_adapter(module: Any, adapters: dict[str, LoRA]) -> None:
     layers = [module.get_submodule(layer) for layer in LAYERS]
-    adapting = Adapting(module)
-    adapting.rows([None, None])
+    adapter_layers = LoraLayers(module)
+    adapter_layers.select([None, None])
     assert not any("forward" in vars(layer) for layer in layers)
-    adapting.rows([None, adapters["c"]])
+    adapter_layers.select([None, adapters["c"]])
     assert ["forward" in vars(layer) for layer in layers] == [True] * 3 + [False] * 3
-    adapting.rows([None])
+    adapter_layers.select([None])
     assert not any("forward" in vars(layer) for layer in layers)
     assert not any(layer._forward_hooks for layer in layers)
 
@@ -122,11 +124,13 @@ def test_an_idle_engine_holds_no_adapter(module: Any, shelf: Path, adapters: dic
     again = load(module, shelf, "a")
     gone = weakref.ref(again)
     model = CausalModel(module, 2, CONTEXT)
-    stepper = Stepper(model, TokenBytes(Letters(), VOCABULARY), model.end_tokens, 16, adapting=Adapting(module))
-    stepper.add(Group(Job([5, 6], 3, GREEDY, adapter=again), Heard(), 0.0))
+    scheduler = Scheduler(
+        model, TokenBytes(Letters(), VOCABULARY), model.end_tokens, 16, adapter_layers=LoraLayers(module)
+    )
+    scheduler.add(GenerationRequest(Job([5, 6], 3, GREEDY, adapter=again), Heard(), 0.0))
     del again
-    while not stepper.idle():
-        stepper.step()
+    while not scheduler.idle():
+        scheduler.step()
     assert gone() is None
 
 
@@ -134,25 +138,25 @@ def test_numbers_of_one_adapter_reach_no_other_row(module: Any, adapters: dict[s
     """However large they are: what overflows in one row is nothing to the next."""
     pairs = {layer: pair._replace(a=pair.a * 1e30, b=pair.b * 1e30) for layer, pair in adapters["a"].pairs.items()}
     huge = LoRA(-1, pairs, 0)
-    adapting = Adapting(module)
+    adapter_layers = LoraLayers(module)
     model = CausalModel(module, 3, CONTEXT)
     alone = model.decode([5, 6, 7], [0, 0, 0])
-    adapting.rows([None, huge, None])
+    adapter_layers.select([None, huge, None])
     mixed = model.decode([5, 6, 7], [0, 0, 0])
-    adapting.rows(())
+    adapter_layers.select(())
     assert not mixed[1].isfinite().all()
     assert torch.equal(mixed[0], alone[0])
     assert torch.equal(mixed[2], alone[2])
 
 
 def test_rows_that_are_not_the_passs_own_are_an_error(module: Any, adapters: dict[str, LoRA]) -> None:
-    adapting = Adapting(module)
-    adapting.rows([adapters["a"], None])
+    adapter_layers = LoraLayers(module)
+    adapter_layers.select([adapters["a"], None])
     try:
         with pytest.raises(RuntimeError, match="other rows"):
             CausalModel(module, 3, CONTEXT).decode([5, 6, 7], [0, 0, 0])
     finally:
-        adapting.rows(())
+        adapter_layers.select(())
 
 
 def test_experts_are_not_adapted() -> None:
@@ -164,7 +168,7 @@ def test_experts_are_not_adapted() -> None:
             self.gate = torch.nn.Linear(4, 2)
             self.experts = torch.nn.ModuleList([torch.nn.Linear(4, 4)])
 
-    assert set(Adapting(Mixture()).sizes) == {"gate"}
+    assert set(LoraLayers(Mixture()).sizes) == {"gate"}
 
 
 @pytest.mark.parametrize("weights", [packing.pack, int8.quantise])
@@ -179,8 +183,8 @@ def test_layers_whose_weights_have_another_form_take_adapters_too(
     states = torch.randn(2, 3, layer.in_features, dtype=torch.bfloat16)
     before = layer(states)
     a, b = (part.to(torch.bfloat16) for part in adapters["a"].pairs[LAYER])
-    adapting = Adapting(served)
-    adapting.rows([LoRA(0, {LAYER: adapters["a"].pairs[LAYER]._replace(a=a, b=b)}, 0), None])
+    adapter_layers = LoraLayers(served)
+    adapter_layers.select([LoRA(0, {LAYER: adapters["a"].pairs[LAYER]._replace(a=a, b=b)}, 0), None])
     after = layer(states)
     torch.testing.assert_close(after[0], before[0] + states[0] @ a.T @ b.T, atol=0.05, rtol=0.05)
     assert not torch.equal(after[0], before[0])

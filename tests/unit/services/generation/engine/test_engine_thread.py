@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from meshgate.errors import MeshError, Unavailable
-from services.generation.engine.engine_thread import ContinuousEngine
+from services.generation.engine.engine_thread import EngineThread
 from services.generation.engine.interface import FinishReason
 from tests.support.fixtures.generation import Bench, Heard, greedy
 
@@ -33,12 +33,12 @@ class Awaited(Heard):
         self.over.set()
 
 
-class Engine(ContinuousEngine):
+class Engine(EngineThread):
     """An engine over a counting model."""
 
     def __init__(self, bench: Bench) -> None:
         self.died = threading.Event()
-        super().__init__(bench.stepper, self.died.set, clock=bench.clock)
+        super().__init__(bench.scheduler, self.died.set, clock=bench.clock)
 
     def ask(self, prompt: str, most: int = 5) -> Awaited:
         heard = Awaited()

@@ -10,9 +10,9 @@ import pytest
 from torch import Tensor
 
 from meshgate.errors import Unavailable
-from services.generation.engine.engine_thread import ContinuousEngine
-from services.generation.engine.hang_watchdog import Vigil
-from services.generation.scheduler.scheduler import Stepper
+from services.generation.engine.engine_thread import EngineThread
+from services.generation.engine.hang_watchdog import HangWatchdog
+from services.generation.scheduler.scheduler import Scheduler
 from services.generation.text.detokenise import TokenBytes
 from tests.support.fixtures.generation import CountingModel, Heard, Letters, greedy
 
@@ -25,22 +25,22 @@ class Hanging(CountingModel):
         self.begun = threading.Event()
         self.go_on = threading.Event()
 
-    def read(self, row: int, tokens: Sequence[int], start: int) -> Tensor:
+    def prefill(self, row: int, tokens: Sequence[int], start: int) -> Tensor:
         self.begun.set()
         self.go_on.wait(20)
-        return super().read(row, tokens, start)
+        return super().prefill(row, tokens, start)
 
 
-def engine(model: CountingModel) -> ContinuousEngine:
-    stepper = Stepper(model, TokenBytes(Letters()), frozenset((0,)), 64)
-    return ContinuousEngine(stepper, on_death=lambda: None)
+def engine(model: CountingModel) -> EngineThread:
+    scheduler = Scheduler(model, TokenBytes(Letters()), frozenset((0,)), 64)
+    return EngineThread(scheduler, on_death=lambda: None)
 
 
 async def test_a_step_that_hangs_ends_the_process_tells_who_is_in_and_lets_nobody_in() -> None:
     model, failed = Hanging(), asyncio.Event()
     made = engine(model)
     made.start()
-    vigil = Vigil(lambda: [made], 0.05, failed.set)
+    watchdog = HangWatchdog(lambda: [made], 0.05, failed.set)
     read, queued = Heard(), Heard()
     made.submit(greedy("a"), read)
     made.submit(greedy("b"), queued)
@@ -53,7 +53,7 @@ async def test_a_step_that_hangs_ends_the_process_tells_who_is_in_and_lets_nobod
             made.submit(greedy("b"), Heard())
         assert refused.value.reason == "MODEL_FAILED"
         await made.stop(5)
-    vigil.stop()
+    watchdog.stop()
     model.go_on.set()
     await asyncio.to_thread(made._thread.join, 10)
     assert not read.steps, "nothing after an error"
@@ -64,13 +64,13 @@ async def test_an_engine_without_work_or_with_short_steps_does_not_hang() -> Non
     made = engine(model)
     assert made.stepping() == 0.0
     made.start()
-    vigil = Vigil(lambda: [made], 5.0, failed.set)
+    watchdog = HangWatchdog(lambda: [made], 5.0, failed.set)
     heard = Heard()
     made.submit(greedy("a", 20), heard)
     async with asyncio.timeout(10):
         await made.stop(5)
-    vigil._look()
-    vigil.stop()
+    watchdog._look()
+    watchdog.stop()
     assert not failed.is_set()
     assert made.stepping() == 0.0
     assert len(heard.tokens[0]) == 20

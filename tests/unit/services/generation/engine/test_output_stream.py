@@ -9,7 +9,7 @@ import pytest
 
 from meshgate.errors import Unavailable
 from services.generation.engine.interface import Delta, Finish, FinishReason
-from services.generation.engine.output_stream import Outputs
+from services.generation.engine.output_stream import OutputStream
 
 STEPS = [
     [Delta(0, "a", (1,)), Delta(1, "x", (1,))],
@@ -20,7 +20,7 @@ STEPS = [
 
 @pytest.mark.parametrize("whole", [False, True])
 async def test_everything_arrives_in_order_and_is_counted(whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    outputs = Outputs(2, whole=whole)
+    outputs = OutputStream(2, whole=whole)
     loop, woken = asyncio.get_running_loop(), list[object]()
     wake = loop.call_soon_threadsafe
 
@@ -39,7 +39,7 @@ async def test_everything_arrives_in_order_and_is_counted(whole: bool, monkeypat
 
 @pytest.mark.parametrize("whole", [False, True])
 async def test_a_failure_is_heard_at_once(whole: bool) -> None:
-    outputs = Outputs(2, whole=whole)
+    outputs = OutputStream(2, whole=whole)
     outputs.deltas(STEPS[0])
     outputs.failed(Unavailable("gone"))
     with pytest.raises(Unavailable):
@@ -50,7 +50,7 @@ async def test_a_failure_is_heard_at_once(whole: bool) -> None:
 async def test_what_was_made_leaves_in_time_though_a_step_goes_on(whole: bool) -> None:
     """The engine has made two tokens of one candidate, has ended another, and does not come back from its step."""
     loop = asyncio.get_running_loop()
-    outputs = Outputs(3, whole=whole, until=loop.time() + 0.05)
+    outputs = OutputStream(3, whole=whole, until=loop.time() + 0.05)
     outputs.deltas([Delta(0, "a", (1,)), Delta(1, "x", (1,), Finish(FinishReason.STOP))])
     outputs.deltas([Delta(0, "b", (2,))])
     async with asyncio.timeout(20):
@@ -65,7 +65,7 @@ async def test_what_was_made_leaves_in_time_though_a_step_goes_on(whole: bool) -
 
 async def test_a_call_that_ends_before_leaves_no_timer() -> None:
     loop = asyncio.get_running_loop()
-    outputs = Outputs(1, until=loop.time() + 0.01)
+    outputs = OutputStream(1, until=loop.time() + 0.01)
     outputs.close()
     await asyncio.sleep(0.05)
     outputs.deltas([Delta(0, "a", (1,), Finish(FinishReason.STOP))])

@@ -12,7 +12,7 @@ from torch import Tensor
 from meshgate.runtime.config import ConfigError
 from services.generation.app import build
 from services.generation.config import GenerationConfig
-from services.generation.engine.warmup import rehearse
+from services.generation.engine.warmup import run_first_call
 from services.generation.model import causal_model, self_check
 from tests.support.fixtures.generation import Bench
 from tests.tinymodels.llama import VOCABULARY, build_tiny_llama
@@ -45,9 +45,9 @@ async def test_it_is_over_when_its_last_candidate_is_or_when_it_fails(fault: Exc
     bench.model.read_fault = fault
     engine = Engine(bench)
     engine.start()
-    failed = rehearse(engine, 3, SECONDS)
+    failed = run_first_call(engine, 3, SECONDS)
     assert (failed is None) == (fault is None)
-    assert bench.stepper.idle()
+    assert bench.scheduler.idle()
     assert len(bench.model.batches) == (0 if fault else 2)
     await engine.stop(SECONDS)
 
@@ -60,7 +60,7 @@ async def test_a_model_whose_first_call_fails_is_not_served(
             raise ValueError("unreadable")
         return torch.zeros(VOCABULARY)
 
-    monkeypatch.setattr(causal_model.CausalModel, "read", broken)
+    monkeypatch.setattr(causal_model.CausalModel, "prefill", broken)
     monkeypatch.setattr(self_check, "check", lambda *_: None)
     tls = {"certificate": "none.pem", "key": "none.pem", "ca": "none.pem"}
     source = {"source": str(build_tiny_llama(tmp_path_factory.mktemp("tiny"))), "name": "tiny"}
@@ -72,5 +72,5 @@ async def test_a_model_whose_first_call_fails_is_not_served(
 
 
 async def test_one_that_never_ends_is_not_waited_for_for_ever(caplog: pytest.LogCaptureFixture) -> None:
-    rehearse(Engine(Bench()), 3, 0.01)  # which was never started
+    run_first_call(Engine(Bench()), 3, 0.01)  # which was never started
     assert "did not end" in caplog.text

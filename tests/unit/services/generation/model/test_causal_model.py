@@ -11,10 +11,10 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config
 
 from services.generation.engine.interface import Job, Priority, Sampling
-from services.generation.model.causal_model import CausalModel, pick_dtype, usable_context
-from services.generation.model.prefix_cache import BLOCK, Prefixes
-from services.generation.scheduler.scheduler import Stepper
-from services.generation.scheduler.sequence import Group
+from services.generation.model.causal_model import CausalModel, usable_context
+from services.generation.model.prefix_cache import BLOCK, PrefixCache
+from services.generation.scheduler.scheduler import Scheduler
+from services.generation.scheduler.sequence import GenerationRequest
 from services.generation.text.detokenise import TokenBytes
 from tests.support.fixtures.generation import Heard, Letters
 from tests.tinymodels.llama import CONTEXT, VOCABULARY, build_tiny_llama
@@ -43,12 +43,12 @@ def reference(module: Any, prompt: list[int], most: int) -> list[int]:
 
 def run(module: Any, jobs: list[Job], rows: int, prefill_tokens: int) -> list[Heard]:
     model = CausalModel(module, rows, CONTEXT)
-    stepper = Stepper(model, TokenBytes(Letters(), VOCABULARY), model.end_tokens, prefill_tokens)
+    scheduler = Scheduler(model, TokenBytes(Letters(), VOCABULARY), model.end_tokens, prefill_tokens)
     heard = [Heard() for _ in jobs]
     for job, one in zip(jobs, heard, strict=True):
-        stepper.add(Group(job, one, 0.0))
-    while not stepper.idle():
-        stepper.step()
+        scheduler.add(GenerationRequest(job, one, 0.0))
+    while not scheduler.idle():
+        scheduler.step()
     return heard
 
 
@@ -79,15 +79,17 @@ def test_a_shared_beginning_changes_no_output(module: Any) -> None:
     asked = [beginning[: 2 * BLOCK + 5] + each for each in rest]
     model = CausalModel(module, 3, CONTEXT)
     model.warm_up()
-    stepper = Stepper(model, TokenBytes(Letters(), VOCABULARY), model.end_tokens, 16, prefixes=Prefixes(model, 1_000))
+    scheduler = Scheduler(
+        model, TokenBytes(Letters(), VOCABULARY), model.end_tokens, 16, prefixes=PrefixCache(model, 1_000)
+    )
     for place, prompt in enumerate(asked):
         heard = Heard()
-        group = Group(Job(prompt, 20, GREEDY, tenant="a"), heard, 0.0)
-        stepper.add(group)
-        while not stepper.idle():
-            stepper.step()
+        request = GenerationRequest(Job(prompt, 20, GREEDY, tenant="a"), heard, 0.0)
+        scheduler.add(request)
+        while not scheduler.idle():
+            scheduler.step()
         assert heard.tokens[0] == reference(module, prompt, 20)
-        assert group.cached == (2 * BLOCK if place else 0)
+        assert request.cached == (2 * BLOCK if place else 0)
 
 
 def test_calls_of_all_kinds_in_one_batch_say_what_each_says_alone(module: Any) -> None:
@@ -118,13 +120,6 @@ def test_output_up_to_the_last_place_of_the_context(module: Any) -> None:
     prompt = prompts(1)[0]
     (heard,) = run(module, [Job(prompt, CONTEXT, GREEDY)], 2, 64)
     assert heard.tokens[0] == reference(module, prompt, CONTEXT - len(prompt))
-
-
-def test_bfloat16_is_picked_where_it_is_native_or_asked_for() -> None:
-    cpu = torch.device("cpu")
-    assert pick_dtype("bfloat16", cpu) is torch.bfloat16
-    assert pick_dtype("float32", cpu) is torch.float32
-    assert pick_dtype("auto", cpu) in (torch.bfloat16, torch.float32)
 
 
 def test_the_context_is_what_the_model_was_trained_for() -> None:

@@ -110,11 +110,11 @@ def test_what_is_kept_comes_back_in_another_row_whatever_became_of_the_first() -
     states = torch.randn(1, HEADS, 300, SIZE)
     read(cache, 0, 0, states)
     for slot, start in enumerate((0, 100, 200)):
-        cache.keep(slot, 0, start, 100)
+        cache.store(slot, 0, start, 100)
     read(cache, 0, 0, torch.zeros_like(states))
     cache.shrink(0)
     for slot, start in enumerate((0, 100, 200)):
-        cache.recall(slot, 1, start)
+        cache.restore(slot, 1, start)
     last = torch.randn(1, HEADS, 1, SIZE)
     for keys, values in read(cache, 1, 300, last):
         assert torch.equal(keys, torch.cat([states, last], 2))
@@ -122,4 +122,4 @@ def test_what_is_kept_comes_back_in_another_row_whatever_became_of_the_first() -
     assert cache.position_bytes == 2 * LAYERS * HEADS * SIZE * 4
     cache.forget()
     with pytest.raises(KeyError):
-        cache.recall(0, 1, 0)
+        cache.restore(0, 1, 0)

@@ -69,10 +69,10 @@ def said(model: CausalModel) -> list[Tensor]:
     """Prompts in pieces into three rows, then steps of all of them, each at its own length."""
     ids = torch.randint(3, 100, (60,), generator=torch.Generator().manual_seed(1)).tolist()
     made = [
-        model.read(0, ids[:9], 0),
-        model.read(0, ids[9:40], 9),
-        model.read(1, ids[:1], 0),
-        model.read(2, ids[:12], 0),
+        model.prefill(0, ids[:9], 0),
+        model.prefill(0, ids[9:40], 9),
+        model.prefill(1, ids[:1], 0),
+        model.prefill(2, ids[:12], 0),
     ]
     return [*made, *(model.decode(ids[50 + n : 53 + n], [40 + n, 1 + n, 12 + n]) for n in range(4))]
 
@@ -106,14 +106,14 @@ def test_in_eight_bits() -> None:
 def test_a_layer_that_is_changed_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     module = built("llama")
     model = prepared(module)
-    before = model.read(0, [5, 6, 7], 0)
+    before = model.prefill(0, [5, 6, 7], 0)
     layer = module.model.layers[1].self_attn.v_proj
     own = layer.forward
     with monkeypatch.context() as changed:
         changed.setitem(layer.__dict__, "forward", lambda states: own(states) + 1)
-        other = model.read(0, [5, 6, 7], 0)
+        other = model.prefill(0, [5, 6, 7], 0)
     assert (other - before).abs().max() > 0.01
-    assert torch.equal(model.read(0, [5, 6, 7], 0), before)
+    assert torch.equal(model.prefill(0, [5, 6, 7], 0), before)
 
 
 def test_other_kinds_are_left_to_their_modules() -> None:

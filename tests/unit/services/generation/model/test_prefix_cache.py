@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from meshgate.errors import Unavailable
 from services.generation.engine.interface import Job
-from services.generation.model.prefix_cache import BLOCK, Prefixes
+from services.generation.model.prefix_cache import BLOCK, PrefixCache
 from tests.support.fixtures.generation import Bench, CountingModel, greedy
 
 ROWS = 4
@@ -41,69 +41,69 @@ class Shelf:
 
     def __init__(self, blocks: int) -> None:
         self.model = CountingModel(ROWS, 10**6)
-        self.prefixes = Prefixes(self.model, blocks)
+        self.prefixes = PrefixCache(self.model, blocks)
 
-    def keep(self, asked: Job) -> None:
+    def store(self, asked: Job) -> None:
         self.model.content[0] = list(asked.prompt)
-        self.prefixes.keep(asked, 0)
+        self.prefixes.store(asked, 0)
 
-    def recall(self, asked: Job) -> int:
+    def restore(self, asked: Job) -> int:
         self.model.content[1] = []
-        found = self.prefixes.recall(asked, 1)
+        found = self.prefixes.restore(asked, 1)
         assert self.model.content[1] == list(asked.prompt)[:found], "what comes back is what was there"
         return found
 
 
 def test_the_longest_common_beginning_in_whole_blocks_is_found() -> None:
     shelf = Shelf(100)
-    shelf.keep(job(text(3)))
-    assert shelf.recall(job(text(3))) == 3 * BLOCK
-    assert shelf.recall(job([*text(2, more=5), *text(4, 1)])) == 2 * BLOCK
-    assert shelf.recall(job(text(1, more=0))) == 0, "one token is left to read"
-    assert shelf.recall(job(text(3, 1))) == 0
-    assert shelf.recall(job([*text(1, 5, 0), *text(3)])) == 0, "the same block elsewhere is another"
+    shelf.store(job(text(3)))
+    assert shelf.restore(job(text(3))) == 3 * BLOCK
+    assert shelf.restore(job([*text(2, more=5), *text(4, 1)])) == 2 * BLOCK
+    assert shelf.restore(job(text(1, more=0))) == 0, "one token is left to read"
+    assert shelf.restore(job(text(3, 1))) == 0
+    assert shelf.restore(job([*text(1, 5, 0), *text(3)])) == 0, "the same block elsewhere is another"
 
 
 def test_what_two_prompts_share_is_kept_once() -> None:
     shelf = Shelf(100)
-    shelf.keep(job([*text(3, more=0), *text(1, 5)]))
-    shelf.keep(job([*text(3, more=0), *text(1, 6)]))
+    shelf.store(job([*text(3, more=0), *text(1, 5)]))
+    shelf.store(job([*text(3, more=0), *text(1, 6)]))
     assert len(shelf.model.kept) == 5
 
 
 @pytest.mark.parametrize("other", [job(text(3), "b"), job(text(3), ""), job(text(3), adapter=1)])
 def test_neither_another_tenant_nor_another_adapter_finds_it(other: Job) -> None:
     shelf = Shelf(100)
-    shelf.keep(job(text(3)))
-    assert shelf.recall(other) == 0
-    shelf.keep(other)
-    assert shelf.recall(other) == (3 * BLOCK if other.tenant else 0), "nor does who is nobody find his own"
-    assert shelf.recall(job(text(3))) == 3 * BLOCK
+    shelf.store(job(text(3)))
+    assert shelf.restore(other) == 0
+    shelf.store(other)
+    assert shelf.restore(other) == (3 * BLOCK if other.tenant else 0), "nor does who is nobody find his own"
+    assert shelf.restore(job(text(3))) == 3 * BLOCK
 
 
 def test_one_tenants_calls_do_not_drive_out_anothers() -> None:
     shelf = Shelf(10)
-    shelf.keep(job(text(4), "quiet"))
+    shelf.store(job(text(4), "quiet"))
     for seed in range(1, 30):
-        shelf.keep(job(text(5, seed), "loud"))
-    assert shelf.recall(job(text(4), "quiet")) == 4 * BLOCK
-    assert shelf.recall(job(text(5, 29), "loud")) == 5 * BLOCK
+        shelf.store(job(text(5, seed), "loud"))
+    assert shelf.restore(job(text(4), "quiet")) == 4 * BLOCK
+    assert shelf.restore(job(text(5, 29), "loud")) == 5 * BLOCK
 
 
 def test_what_was_used_least_lately_goes_first_and_from_its_end() -> None:
     shelf = Shelf(6)
-    shelf.keep(job(text(3, 1)))
-    shelf.keep(job(text(3, 2)))
-    shelf.recall(job(text(3, 1)))
-    shelf.keep(job(text(1, 3)))
-    assert [shelf.recall(job(text(3, seed))) // BLOCK for seed in (1, 2)] == [3, 2]
+    shelf.store(job(text(3, 1)))
+    shelf.store(job(text(3, 2)))
+    shelf.restore(job(text(3, 1)))
+    shelf.store(job(text(1, 3)))
+    assert [shelf.restore(job(text(3, seed))) // BLOCK for seed in (1, 2)] == [3, 2]
 
 
 def test_a_prompt_larger_than_the_room_keeps_its_beginning() -> None:
     shelf = Shelf(4)
-    shelf.keep(job(text(2, 5)))
-    shelf.keep(job(text(9)))
-    assert shelf.recall(job(text(9))) == 4 * BLOCK
+    shelf.store(job(text(2, 5)))
+    shelf.store(job(text(9)))
+    assert shelf.restore(job(text(9))) == 4 * BLOCK
 
 
 @settings(deadline=None)
@@ -120,8 +120,8 @@ def test_no_more_than_there_is_room_for_and_nothing_false(
     shelf = Shelf(room)
     for parts, tenant, adapter in asked:
         one = job([token for part in parts for token in [part + 1] * BLOCK] + [9], tenant, adapter)
-        shelf.recall(one)
-        shelf.keep(one)
+        shelf.restore(one)
+        shelf.store(one)
         assert len(shelf.model.kept) <= room
         assert sum(map(len, shelf.prefixes._of.values())) + len(shelf.prefixes._free) == room
 
@@ -131,10 +131,10 @@ def test_no_more_than_there_is_room_for_and_nothing_false(
 
 def ask(bench: Bench, prompt: Sequence[int], tenant: str = "a") -> int:
     """How many tokens of the prompt were known."""
-    group, heard = bench.add(greedy(prompt, 3, tenant=tenant))
+    request, heard = bench.add(greedy(prompt, 3, tenant=tenant))
     bench.run()
     assert heard.tokens[0] == [prompt[-1] + 1, prompt[-1] + 2, prompt[-1] + 3]
-    return group.cached
+    return request.cached
 
 
 def test_a_prompt_is_read_from_where_another_ended() -> None:
@@ -156,12 +156,12 @@ def test_without_room_nothing_is_kept() -> None:
 def test_what_is_known_costs_its_tenant_nothing() -> None:
     bench = Bench(rows=2, context=500, prefix_blocks=20)
     ask(bench, text(2))
-    before = bench.stepper._line.served("a")
+    before = bench.scheduler._queue.served("a")
     ask(bench, text(2))
-    assert bench.stepper._line.served("a") == before + 1 + 3
+    assert bench.scheduler._queue.served("a") == before + 1 + 3
 
 
-@pytest.mark.parametrize("command", ["keep", "recall"])
+@pytest.mark.parametrize("command", ["store", "restore"])
 def test_where_there_is_no_memory_for_it_prompts_are_read_and_nobody_fails(command: str) -> None:
     bench = Bench(rows=2, context=500, prefix_blocks=20)
     ask(bench, text(2))
@@ -170,18 +170,18 @@ def test_where_there_is_no_memory_for_it_prompts_are_read_and_nobody_fails(comma
         raise torch.OutOfMemoryError
 
     setattr(bench.model, command, fail)
-    ask(bench, text(3, 1 if command == "keep" else 0))
+    ask(bench, text(3, 1 if command == "store" else 0))
     delattr(bench.model, command)
-    assert ask(bench, text(1)) == (0 if command == "keep" else BLOCK)
+    assert ask(bench, text(1)) == (0 if command == "store" else BLOCK)
 
 
 def test_a_step_without_memory_gives_up_what_is_kept_first() -> None:
     bench = Bench(rows=2, context=500, prefix_blocks=20)
     ask(bench, text(2))
     bench.add(greedy("a", 9, tenant="a"))
-    bench.stepper.step()
+    bench.scheduler.step()
     bench.model.most_places = 1
-    bench.stepper.step()
+    bench.scheduler.step()
     assert bench.model.kept == {}
 
 

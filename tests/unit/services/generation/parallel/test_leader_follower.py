@@ -78,26 +78,26 @@ def test_what_is_no_command_is_refused(words: list[int]) -> None:
 def test_followers_run_the_leaders_steps_in_order_and_end_with_it() -> None:
     line, model, other = Line(), Model(), Model()
     leader, lost = leading(model, line)
-    assert leader.read(4, [5, 6, 7], 0) == "scores of read"
+    assert leader.prefill(4, [5, 6, 7], 0) == "scores of prefill"
     leader.copy(4, 0, 3)
     leader.decode([8], [3])
     leader.wipe(4)
     leader.shrink(9)
-    leader.keep(5, 1, 32, 32)
-    leader.recall(5, 2, 32)
+    leader.store(5, 1, 32, 32)
+    leader.restore(5, 2, 32)
     leader.forget()
     leader.stop()
     following: Any = other
     follow(following, line)
     assert other.steps == [("enter_thread",), *model.steps]
     assert model.steps == [
-        ("read", 4, [5, 6, 7], 0),
+        ("prefill", 4, [5, 6, 7], 0),
         ("copy", 4, 0, 3),
         ("decode", [8], [3]),
         ("wipe", 4),
         ("shrink", 9),
-        ("keep", 5, 1, 32, 32),
-        ("recall", 5, 2, 32),
+        ("store", 5, 1, 32, 32),
+        ("restore", 5, 2, 32),
         ("forget",),
     ]
     assert lost == []
@@ -117,9 +117,9 @@ def test_a_step_that_fails_here_is_the_end_too_since_others_may_have_run_it() ->
     line, model = Line(), Model(fail_at=0)
     leader, lost = leading(model, line)
     with pytest.raises(MemoryError):
-        leader.read(4, [1], 0)
+        leader.prefill(4, [1], 0)
     with pytest.raises(RuntimeError, match="lost"):
-        leader.read(4, [1], 0)
+        leader.prefill(4, [1], 0)
     assert (lost, len(line.said), model.steps) == (["lost"], 1, [])
     leader.stop()
     assert len(line.said) == 1

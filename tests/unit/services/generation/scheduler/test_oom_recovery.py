@@ -7,7 +7,7 @@ import torch
 
 from meshgate.errors import Unavailable
 from services.generation.engine.interface import Job, Priority
-from services.generation.scheduler.row_limit import RECOVERY, Headroom
+from services.generation.scheduler.row_limit import RECOVERY_STEPS, RowLimit
 from tests.support.fixtures.generation import BROKEN, Bench, Heard, greedy
 
 LETTERS = "bcdefghijklmnopqrstuvwxyz"
@@ -20,7 +20,7 @@ def told_to_come_back(heard: Heard) -> bool:
 
 def start(bench: Bench, *jobs: Job) -> list[Heard]:
     heard = [bench.add(job)[1] for job in jobs]
-    bench.stepper.step()
+    bench.scheduler.step()
     return heard
 
 
@@ -41,13 +41,13 @@ def test_no_more_rows_run_than_fitted_until_it_went_well_for_long() -> None:
     bench.model.stride = 0
     start(bench, *[greedy("a", 10**6, tenant=str(number)) for number in range(4)])
     bench.model.most_places = 11
-    bench.stepper.step()
-    bench.stepper.step()
+    bench.scheduler.step()
+    bench.scheduler.step()
     bench.model.most_places = 10**9
     bench.add(greedy("a", 10**6))
-    for _ in range(RECOVERY + 1):
-        bench.stepper.step()
-    assert [len(batch) for batch in bench.model.batches] == [4] + [3] * RECOVERY + [4]
+    for _ in range(RECOVERY_STEPS + 1):
+        bench.scheduler.step()
+    assert [len(batch) for batch in bench.model.batches] == [4] + [3] * RECOVERY_STEPS + [4]
 
 
 def test_batch_traffic_makes_room_first_then_whoever_has_most_then_the_newest() -> None:
@@ -64,7 +64,7 @@ def test_batch_traffic_makes_room_first_then_whoever_has_most_then_the_newest() 
         one.failed = lambda _, name=name: ended.append(name)  # type: ignore[misc, method-assign]
     bench.model.most_places = 0
     for _ in heard:
-        bench.stepper.step()
+        bench.scheduler.step()
     assert ended == ["batch", "more", "many", "old"]
 
 
@@ -74,14 +74,14 @@ def test_all_candidates_of_a_call_end_those_that_wait_too() -> None:
     bench.model.most_places = 3
     bench.run()
     assert told_to_come_back(many)
-    assert bench.stepper.idle()
+    assert bench.scheduler.idle()
 
 
 def test_the_cache_shrinks_to_who_is_left() -> None:
     bench = Bench(rows=2)
     _, _ = start(bench, greedy("abc", 30), greedy("x" * 9, 30))
     bench.model.most_places = 10
-    bench.stepper.step()
+    bench.scheduler.step()
     assert bench.model.shrunk == [3]
 
 
@@ -101,15 +101,15 @@ def test_a_prompt_without_memory_ends_alone_and_may_come_again(error: Exception)
 
 
 def test_prompts_without_memory_are_counted_and_end_no_model_that_can_read_another() -> None:
-    headroom = Headroom(4)
-    bench = Bench(headroom=headroom)
+    row_limit = RowLimit(4)
+    bench = Bench(row_limit=row_limit)
     bench.model.most_places = 5
     heard = [bench.add(greedy("x" * 9))[1] for _ in range(20)]
     _, small = bench.add(greedy("a", 2))
     bench.run()
     assert all(map(told_to_come_back, heard))
     assert small.text[0] == "bc"
-    assert headroom.shed == 20
+    assert row_limit.shed == 20
 
 
 def test_prompts_that_can_not_be_read_end_no_model_that_can_read_another() -> None:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from meshgate.errors import Unavailable
 from services.generation.engine.interface import Delta, FinishReason, Priority
-from services.generation.scheduler.fair_queue import PATIENCE, Line
-from services.generation.scheduler.sequence import Group
+from services.generation.scheduler.fair_queue import INTERACTIVE_STREAK, VirtualTokenCounter
+from services.generation.scheduler.sequence import GenerationRequest
 from tests.support.fixtures.generation import BROKEN, POISON, Bench, Clock, Heard, greedy
 
 LENGTH, STOP, BUDGET, CANCELLED = (
@@ -44,7 +44,7 @@ def test_every_job_gets_its_own_text_whatever_runs_beside_it(
 def test_sequences_join_and_leave_at_every_step() -> None:
     bench = Bench()
     _, first = bench.add(greedy("a", 4))
-    bench.stepper.step()
+    bench.scheduler.step()
     _, second = bench.add(greedy("q", 2))
     bench.run()
     assert [len(batch) for batch in bench.model.batches] == [1, 2, 1]
@@ -62,11 +62,11 @@ def test_a_prompt_is_read_once_for_all_its_candidates() -> None:
 def test_a_long_prompt_does_not_stop_the_others() -> None:
     bench = Bench(prefill_tokens=4)
     _, short = bench.add(greedy("a", 20))
-    bench.stepper.step()
+    bench.scheduler.step()
     bench.add(greedy("x" * 12, 1))
     before = len(short.tokens[0])
     for _ in range(3):
-        bench.stepper.step()
+        bench.scheduler.step()
     assert len(short.tokens[0]) == before + 3
     assert bench.model.reads[1:] == [[120] * 4] * 3
 
@@ -76,9 +76,9 @@ def test_a_cancelled_one_leaves_within_one_step_and_harms_no_neighbour() -> None
     _, left = bench.add(greedy("a", 10))
     gone, heard = bench.add(greedy("h", 10))
     _, right = bench.add(greedy("p", 10))
-    bench.stepper.step()
+    bench.scheduler.step()
     gone.cancel()
-    bench.stepper.step()
+    bench.scheduler.step()
     assert heard.finish[0].reason is CANCELLED
     assert len(bench.model.batches[-1]) == 2
     bench.run()
@@ -89,11 +89,11 @@ def test_the_cancelled_leave_the_queue_and_what_is_being_read() -> None:
     bench = Bench(rows=1, prefill_tokens=2)
     reading, first = bench.add(greedy("aaaaaa", 3))
     waiting, second = bench.add(greedy("b", 3, candidates=2))
-    bench.stepper.step()
+    bench.scheduler.step()
     reading.cancel()
     waiting.cancel()
-    bench.stepper.step()
-    assert bench.stepper.idle()
+    bench.scheduler.step()
+    assert bench.scheduler.idle()
     assert first.finish[0].reason is CANCELLED
     assert {index: end.reason for index, end in second.finish.items()} == {0: CANCELLED, 1: CANCELLED}
     assert bench.model.batches == []
@@ -102,12 +102,12 @@ def test_the_cancelled_leave_the_queue_and_what_is_being_read() -> None:
 def test_a_deadline_ends_work_and_keeps_what_was_made() -> None:
     bench = Bench()
     _, heard = bench.add(greedy("a", 50, deadline=10.0))
-    bench.stepper.step()
-    bench.stepper.step()
+    bench.scheduler.step()
+    bench.scheduler.step()
     bench.clock.now = 10.0
-    bench.stepper.step()
+    bench.scheduler.step()
     assert (heard.text[0], heard.finish[0].reason) == ("bc", CANCELLED)
-    assert bench.stepper.idle()
+    assert bench.scheduler.idle()
 
 
 class Timed(Heard):
@@ -126,7 +126,7 @@ class Timed(Heard):
 def slow(bench: Bench, decode: float, read: float) -> None:
     """The model takes so long for each decode and each piece of a prompt."""
     model: Any = bench.model
-    decoding, reading = model.decode, model.read
+    decoding, reading = model.decode, model.prefill
 
     def slow_decode(*arguments: Any) -> Any:
         bench.clock.now += decode
@@ -136,7 +136,7 @@ def slow(bench: Bench, decode: float, read: float) -> None:
         bench.clock.now += read
         return reading(*arguments)
 
-    model.decode, model.read = slow_decode, slow_read
+    model.decode, model.prefill = slow_decode, slow_read
 
 
 @settings(deadline=None)
@@ -151,12 +151,12 @@ def test_whoever_has_tokens_is_told_of_them_before_its_deadline(
     bench.add(greedy("ab", 3))
     bench.run()  # what steps take is known
     heard, deadline = Timed(bench.clock), bench.clock.now + 3 * (decode + read) + spare
-    group = Group(greedy("a", 100, deadline=deadline), heard, bench.clock.now)
-    bench.stepper.add(group)
+    request = GenerationRequest(greedy("a", 100, deadline=deadline), heard, bench.clock.now)
+    bench.scheduler.add(request)
     if others:
         bench.add(greedy("cdefghij", 3))
     while 0 not in heard.finish:
-        bench.stepper.step()
+        bench.scheduler.step()
     assert heard.finish[0].reason in (CANCELLED, FinishReason.LENGTH)
     assert heard.tokens[0]
     assert heard.ended <= deadline + 1e-9
@@ -168,7 +168,7 @@ def test_who_has_no_token_yet_is_not_ended_early() -> None:
     bench.add(greedy("ab", 3))
     bench.run()
     heard = Timed(bench.clock)
-    bench.stepper.add(Group(greedy("a", 100, deadline=bench.clock.now + 0.5), heard, bench.clock.now))
+    bench.scheduler.add(GenerationRequest(greedy("a", 100, deadline=bench.clock.now + 0.5), heard, bench.clock.now))
     bench.run()
     assert heard.tokens[0] == [ord("b")]
     assert heard.finish[0].reason is CANCELLED
@@ -202,7 +202,7 @@ def test_prompts_that_fail_one_after_another_mean_that_the_model_is_broken() -> 
     heard = [bench.add(greedy("a"))[1] for _ in range(4)]
     with pytest.raises(ValueError, match="x"):
         bench.run()
-    bench.stepper.fail(Unavailable("gone"))
+    bench.scheduler.fail(Unavailable("gone"))
     assert [isinstance(one.error, Unavailable) for one in heard] == [False] * 3 + [True]
 
 
@@ -213,7 +213,7 @@ def test_a_listener_that_raises_loses_its_own_job_alone() -> None:
     _, other = bench.add(greedy("p", 3))
     bench.run()
     assert other.text[0] == "qrs"
-    assert deaf.verdict(0.0) is CANCELLED
+    assert deaf.finish_reason(0.0) is CANCELLED
 
 
 @settings(deadline=None)
@@ -287,8 +287,8 @@ def order_of(bench: Bench, *jobs: tuple[str, dict[str, Any]]) -> list[str]:
 
 def test_interactive_calls_pass_batch_calls_but_not_for_ever() -> None:
     batch = ("batch", {"priority": Priority.BATCH})
-    order = order_of(Bench(rows=1), batch, *[("call", {})] * (PATIENCE + 3))
-    assert order == ["call"] * PATIENCE + ["batch"] + ["call"] * 3
+    order = order_of(Bench(rows=1), batch, *[("call", {})] * (INTERACTIVE_STREAK + 3))
+    assert order == ["call"] * INTERACTIVE_STREAK + ["batch"] + ["call"] * 3
 
 
 def test_a_flood_of_one_tenant_delays_anothers_single_call_by_its_share() -> None:
@@ -324,37 +324,37 @@ def test_who_was_idle_has_saved_nothing_up() -> None:
 
 
 def test_a_row_is_kept_for_who_has_none() -> None:
-    bench = Bench(rows=3, guest_rows=1)
+    bench = Bench(rows=3, reserved_rows=1)
     for _ in range(5):
         bench.add(greedy("a", 20, tenant="loud"))
     for _ in range(2):
-        bench.stepper.step()
+        bench.scheduler.step()
     assert len(bench.model.batches[-1]) == 2
     _, heard = bench.add(greedy("p", 3, tenant="quiet"))
-    bench.stepper.step()
+    bench.scheduler.step()
     assert heard.text[0] == "q", "the first token in the very next step"
     bench.run()
 
 
 def test_batch_traffic_leaves_a_row_to_interactive_calls() -> None:
-    bench = Bench(rows=2, guest_rows=1)
+    bench = Bench(rows=2, reserved_rows=1)
     for _ in range(3):
         bench.add(greedy("a", 20, priority=Priority.BATCH))
-    bench.stepper.step()
-    bench.stepper.step()
+    bench.scheduler.step()
+    bench.scheduler.step()
     assert len(bench.model.batches[-1]) == 1
     _, heard = bench.add(greedy("p", 3))
-    bench.stepper.step()
+    bench.scheduler.step()
     assert heard.text[0] == "q"
     bench.run()
 
 
 def test_candidates_that_wait_for_rows_let_another_tenant_pass() -> None:
-    bench = Bench(rows=3, guest_rows=1)
+    bench = Bench(rows=3, reserved_rows=1)
     _, many = bench.add(greedy("abc", 6, candidates=9, tenant="loud"))
-    bench.stepper.step()
+    bench.scheduler.step()
     _, single = bench.add(greedy("p", 2, tenant="quiet"))
-    bench.stepper.step()
+    bench.scheduler.step()
     assert single.text[0] == "q"
     bench.run()
     assert many.text == dict.fromkeys(range(9), "defghi")
@@ -362,10 +362,10 @@ def test_candidates_that_wait_for_rows_let_another_tenant_pass() -> None:
 
 
 def test_a_prompt_that_a_candidate_still_has_is_not_read_again() -> None:
-    bench = Bench(rows=3, guest_rows=1)
+    bench = Bench(rows=3, reserved_rows=1)
     bench.add(greedy("x", 3, tenant="loud"))
     _, two = bench.add(greedy("abc", 9, candidates=2, tenant="loud"))
-    bench.stepper.step()
+    bench.scheduler.step()
     bench.add(greedy("p", 1, tenant="quiet"))
     bench.run()
     assert two.text == dict.fromkeys(range(2), "defghijkl")
@@ -382,15 +382,15 @@ def test_a_prompt_that_a_candidate_still_has_is_not_read_again() -> None:
         max_size=10,
     ),
     rows=st.integers(1, 5),
-    guest_rows=st.integers(0, 2),
+    reserved_rows=st.integers(0, 2),
     piece=st.integers(1, 40),
     gone=st.integers(0, 30),
 )
 def test_every_row_holds_one_calls_text_whoever_joins_and_leaves(
-    jobs: list[tuple[int, int, int, int, Priority]], rows: int, guest_rows: int, piece: int, gone: int
+    jobs: list[tuple[int, int, int, int, Priority]], rows: int, reserved_rows: int, piece: int, gone: int
 ) -> None:
     """Each call counts on from a number of its own: a row that holds a piece of another's does not count."""
-    bench = Bench(rows=rows, prefill_tokens=piece, guest_rows=guest_rows)
+    bench = Bench(rows=rows, prefill_tokens=piece, reserved_rows=reserved_rows)
     asked = []
     for base, (size, most, count, tenant, priority) in enumerate(jobs, 1):
         prompt = range(base, base + size)
@@ -400,10 +400,10 @@ def test_every_row_holds_one_calls_text_whoever_joins_and_leaves(
     for number in range(1000):  # more than ten of the longest one after the other
         if number == gone:
             asked[0][0].cancel()
-        bench.stepper.step()
-        if number > gone and bench.stepper.idle():
+        bench.scheduler.step()
+        if number > gone and bench.scheduler.idle():
             break
-    assert bench.stepper.idle()
+    assert bench.scheduler.idle()
     for batch in bench.model.batches:
         for row in batch:
             assert row == list(range(row[0], row[0] + len(row)))
@@ -420,10 +420,10 @@ def test_a_long_prompt_delays_anothers_short_one_by_a_step_or_two(first: Priorit
     bench = Bench(rows=4, context=2000, prefill_tokens=10)
     _, long = bench.add(greedy([7] * 1000, 2, tenant="a", priority=first))
     for _ in range(5):
-        bench.stepper.step()
+        bench.scheduler.step()
     _, short = bench.add(greedy("p", 3, tenant="b"))
     for _ in range(2):
-        bench.stepper.step()
+        bench.scheduler.step()
     assert short.text[0][0] == "q"
     assert not long.text
     bench.run()
@@ -437,7 +437,7 @@ def test_who_floods_with_short_prompts_does_not_keep_a_long_one_from_being_read(
     for _ in range(500):
         bench.add(greedy([9] * 9, 1, tenant="c"))
     for _ in range(60):
-        bench.stepper.step()
+        bench.scheduler.step()
     assert long.finish, "half of what is read is its own"
     assert batch.finish, "a ninth of it is"
     bench.run()
@@ -454,11 +454,11 @@ def test_long_prompts_of_two_tenants_are_read_by_turns() -> None:
 def test_a_short_prompt_is_read_where_it_runs_and_a_long_one_out_of_its_way() -> None:
     bench = Bench(rows=4, prefill_tokens=4)
     bench.add(greedy([1] * 40, 1, tenant="a"))
-    bench.stepper.step()
+    bench.scheduler.step()
     for _ in range(3):
         bench.add(greedy("p", 2, tenant="b"))
-        bench.stepper.step()
-        bench.stepper.step()
+        bench.scheduler.step()
+        bench.scheduler.step()
     assert bench.model.copies == []
     bench.run()
     assert bench.model.copies == [(3, 0, 40)]
@@ -482,31 +482,31 @@ def test_more_tenants_than_are_remembered_all_get_their_turn_and_are_forgotten()
     bench.run()
     assert all(one.text == {0: "b"} for one in heard)
     bench.add(greedy("a", 1, tenant="last"))
-    assert len(bench.stepper._line._served) <= 1025
+    assert len(bench.scheduler._queue._served) <= 1025
     bench.run()
 
 
 def test_who_is_put_back_is_not_charged_twice_and_batch_traffic_keeps_its_turn() -> None:
-    line = Line()
+    queue = VirtualTokenCounter()
     for priority in Priority:
-        line.add(Group(greedy("abcd", priority=priority, tenant="a"), Heard(), 0.0))
-    first = line.next()
+        queue.add(GenerationRequest(greedy("abcd", priority=priority, tenant="a"), Heard(), 0.0))
+    first = queue.next()
     assert first is not None
     for _ in range(3):
-        line.put_back(first)
-        assert line.next() is first
-    assert line._served["a"] == 4
-    batch = line.next()
+        queue.put_back(first)
+        assert queue.next() is first
+    assert queue._served["a"] == 4
+    batch = queue.next()
     assert batch is not None
-    line.put_back(batch)
-    line.add(Group(greedy("x", tenant="b"), Heard(), 0.0))
-    assert line.next() is batch
+    queue.put_back(batch)
+    queue.add(GenerationRequest(greedy("x", tenant="b"), Heard(), 0.0))
+    assert queue.next() is batch
 
 
 def test_fail_tells_everyone_once() -> None:
     bench = Bench(rows=1, prefill_tokens=2)
     heard = [bench.add(greedy("aa", 9, candidates=2))[1], bench.add(greedy("b"))[1]]
-    bench.stepper.step()
-    bench.stepper.fail(Unavailable("gone"))
+    bench.scheduler.step()
+    bench.scheduler.fail(Unavailable("gone"))
     assert all(isinstance(one.error, Unavailable) for one in heard)
-    assert bench.stepper.idle()
+    assert bench.scheduler.idle()

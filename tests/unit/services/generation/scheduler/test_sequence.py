@@ -6,7 +6,7 @@ import pytest
 
 from services.generation.engine.interface import FinishReason, Job
 from services.generation.model.sampling import Choice
-from services.generation.scheduler.sequence import Group, Sequence
+from services.generation.scheduler.sequence import GenerationRequest, Sequence
 from services.generation.text.detokenise import TokenBytes
 
 END = 256
@@ -36,7 +36,7 @@ class Listener:
 
 def ended(given: bytes, limit: int, budget: int | None, end: bool) -> tuple[str, FinishReason]:
     job = Job(prompt=(1,), max_output_tokens=limit, token_cap=None if budget is None else 1 + budget)
-    made = Sequence(Group(job, Listener(), 0.0), 0, TokenBytes(Bytes()), frozenset({END}), 1000)
+    made = Sequence(GenerationRequest(job, Listener(), 0.0), 0, TokenBytes(Bytes()), frozenset({END}), 1000)
     text = ""
     for token in [*given, *([END] if end else [])]:
         delta = made.take(Choice(token, 0.0, ()))

@@ -17,8 +17,8 @@ from meshgate.runtime.config import ConfigError
 from services.generation import seq2seq
 from services.generation.config import EngineConfig
 from services.generation.engine.interface import FinishReason, Job, Sampling
-from services.generation.scheduler.scheduler import Stepper
-from services.generation.scheduler.sequence import Group
+from services.generation.scheduler.scheduler import Scheduler
+from services.generation.scheduler.sequence import GenerationRequest
 from services.generation.text.detokenise import TokenBytes
 from tests.support.fixtures.generation import Heard, Letters
 from tests.tinymodels.seq2seq import PLACES, build_tiny_marian, build_tiny_t5
@@ -60,22 +60,24 @@ def load(directory: Path) -> Case:
 
 
 class Bench:
-    """A stepper over one of the models."""
+    """A scheduler over one of the models."""
 
     def __init__(self, module: Any, rows: int = 8, prefill_tokens: int = 64) -> None:
         self.model = seq2seq.wrap(module, rows, PLACES, 0, "model")
         tokens = TokenBytes(Letters(), self.model.vocabulary_size)
-        self.stepper = Stepper(self.model, tokens, self.model.end_tokens, prefill_tokens)
+        self.scheduler = Scheduler(self.model, tokens, self.model.end_tokens, prefill_tokens)
 
-    def add(self, prompt: list[int], most: int = MOST, sampling: Sampling = GREEDY, **rest: Any) -> tuple[Group, Heard]:
+    def add(
+        self, prompt: list[int], most: int = MOST, sampling: Sampling = GREEDY, **rest: Any
+    ) -> tuple[GenerationRequest, Heard]:
         heard = Heard()
-        group = Group(Job(prompt, most, sampling, **rest), heard, 0.0)
-        self.stepper.add(group)
-        return group, heard
+        request = GenerationRequest(Job(prompt, most, sampling, **rest), heard, 0.0)
+        self.scheduler.add(request)
+        return request, heard
 
     def run(self) -> None:
-        while not self.stepper.idle():
-            self.stepper.step()
+        while not self.scheduler.idle():
+            self.scheduler.step()
 
 
 def test_a_prompt_alone_equals_generate(case: Case) -> None:
@@ -102,7 +104,7 @@ def test_those_who_arrive_while_others_run_equal_generate(case: Case) -> None:
     for place, prompt in enumerate(prompts):
         heard.append(bench.add(prompt, MOST - place)[1])
         for _ in range(place % 3 + 1):
-            bench.stepper.step()
+            bench.scheduler.step()
     bench.run()
     assert [one.tokens[0] for one in heard] == [
         case.reference(prompt, MOST - place) for place, prompt in enumerate(prompts)
@@ -124,7 +126,7 @@ def test_one_that_is_cancelled_leaves_its_neighbours_alone(case: Case) -> None:
     bench, prompts = Bench(case.module, rows=4), case.prompts(5)
     added = [bench.add(prompt) for prompt in prompts]
     for _ in range(4):
-        bench.stepper.step()
+        bench.scheduler.step()
     added[0][0].cancel()
     added[1][0].cancel()
     bench.run()
@@ -152,10 +154,10 @@ def breaking(case: Case) -> Iterator[list[bool]]:
 def test_an_input_that_fails_half_read_leaves_its_neighbours_alone(case: Case, breaking: list[bool]) -> None:
     bench, (prompt, broken) = Bench(case.module), case.prompts(2)
     _, heard = bench.add(prompt)
-    bench.stepper.step()
+    bench.scheduler.step()
     breaking[0] = True
     with pytest.raises(ValueError, match="broken"):
-        bench.model.read(bench.model.spare, broken, 0)
+        bench.model.prefill(bench.model.spare, broken, 0)
     breaking[0] = False
     bench.run()
     assert heard.tokens[0] == case.reference(prompt, MOST)
@@ -172,7 +174,7 @@ def test_a_broken_row_leaves_nothing_to_the_next(case: Case) -> None:
     bench.model.wipe(1)
     bench.add(long)
     for _ in range(5):
-        bench.stepper.step()
+        bench.scheduler.step()
     _, heard = bench.add(short)
     bench.run()
     assert heard.tokens[0] == case.reference(short, MOST)

@@ -13,7 +13,7 @@ from meshgate.rpc import metadata
 from meshgate.v1 import generation_pb2 as pb
 from services.generation.app import App, build
 from services.generation.config import GenerationConfig
-from services.generation.serving.error_mapping import Refusals
+from services.generation.serving.refusal_counter import RefusalCounter
 from services.generation.serving.servicer import GenerationServicer
 from tests.support.fixtures.servicer_context import FakeContext
 from tests.tinymodels.llama import build_tiny_llama
@@ -84,7 +84,7 @@ async def test_who_finds_no_place_is_counted_and_who_is_served_is_not(app: App) 
 
 
 def test_what_fails_once_it_is_in_was_not_refused() -> None:
-    refusals = Refusals()
+    refusals = RefusalCounter()
     with pytest.raises(Internal), refusals.counted() as door:
         door.enter()
         raise Internal("broken")

@@ -20,7 +20,7 @@ from services.generation.app import App, build
 from services.generation.config import GenerationConfig
 from services.generation.engine.interface import Engine, Job, Listener, Ticket
 from services.generation.serving.servicer import GenerationServicer
-from services.generation.text.tokenising import Tokenising
+from services.generation.text.tokenising import BoundedThreads
 from services.models.listing import ModelServicer
 from services.models.model_table import Table
 from tests.support.fixtures.servicer_context import FakeContext
@@ -239,7 +239,7 @@ async def test_a_stream_waits_where_a_unary_call_is_refused(service: GenerationS
 
 
 async def test_tokenising_of_a_departed_caller_counts_until_it_is_done() -> None:
-    tokenising, go_on, begun = Tokenising(3), threading.Event(), threading.Event()
+    tokenising, go_on, begun = BoundedThreads(3), threading.Event(), threading.Event()
 
     def slowly(_: int) -> None:
         begun.set()
@@ -257,7 +257,7 @@ async def test_tokenising_of_a_departed_caller_counts_until_it_is_done() -> None
 
 
 async def test_tokenising_that_is_dropped_at_the_end_is_told_and_is_nobodys_leaving() -> None:
-    tokenising, go_on = Tokenising(8), threading.Event()
+    tokenising, go_on = BoundedThreads(8), threading.Event()
     busy = [asyncio.ensure_future(tokenising.run(lambda _: go_on.wait(20), index)) for index in range(2)]
     waits, leaves = (asyncio.ensure_future(tokenising.run(str, index)) for index in (3, 4))
     await asyncio.sleep(0)

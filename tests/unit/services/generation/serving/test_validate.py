@@ -13,7 +13,7 @@ from meshgate.v1 import generation_pb2 as pb
 from services.generation.engine.interface import Priority, Sampling
 from services.generation.serving import validate
 from services.generation.serving.limits import Limits
-from services.generation.serving.weighted_semaphore import Permits
+from services.generation.serving.weighted_semaphore import WeightedSemaphore
 
 LIMITS = Limits("tiny", ("small",), context=256, max_output_tokens=200, max_candidates=8, vocabulary_size=320)
 USER = {"role": pb.ROLE_USER, "content": "hi"}
@@ -152,7 +152,7 @@ def test_a_cap_that_is_no_number_is_refused_and_not_ignored(value: str | bytes) 
 
 
 def test_permits_are_given_back_whatever_happens() -> None:
-    permits = Permits(3)
+    permits = WeightedSemaphore(3)
     with pytest.raises(ZeroDivisionError), permits.take(2):
         with pytest.raises(Unavailable) as refused, permits.take(2):
             raise AssertionError

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from meshgate.errors import InvalidArgument
 from services.generation.text import conversation
 from services.generation.text.prompt import PromptReader
-from services.generation.text.time_limit import TooLong, limited
+from services.generation.text.time_limit import TimeLimitExceeded, limited
 from tests.tinymodels.llama import build_tiny_llama
 
 TURNS = [{"role": "user", "content": "hi"}]
@@ -77,6 +77,6 @@ def test_nothing_is_interrupted_after_its_end() -> None:
         try:
             with limited(0.0005):
                 sum(range(1000))
-        except TooLong:
+        except TimeLimitExceeded:
             continue
     sum(range(100_000))

@@ -9,11 +9,11 @@ from contextlib import suppress
 
 import pytest
 
-from services.generation.text.time_limit import TooLong, limited
+from services.generation.text.time_limit import TimeLimitExceeded, limited
 
 TRACED = """
 import sys
-from services.generation.text.time_limit import TooLong, limited
+from services.generation.text.time_limit import TimeLimitExceeded, limited
 
 def traced():
     return "went on"
@@ -22,7 +22,7 @@ try:
     with limited(float(sys.argv[1])):
         while sys.argv[2] == "loops":
             pass
-except TooLong:
+except TimeLimitExceeded:
     pass
 sys.settrace(lambda *_: None)
 print(traced())
@@ -30,7 +30,7 @@ print(traced())
 
 
 def test_code_that_loops_is_interrupted() -> None:
-    with pytest.raises(TooLong), limited(0.05):
+    with pytest.raises(TimeLimitExceeded), limited(0.05):
         while True:
             pass
 
@@ -44,6 +44,6 @@ def test_the_code_after_it_can_be_traced(arguments: tuple[str, str]) -> None:
 
 def test_an_interruption_that_comes_late_does_not_reach_the_code_after_it() -> None:
     for _ in range(200):
-        with suppress(TooLong), limited(0.0005):
+        with suppress(TimeLimitExceeded), limited(0.0005):
             time.sleep(0.0004)
         sum(range(2_000))

@@ -21,7 +21,7 @@ from services.generation.config import GenerationConfig
 from services.generation.serving.servicer import GenerationServicer
 from services.generation.text import tokeniser_check
 from services.generation.text.detokenise import Detokeniser, TokenBytes
-from services.generation.text.eos import all_ends
+from services.generation.text.eos import all_end_tokens
 from tests.support.fixtures.servicer_context import FakeContext
 from tests.tinymodels.llama import build_tiny_llama
 from tests.tinymodels.tokenisers import FAMILIES, TEXTS, save
@@ -103,10 +103,10 @@ class Named:
 
 
 def test_ends_are_those_that_anything_names_and_the_model_has() -> None:
-    assert all_ends(frozenset((2, 900)), Named(7), 100) == {2, 7}
-    assert all_ends(frozenset(), Named(7), 100) == {7}
-    assert all_ends(frozenset((2,)), Named(None), 100) == {2}
-    assert all_ends(frozenset(), Named(300), 100) == frozenset()
+    assert all_end_tokens(frozenset((2, 900)), Named(7), 100) == {2, 7}
+    assert all_end_tokens(frozenset(), Named(7), 100) == {7}
+    assert all_end_tokens(frozenset((2,)), Named(None), 100) == {2}
+    assert all_end_tokens(frozenset(), Named(300), 100) == frozenset()
 
 
 def configured(folder: Path, file: Path) -> App:

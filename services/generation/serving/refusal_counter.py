@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from meshgate.errors import MeshError
 
 
-class Door:
+class AdmissionMark:
     """One call's way in."""
 
     def __init__(self) -> None:
@@ -20,16 +20,16 @@ class Door:
         self.passed = True
 
 
-class Refusals:
+class RefusalCounter:
     """The counts since the process began. For one event loop."""
 
     def __init__(self) -> None:
         self.by_reason: dict[str, int] = defaultdict(int)
 
     @contextmanager
-    def counted(self) -> Iterator[Door]:
+    def counted(self) -> Iterator[AdmissionMark]:
         """Counts the MeshError that the block raises before the call has entered."""
-        door = Door()
+        door = AdmissionMark()
         try:
             yield door
         except MeshError as error:
