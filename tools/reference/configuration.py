@@ -51,7 +51,8 @@ def _example(name: str) -> str:
 
 
 def _process(name: str, model: type[BaseModel]) -> str:
-    head = f"The file that {_example(name)} is an example of. [Configuration](configuration.md) has the rules for all."
+    rules = "[Configuration](configuration.md) has the rules."
+    head = f"Every key of this process. {_example(name)} is a working file. {rules}"
     return page(f"Configuration: {name}", head, *sections(model, ""))
 
 
