@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from tools.reference import api, cli, configuration, errors, metrics, sdk
+from tools.reference import api, audit_record, cli, configuration, errors, metrics, sdk
 from tools.reference.markdown import Pages
 
 FOLDER: Final = Path(__file__).parents[2] / "docs" / "reference"
@@ -33,7 +33,7 @@ def main() -> int:
 def pages() -> Pages:
     """Every page of the reference."""
     made: Pages = {}
-    for kind in (configuration, errors, metrics, api, cli, sdk):
+    for kind in (configuration, errors, metrics, audit_record, api, cli, sdk):
         made.update(kind.pages())
     return made
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from textwrap import dedent
 from typing import Any, Final, get_args
 
 from pydantic import BaseModel
@@ -17,6 +14,7 @@ from meshgate.runtime.config.schema import KeyPath, expected, kinds_of, place_of
 from services.classification.config import ClassificationConfig
 from services.embedding.config import EmbeddingConfig
 from services.generation.config import GenerationConfig
+from tools.reference import docstrings
 from tools.reference.markdown import Pages, anchored, page, prose, table
 
 KINDS: Final[Mapping[str, type[BaseModel]]] = {
@@ -128,10 +126,5 @@ def _documented(model: type[BaseModel]) -> dict[str, str]:
     for parent in reversed(model.__mro__):
         if not issubclass(parent, BaseModel) or parent is BaseModel:
             continue
-        [body] = ast.parse(dedent(inspect.getsource(parent))).body
-        assert isinstance(body, ast.ClassDef)
-        for field, said in zip(body.body, body.body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(said, ast.Expr) and isinstance(said.value, ast.Constant):
-                assert isinstance(field.target, ast.Name)
-                told[field.target.id] = str(said.value.value)
+        told.update(docstrings.of_fields(parent))
     return told
