@@ -115,7 +115,7 @@ class GatewayConfig(Strict):
     @model_validator(mode="after")
     def _revocations_stored(self) -> Self:
         if self.revocation is not None and self.revocation.store and self.store is None:
-            raise ValueError("revocation.store: there is no [store]")
+            raise ValueError("revocation.store: the [store] section is missing")
         return self
 
     def check_startable(self) -> None:

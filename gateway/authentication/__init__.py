@@ -1,12 +1,13 @@
 """Authentication: a bearer token (RFC 6750) becomes a Principal, or the call ends here.
 
-`Authenticator.authenticate` is the whole seam. Behind it: `header.py` reads what may be read before the signature is
-checked, `verification.py` makes the checks in their order, `claims.py` decides what verified claims mean. The rules
-follow RFC 8725 (JWT best current practices): the algorithm comes from configuration and key, never from the token
-alone, and no header parameter can name a key.
+`Authenticator.authenticate` is the whole interface. Behind it `header.py` reads the parts of a token that may be read
+before the signature is checked, `verification.py` makes the checks in order, and `claims.py` interprets verified
+claims. The rules follow RFC 8725 (JWT best current practices): the algorithm comes from configuration and key, never
+from the token alone, and no header parameter can name a key.
 
-Keys (`keysource.py`, `keyset.py`, `fetch.py`) and revocations (`revocations.py`, `stream.py`, `revocation.py`) are kept
-fresh in the background between `Authenticator.start` and `stop`. A call never waits for either.
+Keys (`keys/key_source.py`, `keys/keyset.py`, `keys/https_get.py`) and revocations (`revocation/revocation_source.py`,
+`revocation/redis_stream.py`, `revocation/revocation_list.py`) are kept fresh in the background between
+`Authenticator.start` and `stop`. A call never waits for either.
 """
 
 from __future__ import annotations

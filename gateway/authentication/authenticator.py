@@ -1,7 +1,7 @@
-"""The stage itself: token in, Principal out; a signature is checked once for each token, not for each call.
+"""The authenticator: a token in, a Principal out. A signature is checked once for each token, not for each call.
 
-What can change in the background is compared by number: the generation of an issuer's keys and the revision of the
-list of revocations. So a token that was verified before is dropped by the first call after a change, however it came.
+What changes in the background has a number: the generation of an issuer's keys and the revision of the revocation list.
+So the first call after a change drops a token that was verified before, whatever the change was.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from meshgate.runtime.refresher import SourceState
 
 _CACHED_TOKENS: Final = 10_000
 STEPS: Final = ("revocations", *CHECKS, "revoked", "certificate")
-"""All that a token must pass, in order."""
+"""All steps that a token must pass, in order."""
 
 
 class _CachedToken:
@@ -38,22 +38,22 @@ class _CachedToken:
     def __init__(self, verified: Verified, revision: int) -> None:
         self.verified = verified
         self.revision = revision
-        """Of the list of revocations that did not have it."""
+        """The revision of the revocation list that did not have the token."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenReport:
-    """How far a token came: the steps it passed, and who it proves or why not."""
+    """How far a token came: the steps that it passed, and the principal that it proves or the refusal."""
 
     passed: tuple[str, ...]
     principal: Principal | None
     refusal: errors.MeshError | None
     origin: Mapping[str, str] = field(default_factory=dict)
-    """Which claims gave the `scopes` and the `tenant`, where the configuration says so."""
+    """The claims that gave the `scopes` and the `tenant`, where the configuration names them."""
 
 
 class Authenticator:
-    """Turns an Authorization header into the Principal it proves."""
+    """Turns an Authorization header into the Principal that it proves."""
 
     def __init__(
         self,
@@ -78,16 +78,16 @@ class Authenticator:
         self._verifier = Verifier(trusted, monotonic)
 
     async def start(self) -> None:
-        """Fetches what has to be fetched, within bounded time, and keeps keys and revocations fresh from here on.
+        """Fetches keys and revocations, in bounded time, and keeps them fresh from here on.
 
-        What can't be had is tried again in the background; until then its tokens are refused as Unavailable.
+        A source that fails is tried again in the background. Until then its tokens are refused as Unavailable.
         """
         await self.refresh()
         for each in self._kept:
             each.refresher.start()
 
     async def refresh(self) -> None:
-        """Looks at every source, once."""
+        """Refreshes every source once."""
         await asyncio.gather(*(each.refresh() for each in self._kept))
 
     async def stop(self) -> None:
@@ -95,17 +95,17 @@ class Authenticator:
         await asyncio.gather(*(each.refresher.stop() for each in self._kept))
 
     def sources(self) -> list[SourceState]:
-        """How the sources of keys and revocations are, for metrics."""
+        """The freshness of the sources of keys and revocations, for metrics."""
         return [each.refresher.state() for each in self._kept]
 
     def authenticate(self, authorization: str | None, certificate_thumbprint: str | None = None) -> Principal:
         """The caller that `authorization` ("Bearer <token>", the scheme in any case) proves.
 
         `certificate_thumbprint` is the base64url SHA-256 of the client certificate of this connection, if it has one
-        (see certificate.py): a token bound to a certificate (RFC 8705) is good on such a connection alone.
+        (see certificate.py): a token that is bound to a certificate (RFC 8705) is valid only on such a connection.
 
-        Raises Unauthenticated with one of the reasons in refusal.py whatever the string, or Unavailable where keys or
-        revocations are not known, and nothing else.
+        Raises Unauthenticated with a reason of token_errors.py whatever the string, or Unavailable where keys or
+        revocations are not available, and nothing else.
         """
         now = self._monotonic()
         if now >= self._revocations.good_until:
@@ -123,7 +123,9 @@ class Authenticator:
         return principal
 
     def examine(self, authorization: str | None, certificate_thumbprint: str | None = None) -> TokenReport:
-        """The same, but told: every step of STEPS is made anew, and the first that fails is what a caller would get."""
+        """The same with a report: every step of STEPS is made anew, and the first failure is the error that a caller
+        would get.
+        """
         passed: list[str] = []
         try:
             verified = self._examine(authorization, certificate_thumbprint, passed.append)
@@ -144,19 +146,19 @@ class Authenticator:
         return verified
 
     def _holds(self, known: _CachedToken, now: float) -> bool:
-        """Whether the token is in time, no key of its issuer has changed since, and it is not revoked."""
+        """Whether the token is in time, its issuer's keys are unchanged since, and it is not revoked."""
         verified = known.verified
         keys = verified.keys
         if known.revision != self._listed.revision:
             if self._listed.covers(verified.revocable):
-                raise token_errors.revoked()  # and it stays known, so that refusing it again is cheap
+                raise token_errors.revoked()  # it stays cached, so that the next refusal is cheap
             known.revision = self._listed.revision
         return self._clock() < verified.until and verified.generation == keys.generation and now < keys.good_until
 
     def _renew(self, digest: bytes, token: bytes) -> _CachedToken:
-        """Verifies a token that is not known, or no longer, and remembers it."""
+        """Verifies a token that is not cached, or no longer valid there, and caches it."""
         self._cache.pop(digest, None)
-        made = self._cache[digest] = _CachedToken(self._verify(token, _unnoticed), self._listed.revision)
+        made = self._cache[digest] = _CachedToken(self._verify(token, _ignore_step), self._listed.revision)
         if len(self._cache) > self._cached_tokens:
             self._cache.popitem(last=False)
         return made
@@ -168,16 +170,16 @@ class Authenticator:
         return verified
 
 
-def _unnoticed(_check: str) -> None:
+def _ignore_step(_check: str) -> None:
     """Nobody asked how far a token came."""
 
 
 class _KeyLocation(NamedTuple):
-    """What of an issuer's entry says where its keys are: entries that agree share them."""
+    """Where an issuer's keys are: issuer entries with the same location share the keys."""
 
     jwks: JwksConfig
     issuer: str
-    """Who says where they are; nobody where the configuration does."""
+    """The issuer that is asked for the location; empty where the configuration has it."""
 
 
 def _place(config: IssuerConfig) -> _KeyLocation:
@@ -191,7 +193,7 @@ def _sources(issuers: Sequence[IssuerConfig], clock: Callable[[], float]) -> dic
     for number, config in enumerate(issuers):
         first = named.setdefault((config.issuer, config.audience), number)
         if first != number:
-            raise ConfigError(f"issuers.{number}: has the issuer and audience of issuers.{first}: leave one out")
+            raise ConfigError(f"issuers.{number}: has the issuer and audience of issuers.{first}: remove one of them")
         place = _place(config)
         if place not in made:
             name = f"{config.issuer} {config.audience}"

@@ -1,4 +1,4 @@
-"""A client certificate's name in a token that is bound to it (RFC 8705, section 3.1)."""
+"""The thumbprint of a client certificate, as a token that is bound to it names it (RFC 8705, section 3.1)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _CACHED: Final = 4096
 
 @lru_cache(maxsize=_CACHED)
 def thumbprint(pem: bytes) -> str | None:
-    """`x5t#S256` of a PEM certificate: base64url, without padding, of SHA-256 of its DER; None for what is none.
+    """`x5t#S256` of a PEM certificate: base64url, without padding, of SHA-256 of its DER; None for another text.
 
-    The certificate is one that the TLS handshake has accepted, as gRPC's `x509_pem_cert` gives it, so that the cache
-    can't be flooded by anyone without a certificate.
+    The TLS handshake has accepted the certificate, and gRPC gives it as `x509_pem_cert`. So a caller without a
+    certificate can't flood the cache.
     """
     try:
         digest = x509.load_pem_x509_certificate(pem).fingerprint(hashes.SHA256())

@@ -1,8 +1,8 @@
-"""Where in a token's claims something is said: the name of a claim, and of members of objects inside it.
+"""The path of a value in a token's claims: the name of a claim, and of members of objects inside it.
 
-In configuration a text is a path of names with dots between: `realm_access.roles`. A text with a slash or a colon is
-one name, as namespaced claims have (`https://example.com/roles`). Whatever else has dots in a name is written as a
-list: `["kubernetes.io", "namespace"]`. So the configuration decides what a path means, and never what a token has.
+In the configuration a string is a path of names with dots between: `realm_access.roles`. A string with a slash or a
+colon is one name, as namespaced claims have (`https://example.com/roles`). Other names with dots are written as a list:
+`["kubernetes.io", "namespace"]`. So the configuration decides what a path means, and never the token.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gateway.authentication import names, token_errors
 _DEEPEST: Final = 8
 _LONGEST: Final = 256
 ABSENT: Final = object()
-"""What `at` finds where there is nothing."""
+"""The result of `at` where there is no value."""
 
 
 def _path(value: Any) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ ClaimPath = Annotated[tuple[str, ...], BeforeValidator(_path)]
 
 
 def at(claims: Mapping[str, Any], path: Sequence[str]) -> Any:
-    """What is said at `path`, or ABSENT. Raises Unauthenticated where something on the way is no object."""
+    """The value at `path`, or ABSENT. Raises Unauthenticated where a value on the way is not an object."""
     found: Any = claims
     for depth, name in enumerate(path):
         if not isinstance(found, Mapping):
@@ -50,6 +50,6 @@ def at(claims: Mapping[str, Any], path: Sequence[str]) -> Any:
 
 
 def shown(path: Sequence[str]) -> str:
-    """The path as configuration has it."""
+    """The path as the configuration writes it."""
     text = ".".join(path)
     return text if tuple(_parted(text)) == tuple(path) else json.dumps(list(path), ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""What the claims of a token with a good signature must say, and the Principal they make. Pure."""
+"""The rules for the claims of a token with a valid signature, and the Principal that they make. Pure functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.authentication.revocation.revocation_list import Revocable
 from gateway.principal import Principal
 
 _MAX_DATE: Final = 253_402_300_799
-"""The last second of the year 9999: whatever shows a date can show this one."""
+"""The last second of the year 9999: every library can show this date."""
 _SCOPE_RULE: Final = "words (RFC 6749) with single spaces between; a list of words in any claim but scope"
 
 
@@ -30,9 +30,9 @@ def principal(claims: dict[str, Any], issuer: IssuerConfig, token: bytes, expire
 
 
 def expiry(claims: dict[str, Any], leeway: float, now: float) -> int:
-    """When the token expires, in seconds since the Unix epoch like `now`. Raises Unauthenticated where it is not time.
+    """When the token expires, in seconds since the Unix epoch like `now`. Raises Unauthenticated outside of its time.
 
-    RFC 7519, section 4.1: a token is refused from `exp` on, and until `nbf` and `iat`, each with the issuer's leeway.
+    RFC 7519, section 4.1: a token is refused from `exp` on, and before `nbf` and `iat`, each with the issuer's leeway.
     """
     expires_at = _date(claims, "exp")
     if expires_at is None:
@@ -47,7 +47,7 @@ def expiry(claims: dict[str, Any], leeway: float, now: float) -> int:
 
 
 def revocable(claims: dict[str, Any], principal: Principal) -> Revocable:
-    """By what the token that made `principal` can be revoked."""
+    """The names by which the token that made `principal` can be revoked."""
     return Revocable(principal.issuer, claims.get("jti"), principal.subject, claims.get("iat"))
 
 
@@ -100,10 +100,10 @@ def _scopes(claims: dict[str, Any], issuer: IssuerConfig) -> frozenset[str]:
 
 
 def grants(claims: dict[str, Any], issuer: IssuerConfig) -> list[str]:
-    """The words of the claim that grants scopes: a text of words, or a list of them. A claim that is absent has none.
+    """The words of the claim that grants scopes: a string of words, or a list of them. An absent claim has none.
 
-    Words are parted by U+0020 alone (RFC 6749, section 3.3): any other space would make two words of what is one there.
-    Without a scope_claim they are in `scope`, which is a text (RFC 8693), or else in `scp`. Raises Unauthenticated.
+    U+0020 alone separates words (RFC 6749, section 3.3): another space would split a word. Without a scope_claim they
+    are in `scope`, a string (RFC 8693), or else in `scp`. Raises Unauthenticated.
     """
     listed = issuer.scope_claim is not None or "scope" not in claims
     value = claim_path.at(claims, issuer.scope_claim or (("scp",) if listed else ("scope",)))
@@ -123,7 +123,7 @@ def _granting(claims: dict[str, Any], issuer: IssuerConfig) -> str:
 
 
 def origin(claims: dict[str, Any], issuer: IssuerConfig) -> dict[str, str]:
-    """For people: which claims gave the scopes and the tenant, where that is not the usual ones."""
+    """The claims that gave the scopes and the tenant, for people, where these are not the usual claims."""
     said = {}
     if issuer.scope_claim is not None or issuer.scope_map is not None:
         said["scopes"] = f"{_granting(claims, issuer)}: {', '.join(grants(claims, issuer)) or 'nothing'}"
@@ -144,7 +144,7 @@ def _token_id(claims: dict[str, Any], token: bytes) -> bytes:
 
 
 def _confirmation(claims: dict[str, Any]) -> str | None:
-    """The certificate a token is bound to. A bond of a kind we can't check is refused, not ignored (RFC 7800)."""
+    """The certificate to which a token is bound. A binding of another kind is refused, not ignored (RFC 7800)."""
     if "cnf" not in claims:
         return None
     bond = claims["cnf"]

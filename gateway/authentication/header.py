@@ -1,8 +1,8 @@
-"""Reads a compact JWS (RFC 7515) as far as may be read before its signature is checked.
+"""The reader of a compact JWS (RFC 7515), as far as a token may be read before its signature is checked.
 
-Nothing here is believed yet: it serves to find the issuer's entry and the key. The bytes of the payload are decoded
-and parsed once, here, and the same object is used after the signature has been checked over the same bytes, so that
-two parsers can't come to two opinions.
+Nothing here is trusted yet: it serves to find the issuer's entry and the key. The payload is decoded and parsed once,
+here. The same object is used after the signature over the same bytes has been checked, so that two parsers can't
+disagree.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ MAX_TOKEN_BYTES: Final = 8 * 1024
 
 _COMPACT: Final = re.compile(r"([A-Za-z0-9_-]{1,2048})\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]{1,2048})", re.ASCII)
 _FORBIDDEN: Final = frozenset({"crit", "b64", "jku", "jwk", "x5u", "x5c", "zip"})
-"""Parameters that would change how a token is read or bring a key along (RFC 8725, section 3.10)."""
+"""Parameters that would change how a token is read, or would bring a key along (RFC 8725, section 3.10)."""
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/jwt", "application/at+jwt"})
 _LAST_LETTERS: Final = {2: "AQgw", 3: "AEIMQUYcgkosw048"}
-"""By how many letters the last group has: of two, the last has four bits left over, of three, two. One is none."""
+"""The possible last letters, by the length of the last group. A group of two has four spare bits, one of three has two.
+A group of one is never valid.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Unverified:
-    """A token's parts. The claims are only what the token says of itself until the signature is checked."""
+    """The parts of a token. Nothing vouches for the claims until the signature is checked."""
 
     algorithm: str
     kid: str | None
@@ -38,7 +40,7 @@ class Unverified:
 
 
 def read(token: str) -> Unverified:
-    """Splits and parses a token. Raises Unauthenticated (TOKEN_MALFORMED, TOKEN_ALGORITHM)."""
+    """The parts of a token. Raises Unauthenticated (TOKEN_MALFORMED, TOKEN_ALGORITHM)."""
     parts = _COMPACT.fullmatch(token)
     if parts is None or not all(map(_canonical, parts.groups())):
         raise token_errors.malformed("not three base64url parts")
@@ -50,7 +52,7 @@ def read(token: str) -> Unverified:
 
 
 def _canonical(segment: str) -> bool:
-    """Whether no other text decodes to the same bytes: the bits of the last letter that are left over must be zero."""
+    """Whether no other text decodes to the same bytes: the spare bits of the last letter must be zero."""
     surplus = len(segment) % 4
     return surplus == 0 or segment[-1] in _LAST_LETTERS.get(surplus, "")
 
@@ -72,7 +74,7 @@ def _kid(header: dict[str, Any]) -> str | None:
 
 
 def _typed(header: dict[str, Any], claims: dict[str, Any]) -> dict[str, Any]:
-    """The claims, where `typ` says that they are a JWT's (RFC 8725, section 3.11) or says nothing."""
+    """The claims, where `typ` is that of a JWT (RFC 8725, section 3.11) or absent."""
     typ = header.get("typ", "JWT")
     if not isinstance(typ, str) or typ.lower() not in _TYPES:
         raise token_errors.malformed("typ must be JWT or at+jwt")
@@ -91,7 +93,7 @@ def _object(segment: str, name: str) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose names are unique: of two `sub` claims, parsers differ on which one counts."""
+    """An object whose names are unique: of two `sub` claims, parsers differ on the one that counts."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name is repeated")

@@ -1,7 +1,7 @@
-"""What callers, tenants, tokens and scopes may be called, in claims, in lists of revocations and in configuration.
+"""The rules for names of callers, tenants, tokens and scopes, in claims, revocation lists and configuration.
 
-Two names that look alike must not be two callers. So a name is visible text in Unicode's normal form C, and a claim is
-refused where a revocation, a limit or an audit record could not say the same name.
+Two names that look alike must not be two callers. So a name is visible text in Unicode's normal form C. A claim is
+refused where a revocation, a limit or an audit record could not have the same name.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Annotated, Final, TypeGuard
 from pydantic import AfterValidator, Field
 
 TENANT: Final = r"^[A-Za-z0-9][!-~]{0,127}$"
-"""What a tenant is called: safe in metadata and in keys. For a full match."""
+"""A tenant's name: safe in metadata and in keys. For a full match."""
 MAX_SUBJECT: Final = 256
-"""Bytes of UTF-8 of a subject."""
+"""Bytes of UTF-8 in a subject."""
 MAX_TEXT: Final = 2048
-"""Bytes of UTF-8 of an issuer, an audience or a token's id."""
+"""Bytes of UTF-8 in an issuer, an audience or a token's id."""
 EVERYONE: Final = "*"
-"""In the policy's table of tenants: those without an entry of their own."""
+"""In the policy's table of tenants: all tenants without an entry of their own."""
 
 _TENANT: Final = re.compile(TENANT, re.ASCII)
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}", re.ASCII)
@@ -28,11 +28,11 @@ _UNSEEN: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U00016fe4\U0001d159\U000e0100-\U000e01ef]"
 )
-"""What Unicode calls default-ignorable or shows as a blank, and Python printable all the same."""
+"""Characters that Unicode calls default-ignorable or shows as a blank, and that Python calls printable all the same."""
 
 
 def is_tenant(value: object) -> TypeGuard[str]:
-    """Whether a tenant can be called so."""
+    """Whether `value` may be a tenant's name."""
     return isinstance(value, str) and _TENANT.fullmatch(value) is not None
 
 
@@ -42,7 +42,7 @@ def is_scope(value: object) -> TypeGuard[str]:
 
 
 def is_visible(value: object, most_bytes: int) -> TypeGuard[str]:
-    """Whether `value` is text of 1 to `most_bytes` bytes in which nothing hides and that is written in one way only."""
+    """Whether `value` is text of 1 to `most_bytes` bytes without hidden characters, and in its only spelling."""
     if not isinstance(value, str) or not value or not value.isprintable():  # a lone surrogate is not printable
         return False
     spaced = value[0] == " " or value[-1] == " " or "  " in value
@@ -52,7 +52,7 @@ def is_visible(value: object, most_bytes: int) -> TypeGuard[str]:
 
 
 def visible_rule(most_bytes: int) -> str:
-    """What `is_visible` asks for, in words."""
+    """The rule of `is_visible`, in words."""
     return f"visible text of 1 to {most_bytes} bytes, in Unicode's form NFC, with single spaces inside at most"
 
 
@@ -70,13 +70,15 @@ def _subject(value: str) -> str:
 
 def _scope(value: str) -> str:
     if not is_scope(value):
-        raise ValueError(f"{value!r} can be no scope: 1 to 256 characters of ASCII without space, quote or backslash")
+        raise ValueError(f"{value!r} can't be a scope: 1 to 256 characters of ASCII without space, quote or backslash")
     return value
 
 
 def _tenant(value: str) -> str:
     if not is_tenant(value):
-        raise ValueError(f"{value!r} can be no tenant: 1 to 128 characters of ASCII, a letter or digit first, no space")
+        raise ValueError(
+            f"{value!r} can't be a tenant: 1 to 128 characters of ASCII, a letter or digit first, no space"
+        )
     return value
 
 

@@ -14,7 +14,7 @@ from meshgate.runtime.files.file_stamp import FileStamp
 from meshgate.runtime.refresher import Refresher, SourceHealth
 
 _FRESH_NS: Final = 50_000_000
-"""A file changed so shortly before it was read may change again without its time showing it."""
+"""A file that changed so shortly before it was read may change again without a new time stamp."""
 
 
 class SourceError(Exception):
@@ -35,7 +35,7 @@ class Source(Protocol):
 class SourceFile:
     """A small file that is read when its time, size or inode has changed.
 
-    Read where it stands, in the event loop: such files are local and a look at an unchanged one takes microseconds.
+    It is read in the event loop: such files are local, and a look at an unchanged one takes microseconds.
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
@@ -44,7 +44,7 @@ class SourceFile:
         self._seen: FileStamp | None = None
 
     def changed(self) -> bytes | None:
-        """The content where it is new, else None. Raises SourceError, and the next look reads again."""
+        """The content where it is new, else None. Raises SourceError, and then the next look reads again."""
         seen, self._seen = self._seen, None
         try:
             found = file_stamp.of(self._path)
@@ -56,7 +56,7 @@ class SourceFile:
         return content
 
     def forget(self) -> None:
-        """What was read was no good: the next look reads again."""
+        """The content was invalid: the next look reads again."""
         self._seen = None
 
     def _content(self) -> bytes:

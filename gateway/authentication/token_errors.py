@@ -1,4 +1,4 @@
-"""The reasons for which a token is refused: stable words, and sentences that tell nothing about keys or content."""
+"""The errors of a refused token: stable reasons, and messages that reveal nothing about keys or content."""
 
 from __future__ import annotations
 
@@ -76,16 +76,16 @@ def revoked() -> errors.Unauthenticated:
 
 
 def keys_unavailable() -> errors.Unavailable:
-    """Not the caller's doing: the token may be a good one."""
+    """The issuer's keys are not available. The token may be valid."""
     return errors.Unavailable(
-        "the keys of the token's issuer are not at hand", reason="KEYS_UNAVAILABLE", retry_after=_RETRY_SECONDS
+        "the keys of the token's issuer are unavailable", reason="KEYS_UNAVAILABLE", retry_after=_RETRY_SECONDS
     )
 
 
 def revocations_unavailable() -> errors.Unavailable:
-    """Whether any token is still good can't be known."""
+    """The revocation list is unavailable: no token can be trusted."""
     return errors.Unavailable(
-        "what is revoked is not known", reason="REVOCATIONS_UNAVAILABLE", retry_after=_RETRY_SECONDS
+        "the revocation list is unavailable", reason="REVOCATIONS_UNAVAILABLE", retry_after=_RETRY_SECONDS
     )
 
 

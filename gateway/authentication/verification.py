@@ -1,4 +1,4 @@
-"""The checks of a token, in their order. What they are called is what `meshgate policy explain` shows."""
+"""The checks of a token, in order. `meshgate policy explain` shows their names."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _JWS: Final = PyJWS(algorithms=["ES256", "EdDSA", "RS256", "PS256"], options={"e
 _SCHEME: Final = "bearer "
 
 OnPassed = Callable[[str], object]
-"""Told of each check that a token has passed."""
+"""Called with the name of each check that a token has passed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class TrustedIssuer:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a token proved, and until when that holds."""
+    """The result of a verified token, and until when it holds."""
 
     principal: Principal
     revocable: Revocable
@@ -60,10 +60,10 @@ class Verifier:
         key = self._key(trust, unverified, passed)
         check_signature(text, key, unverified.algorithm)
         passed("signature")
-        return _believed(unverified, trust, token, now, passed)
+        return _verified(unverified, trust, token, now, passed)
 
     def _trust(self, unverified: header.Unverified, passed: OnPassed) -> TrustedIssuer:
-        """The first entry whose issuer and audience the token names."""
+        """The first entry with the token's issuer and audience."""
         issuer = unverified.claims.get("iss")
         entries = [trust for trust in self._trusted if trust.config.issuer == issuer]
         if not entries:
@@ -77,7 +77,7 @@ class Verifier:
         raise token_errors.audience()
 
     def _key(self, trust: TrustedIssuer, unverified: header.Unverified, passed: OnPassed) -> Key:
-        """The key to check with. What the token calls its algorithm must fit both the issuer's list and the key."""
+        """The key for the signature. The token's algorithm must match both the issuer's list and the key."""
         if unverified.algorithm not in trust.config.algorithms:
             raise token_errors.algorithm()
         passed("algorithm")
@@ -94,7 +94,7 @@ class Verifier:
 
 
 def bearer(authorization: str | None) -> bytes:
-    """The token of an Authorization header, unread. Only its length and alphabet are known to be possible."""
+    """The token of an Authorization header, unread. Only its length and alphabet are checked."""
     if not authorization or authorization[: len(_SCHEME)].lower() != _SCHEME:
         raise token_errors.missing()
     if len(authorization) > len(_SCHEME) + header.MAX_TOKEN_BYTES:
@@ -114,10 +114,10 @@ def check_signature(token: str, key: Key, algorithm: str) -> None:
         raise token_errors.malformed("not a signed JWT") from None
 
 
-def _believed(
+def _verified(
     unverified: header.Unverified, trust: TrustedIssuer, token: bytes, now: float, passed: OnPassed
 ) -> Verified:
-    """What claims with a good signature say."""
+    """The result of claims with a valid signature."""
     config = trust.config
     expires_at = claims.expiry(unverified.claims, config.leeway_seconds, now)
     passed("time")

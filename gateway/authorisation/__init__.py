@@ -1,1 +1,3 @@
-"""Authorisation: which methods a scope allows and which models a tenant may use, and why a call is let through."""
+"""Authorisation: the methods that a scope allows, the models that a tenant may use, and the explanation of a
+decision.
+"""

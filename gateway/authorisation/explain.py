@@ -1,7 +1,7 @@
-"""Why a call would be let through, or would not: the gateway's own stages, asked one by one without a call.
+"""The explanation of a decision: the gateway's own stages, asked one by one without a call.
 
-What decides here is what decides there: `Authenticator.examine`, `Policy`, the services' own lists of models and the
-limits' plan. Only what a running gateway alone knows is left out: how full the buckets are.
+The same code decides here and in the gateway: `Authenticator.examine`, `Policy`, the services' own lists of models and
+the limits' plan. Only the state of a running gateway is left out: how full the buckets are.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ _SECONDS: Final = {"requests_per_second": 1, "tokens_per_minute": 60}
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A call that somebody might make."""
+    """A possible call."""
 
     method: str
-    """`/package.Service/Method`; for a sealed call the one inside."""
+    """`/package.Service/Method`; for a sealed call the method inside."""
     model: str = ""
-    """By its own name or an alias; "" names none, as a call may."""
+    """The model's own name or an alias; "" for a call that names none."""
     sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that a call must pass."""
+    """One step that a call must pass."""
 
     name: str
     passed: bool | None
-    """None: an earlier one failed, there was nothing to ask, or only a running gateway can say."""
+    """None: an earlier step failed, the step does not apply, or only a running gateway can decide."""
     reason: str = ""
-    """What a caller who fails here is told, as a stable word."""
+    """The stable reason in the error of a caller that fails here."""
     detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class AppliedLimit:
-    """A limit that such calls are charged to."""
+    """A limit to which such calls are charged."""
 
     subject: str
     limit: str
@@ -61,15 +61,15 @@ class AppliedLimit:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """All steps, in order, and what would follow them."""
+    """All steps, in order, and their result."""
 
     steps: list[Step] = field(default_factory=list)
     principal: Principal | None = None
     limits: list[AppliedLimit] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What is to be known beside: names in the configuration that apply to nothing, services that were not reached."""
+    """Further notes: names in the configuration that apply to nothing, services that were not reached."""
     configuration: str = ""
-    """The file that decides."""
+    """The configuration file."""
 
     @property
     def allowed(self) -> bool:
@@ -78,18 +78,18 @@ class Explanation:
 
     @property
     def reason(self) -> str | None:
-        """The word for the first step that failed."""
+        """The reason of the first step that failed."""
         return next((step.reason for step in self.steps if step.passed is False), None)
 
 
 class ListedModels(Protocol):
-    """What services list: gateway.forwarding.model_catalogue.ModelCatalogue, or NO_SERVICES."""
+    """The models that services list: gateway.forwarding.model_catalogue.ModelCatalogue, or NO_SERVICES."""
 
     def reached(self, backend: str) -> bool:
-        """Whether the service has said what it has."""
+        """Whether the service has listed its models."""
 
     def resolve(self, backend: str, name: str) -> str:
-        """The model's own name for a name, an alias, or nothing; an unknown name as it is."""
+        """The model's own name for a name, an alias, or ""; an unknown name stays as it is."""
 
     def listed(self) -> list[tuple[str, models_pb2.Model]]:
         """All models with the backend of each."""
@@ -107,14 +107,14 @@ class _NoServices:
 
 
 NO_SERVICES: Final[ListedModels] = _NoServices()
-"""Where no service was reached."""
+"""Stands for the lists where no service was reached."""
 
 
 def explain(
-    question: Question, findings: TokenReport, policy: Policy, limits: LimitsConfig, models: ListedModels = NO_SERVICES
+    question: Question, report: TokenReport, policy: Policy, limits: LimitsConfig, models: ListedModels = NO_SERVICES
 ) -> Explanation:
-    """What would become of a call by whoever `findings` are about, with what services list now."""
-    made = Explanation(_of_token(findings), findings.principal)
+    """The decision on a call by the caller of `report`, with the present lists of the services."""
+    made = Explanation(_of_token(report), report.principal)
     checks = _checks(question, policy, models)
     for name in EXPLAINED[len(STEPS) :]:  # the token's own steps come first
         made.steps.append(_asked(name, checks[name], made))
@@ -123,17 +123,17 @@ def explain(
     return made
 
 
-def _of_token(findings: TokenReport) -> list[Step]:
-    refusal, passed = findings.refusal, findings.passed
-    steps = [Step(name, True, detail=_proven(name, findings)) for name in passed]
+def _of_token(report: TokenReport) -> list[Step]:
+    refusal, passed = report.refusal, report.passed
+    steps = [Step(name, True, detail=_proven(name, report)) for name in passed]
     if refusal is not None:
         steps.append(Step(STEPS[len(passed)], False, refusal.reason, refusal.message))
     return steps + [Step(name, None) for name in STEPS[len(steps) :]]
 
 
-def _proven(name: str, findings: TokenReport) -> str:
-    """What a passed step says of the caller; nothing where the token as a whole proves none."""
-    principal = findings.principal
+def _proven(name: str, report: TokenReport) -> str:
+    """The detail of a passed step; empty where the token as a whole proves no principal."""
+    principal = report.principal
     if principal is None:
         return ""
     match name:
@@ -143,9 +143,9 @@ def _proven(name: str, findings: TokenReport) -> str:
             return f"until {datetime.fromtimestamp(principal.expires_at, UTC):%Y-%m-%d %H:%M:%S} UTC"
         case "claims":
             scopes = " ".join(sorted(principal.scopes)) or "none"
-            return _from(f"subject {principal.subject}, scopes {scopes}", findings.origin.get("scopes"))
+            return _from(f"subject {principal.subject}, scopes {scopes}", report.origin.get("scopes"))
         case "tenant":
-            return _from(principal.tenant, findings.origin.get("tenant"))
+            return _from(principal.tenant, report.origin.get("tenant"))
         case "certificate":
             return "bound to one" if principal.confirmation else "not bound to one"
     return ""
@@ -156,7 +156,7 @@ def _from(what: str, claim: str | None) -> str:
 
 
 StepResult = tuple[bool | None, str]
-"""Whether a step was passed, None where that can't be said here, and what there is to say."""
+"""Whether a step passed, None where that can't be decided here, and the detail."""
 Check = Callable[[Principal], StepResult]
 """Raises MeshError where a call would fail."""
 
@@ -194,7 +194,7 @@ def _checks(question: Question, policy: Policy, models: ListedModels) -> dict[st
 
 
 def _named_model(policy: Policy, principal: Principal, models: ListedModels, backend: str, name: str) -> StepResult:
-    """Of a call that names a model, or an alias. Raises PermissionDenied where the tenant may not use it."""
+    """The step for a call that names a model, or an alias. Raises PermissionDenied where the tenant may not use it."""
     if not models.reached(backend):
         if policy.visible(principal, name):
             return True, name
@@ -212,14 +212,14 @@ def _names(models: ListedModels, backend: str) -> set[str]:
 
 
 def _unnamed(policy: Policy, principal: Principal, models: ListedModels, backend: str) -> StepResult:
-    """Of a call that names no model. Raises PermissionDenied where the tenant may not use what it would get."""
+    """The step for a call that names no model. Raises PermissionDenied where the tenant may not use the default."""
     default = policy.default_model(principal, backend)
     if models.reached(backend):
         own = models.resolve(backend, default)
         policy.authorise_model(principal, own)
         whose = "the tenant's" if default else "the service's"
         return True, f"{own} ({whose} default)"
-    if policy.visible(principal, default):  # it may use all, or this one by its own name
+    if policy.visible(principal, default):  # the tenant may use all models, or this one by its own name
         return True, default or "any"
     policy.authorise_any_model(principal)
     return None, f"depends on what model {default} is" if default else "depends on the service's default: name a model"
@@ -238,7 +238,7 @@ def _asked(name: str, check: Check, made: Explanation) -> Step:
 def _limits(
     question: Question, principal: Principal, policy: Policy, config: LimitsConfig, models: ListedModels
 ) -> list[AppliedLimit]:
-    """What the running gateway charges such a call to."""
+    """The limits to which the running gateway charges such a call."""
     route = PUBLIC_ROUTES[question.method]
     streams = route.client_streams or route.server_streams
     named = question.model or policy.default_model(principal, route.backend)
@@ -257,7 +257,9 @@ def _rate(subject: str, name: str, limit: gcra.Limit) -> AppliedLimit:
 
 
 def named(method: str) -> str:
-    """`method` in full; of our own services the last two words are enough. Raises ValueError for an envelope's own."""
+    """The full name of `method`; for Meshgate's own services the last two words are enough. Raises ValueError for a
+    method of the SealedService.
+    """
     path = method if method.startswith("/") else f"/{method}"
     full = next((route for route in PUBLIC_ROUTES if route in (path, f"/meshgate.v1.{path[1:]}")), path)
     if full in SEALED_ROUTES:

@@ -1,6 +1,6 @@
-"""Who may do what: one table, scopes to methods and tenants to models. What is not in it is denied.
+"""The policy: one table, scopes to methods and tenants to models. Whatever is not in it is denied.
 
-Compiled once to sets, so that a check is a lookup or two. Sealed calls are held to the method inside.
+It is compiled once to sets, so that a check is a lookup or two. A sealed call is checked by the method inside.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from meshgate.runtime.config import Strict
 from meshgate.services import SERVICES
 
 _NAMED_SCOPES: Final = 8
-"""How many scopes a refusal names."""
+"""Scopes that a refusal names."""
 _PATTERN: Final = re.compile(r"/[A-Za-z0-9_.]+/(\*|[A-Za-z0-9_]+)", re.ASCII)
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ DEFAULT_SCOPES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 OPEN_METHODS: Final = frozenset({"/meshgate.v1.KeyService/ListSealingKeys"})
-"""What anyone who is authenticated may call: public keys, which sealing needs before anything else."""
+"""The methods for every authenticated caller: public keys, which sealing requires before anything else."""
 
 
 def _pattern(value: str) -> str:
@@ -43,23 +43,23 @@ def _pattern(value: str) -> str:
 
 
 class TenantPolicy(Strict):
-    """What a tenant may use."""
+    """The models of a tenant, and whether its calls must be sealed."""
 
     models: tuple[ModelName, ...] = ()
     """Names as ListModels gives them, or "*"."""
     defaults: Mapping[ServiceName, ModelName] = Field(default_factory=dict)
-    """Service to the model, or an alias, that a call gets which names none; without it the service's own default."""
+    """Service to the model, or an alias, of a call that names none. Default: the service's own default."""
     sealed: Literal["optional", "required"] = "optional"
     """Whether calls in the clear are refused."""
 
 
 class PolicyConfig(Strict):
-    """The table."""
+    """The [policy] section."""
 
     scopes: Mapping[ScopeName, tuple[Annotated[str, AfterValidator(_pattern)], ...]] = Field(default=DEFAULT_SCOPES)
     """Scope to methods, each `/package.Service/Method` or `/package.Service/*`."""
     tenants: Mapping[TenantOrEveryone, TenantPolicy] = Field(default_factory=dict)
-    """Tenant to what it may use; "*" is every tenant without an entry of its own."""
+    """Tenant to its policy; "*" is every tenant without an entry of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ _NOTHING: Final = _Grant(frozenset(), every_model=False, sealed_only=False, defa
 
 
 class Policy:
-    """The table, ready for use."""
+    """The compiled table."""
 
     def __init__(self, config: PolicyConfig) -> None:
         self._by_service, self._by_method = _compile(config.scopes)
@@ -87,7 +87,7 @@ class Policy:
         if allowing is None:
             allowing = self._by_service.get(method.rpartition("/")[0], frozenset())
         if allowing.isdisjoint(principal.scopes) and method not in OPEN_METHODS:
-            raise errors.PermissionDenied(_wanting(allowing), reason="SCOPE_MISSING")
+            raise errors.PermissionDenied(_missing_scope(allowing), reason="SCOPE_MISSING")
 
     def authorise_model(self, principal: Principal, model: str) -> None:
         """Raises PermissionDenied (MODEL_NOT_ALLOWED) unless the tenant may use `model`, a resolved name."""
@@ -106,7 +106,7 @@ class Policy:
             raise errors.PermissionDenied("this tenant's calls must be sealed", reason="SEALED_REQUIRED")
 
     def default_model(self, principal: Principal, backend: str) -> str:
-        """The model that the tenant's calls of a service get when they name none; "" for the service's own default."""
+        """The model of the tenant's calls of a service that name none; "" for the service's own default."""
         return self._tenants.get(principal.tenant, self._otherwise).defaults.get(backend, "")
 
     def visible(self, principal: Principal, model: str) -> bool:
@@ -115,8 +115,8 @@ class Policy:
         return grant.every_model or model in grant.models
 
 
-def _wanting(allowing: frozenset[str]) -> str:
-    """What a caller lacks: scopes are no secret, since whoever asks for a token has to name them."""
+def _missing_scope(allowing: frozenset[str]) -> str:
+    """The message for a missing scope. Scopes are no secret: a caller has to name them when it asks for a token."""
     if not allowing:
         return "no scope allows this method here"
     named = ", ".join(sorted(allowing)[:_NAMED_SCOPES])
@@ -126,7 +126,7 @@ def _wanting(allowing: frozenset[str]) -> str:
 def _compile(
     scopes: Mapping[str, tuple[str, ...]],
 ) -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]]]:
-    """The scopes that cover each whole service, and each single method with those of its service included."""
+    """The scopes that cover each whole service, and each single method together with those of its service."""
     services: dict[str, set[str]] = {}
     methods: dict[str, set[str]] = {}
     for scope, patterns in scopes.items():

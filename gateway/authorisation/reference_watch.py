@@ -1,4 +1,4 @@
-"""Says which names of models in the configuration apply to nothing, each time that changes."""
+"""Logs the model names in the configuration that apply to nothing, each time that they change."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from gateway.limits import LimitsConfig
 _log = logging.getLogger(__name__)
 
 _SAID: Final = 16
-"""Lines at a time, and one that says how many more there are."""
+"""Lines for one change, and one line for the number of further ones."""
 
 
 class ReferenceWatch:
-    """What is known of the configuration's names of models."""
+    """The configuration's model names that match no model now."""
 
     def __init__(self, policy: PolicyConfig, limits: LimitsConfig) -> None:
         self._policy = policy
@@ -26,7 +26,7 @@ class ReferenceWatch:
         self._unmatched: tuple[Unmatched, ...] = ()
 
     def look(self, listed: ListedModels) -> None:
-        """Compares with what services list, once each of them was asked."""
+        """Compares the names with the listed models, once every service was asked."""
         found = references.unmatched(self._policy, self._limits, listed)
         fresh = [each for each in found if each not in self._unmatched]
         matched = [each for each in self._unmatched if each not in found]
@@ -39,7 +39,7 @@ class ReferenceWatch:
             _log.info("a name in the configuration applies now", extra={"key": each.key, "named": each.name})
 
     def counts(self) -> dict[str, float]:
-        """How many there are of each kind, for metrics."""
+        """The number of names of each kind, for metrics."""
         found = Counter(each.kind for each in self._unmatched)
         return {kind: float(found[kind]) for kind in references.KINDS}
 

@@ -1,8 +1,8 @@
 """Names in the configuration that refer to something elsewhere: methods of the contract, scopes, tenants, models.
 
-What the contract and the file itself know is checked when the file is read, and a name that refers to nothing stops the
-start: it would never apply, and a limit that never applies lets everything pass. Which models there are is known only
-from the services, and changes. So names of models are compared with what services list, whenever that changes.
+Names that the contract and the file itself define are checked when the file is read. A name that refers to nothing
+stops the start: it would never apply, and a limit that never applies admits everything. Only the services know which
+models there are, and that changes. So model names are compared with the services' lists, whenever those change.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from meshgate.runtime.config.problems import meant
 from meshgate.v1 import models_pb2
 
 KINDS: Final = ("absent", "alias", "shadowed", "denied")
-"""What can be wrong with a name of a model: see `Unmatched.kind`."""
+"""The possible faults of a model name: see `Unmatched.kind`."""
 
 _METHODS: Final = frozenset(PUBLIC_ROUTES) - frozenset(SEALED_ROUTES)
 _PATTERNS: Final = _METHODS | {f"{path.rpartition('/')[0]}/*" for path in _METHODS}
@@ -30,7 +30,7 @@ ListedModels = Iterable[tuple[str, models_pb2.Model]]
 
 
 def check_methods(policy: PolicyConfig) -> None:
-    """Raises ValueError for a scope of a method that a caller can't call."""
+    """Raises ValueError for a scope of a method that no caller can call."""
     for scope, patterns in policy.scopes.items():
         for pattern in patterns:
             if pattern not in _PATTERNS:
@@ -56,7 +56,9 @@ def check_scopes(issuers: Iterable[IssuerConfig], policy: PolicyConfig) -> None:
 
 
 def check_tenants(issuers: Iterable[IssuerConfig], tables: Mapping[str, Iterable[str]]) -> None:
-    """Raises ValueError for a tenant in one of `tables` whom no issuer can name. Where one can name any, none is."""
+    """Raises ValueError for a tenant in one of `tables` that no issuer may name. Nothing is raised where an issuer may
+    name any.
+    """
     known: set[str] = set()
     for issuer in issuers:
         named = {issuer.tenant} if issuer.tenant is not None else issuer.tenants
@@ -70,7 +72,7 @@ def check_tenants(issuers: Iterable[IssuerConfig], tables: Mapping[str, Iterable
 
 
 def check_defaults(policy: PolicyConfig) -> Iterator[str]:
-    """What keeps a gateway from starting: a tenant's default that it may not use. A line each."""
+    """The faults that keep a gateway from starting: a default model that its tenant may not use. One line for each."""
     for tenant, own in policy.tenants.items():
         for backend, model in own.defaults.items():
             if EVERYONE not in own.models and model not in own.models:
@@ -82,18 +84,18 @@ def check_defaults(policy: PolicyConfig) -> Iterator[str]:
 
 
 class Reference(NamedTuple):
-    """A name of a model in the configuration."""
+    """A model name in the configuration."""
 
     key: str
     name: str
     backend: str | None
-    """The service that must have it; None for any."""
+    """The service that must have the model; None for any."""
     aliases: bool
-    """Whether an alias will do."""
+    """Whether an alias is enough."""
 
 
 class Unmatched(NamedTuple):
-    """One that does not apply as it stands."""
+    """A model name that does not apply as it is written."""
 
     key: str
     name: str
@@ -107,7 +109,7 @@ class Unmatched(NamedTuple):
 
 
 def of_models(policy: PolicyConfig, limits: LimitsConfig) -> Iterator[Reference]:
-    """Every name of a model in the configuration."""
+    """Every model name in the configuration."""
     for tenant, own in policy.tenants.items():
         for model in own.models:
             if model != EVERYONE:
@@ -122,7 +124,7 @@ def of_models(policy: PolicyConfig, limits: LimitsConfig) -> Iterator[Reference]
 
 
 def unmatched(policy: PolicyConfig, limits: LimitsConfig, listed: ListedModels) -> tuple[Unmatched, ...]:
-    """The names that do not apply as they stand, now that services list these models."""
+    """The names that do not apply as they are written, with the present lists of the services."""
     models = tuple(listed)
     found = [_judged(reference, models) for reference in of_models(policy, limits)]
     return (*(each for each in found if each is not None), *_shadowed(limits, models), *_denied(policy, models))
@@ -143,7 +145,7 @@ def _judged(reference: Reference, models: Iterable[tuple[str, models_pb2.Model]]
 
 
 def _shadowed(limits: LimitsConfig, models: Iterable[tuple[str, models_pb2.Model]]) -> Iterator[Unmatched]:
-    """Names of one model that have limits beside each other: the first of a model's names counts."""
+    """Names of one model that have limits side by side: the first of a model's names counts."""
     tables = {f"limits.tenants.{name}.models": own.models for name, own in limits.tenants.items()}
     for key, table in {"limits.models": limits.models, **tables}.items():
         for _, model in models:
@@ -166,7 +168,7 @@ def _denied(policy: PolicyConfig, models: Iterable[tuple[str, models_pb2.Model]]
 
 
 def aliases(listed: ListedModels) -> dict[str, tuple[str, ...]]:
-    """Each model's other names, by its own."""
+    """Each model's aliases, by its own name."""
     found: dict[str, tuple[str, ...]] = defaultdict(tuple)
     for _, model in listed:
         found[model.name] = (*found[model.name], *model.aliases)

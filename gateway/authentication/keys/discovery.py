@@ -1,7 +1,7 @@
-"""OpenID Connect Discovery 1.0: an issuer says at a well-known place where its keys are.
+"""OpenID Connect Discovery 1.0: an issuer publishes the URL of its keys at a well-known place.
 
-Of what it says only that is taken, and only where the document names the very issuer that was asked (section 4.3).
-Which algorithms, audiences and tenants are believed stays the configuration's word.
+The gateway takes only that URL from the document, and only where the document names the very issuer that was asked
+(section 4.3). The configuration decides on algorithms, audiences and tenants.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from gateway.authentication.source import SourceError
 
 _PLACE: Final = "/.well-known/openid-configuration"
 MAX_BYTES: Final = 64 * 1024
-"""Of the document; those of large providers have 3 KiB."""
+"""Bytes of the document; those of large providers have 3 KiB."""
 
 
 def place(issuer: str) -> str:
-    """The URL of an issuer's document. Raises ValueError where its name is no https URL without query."""
+    """The URL of an issuer's document. Raises ValueError where the issuer is not an https URL without query."""
     if "?" in issuer:
         raise ValueError("must be an https URL without query")
     return https(issuer).removesuffix("/") + _PLACE
 
 
 def jwks_uri(document: bytes, issuer: str) -> str:
-    """Where the document says that the keys are. Raises SourceError, which repeats nothing of the document."""
+    """The URL of the keys. Raises SourceError, which repeats nothing of the document."""
     said = _object(document)
     if said.get("issuer") != issuer:
         raise SourceError("discovery: the document is of another issuer")
@@ -46,7 +46,7 @@ def _object(document: bytes) -> dict[str, Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose names are unique: of two issuers, parsers differ on which one counts."""
+    """An object whose names are unique: of two issuers, parsers differ on the one that counts."""
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name is repeated")

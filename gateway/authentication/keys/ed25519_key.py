@@ -1,4 +1,4 @@
-"""Which Ed25519 keys a signature can be believed by.
+"""The Ed25519 keys whose signatures may be trusted.
 
 A key of small order has signatures that verify for any message, made without a private key: eight points, in fourteen
 encodings. Libraries differ on the encodings that are not canonical (Chalkias, Garillot, Nikolaenko, "Taming the many

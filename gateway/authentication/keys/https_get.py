@@ -1,8 +1,8 @@
-"""One GET over https, all of it bounded: time, bytes, hosts.
+"""One GET over https, bounded in time, bytes and hosts.
 
-The connection is asyncio's, so that a fetch can be cancelled at any moment and no thread hangs on a server that drips;
-the answer is read whole and then parsed by the standard library's parser from memory. An HTTP library would follow
-redirects, ask proxies, keep connections and unpack bombs unless told not to each time; this can do none of it.
+The connection is asyncio's, so that a fetch can be cancelled at any moment and no thread hangs on a slow server. The
+answer is read whole, and then the standard library's parser parses it from memory. An HTTP library would follow
+redirects, use proxies, keep connections and unpack compressed answers unless each call forbids it; this code can't.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OK: Final = 200
 
 
 def trust(ca: Path | None, key: str = "issuers.jwks_ca") -> ssl.SSLContext:
-    """Who may vouch for a host: the certificates in `ca`, or the system's. Raises ConfigError, which names `key`."""
+    """The TLS context with the CAs in `ca`, or with the system's. Raises ConfigError, which names `key`."""
     try:
         text = None if ca is None else bounded_read.read(ca, _MAX_CA).decode("ascii")
         context = ssl.create_default_context(cadata=text)
@@ -41,7 +41,7 @@ def trust(ca: Path | None, key: str = "issuers.jwks_ca") -> ssl.SSLContext:
 async def get(url: str, context: ssl.SSLContext, *, seconds: float, max_bytes: int) -> bytes:
     """The body of a 200 answer to a GET of an https `url`, at most `max_bytes` long and within `seconds`.
 
-    Raises SourceError for whatever else happens, a redirect included: who answers for the host answers itself.
+    Raises SourceError for anything else, a redirect included: the host itself must answer.
     """
     try:
         async with asyncio.timeout(seconds):
@@ -69,7 +69,7 @@ async def _exchange(url: str, context: ssl.SSLContext, max_bytes: int) -> bytes:
         writer.write(request.encode("ascii"))
         return await _read(reader, max_bytes)
     finally:
-        writer.transport.abort()  # a polite goodbye could take as long as the other side likes
+        writer.transport.abort()  # an orderly TLS shutdown could take as long as the server likes
 
 
 async def _read(reader: asyncio.StreamReader, max_bytes: int) -> bytes:
@@ -93,7 +93,7 @@ def _body(answer: bytes, max_bytes: int) -> bytes:
 
 
 class _Received:
-    """An answer that has arrived, as the socket that HTTPResponse reads from."""
+    """A complete answer, as the socket from which HTTPResponse reads."""
 
     def __init__(self, answer: bytes) -> None:
         self._answer = answer

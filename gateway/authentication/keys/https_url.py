@@ -1,4 +1,4 @@
-"""The URLs at which something is fetched."""
+"""The URLs from which the gateway fetches keys."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _URL: Final = re.compile(r"[!-~]{1,2048}", re.ASCII)
 
 
 def https(value: str) -> str:
-    """An https URL as it is. Keys that anybody on the way could replace would make every check after them worthless.
+    """An https URL, unchanged. Over plain http anybody on the way could replace the keys.
 
-    Raises ValueError for what is none, and TypeError for what is no text.
+    Raises ValueError for a text that is no such URL, and TypeError for another type.
     """
     if _URL.fullmatch(value) is None or not _is_https(value):
         raise ValueError("must be https://host[:port]/path, without user, password or fragment")

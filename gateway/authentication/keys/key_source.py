@@ -1,9 +1,9 @@
-"""Where an issuer's keys come from, and how they stay fresh.
+"""The sources of an issuer's keys, and their refresh.
 
-Keys change in the background, never in a call. A token whose kid is unknown is refused at once, and the URL is asked
-again soon: to make its call wait would let anyone without a token hold calls open, and an issuer that publishes a key
-before it signs with it, as all of them should, never meets this. However many unknown kids come, the URL is fetched
-for them no oftener than every ten seconds.
+Keys change in the background, never in a call. A token with an unknown kid is refused at once, and the URL is fetched
+again soon. If its call waited, anyone without a token could hold calls open. An issuer that publishes a key before it
+signs with it, as every issuer should, never meets this. However many unknown kids come, they cause at most one fetch
+every ten seconds.
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ from meshgate.runtime.refresher import Refresher, SourceHealth
 _log = logging.getLogger(__name__)
 
 _LOOK_SECONDS: Final = 1.0
-"""How often a file is looked at."""
+"""The interval at which a file is looked at."""
 _UNKNOWN_SECONDS: Final = 10.0
-"""How long after a fetch unknown kids can bring about another."""
+"""Seconds after a fetch in which unknown kids cause no other."""
 _FIRST_RETRY_SECONDS: Final = 1.0
 _MAX_BYTES: Final = 1024 * 1024
 _SAID: Final = 8
-"""Keys that are left out, of which the log says why."""
+"""Keys that are left out, for which the log gives a reason."""
 _JITTER: Final = 0.1
-"""By which part a fetch comes early, at random, so that replicas don't fetch at one moment."""
+"""The part of an interval by which a fetch may come early, at random, so that replicas don't fetch at the
+same moment.
+"""
 
 Clock = Callable[[], float]
 Get = Callable[[], Awaitable[bytes]]
@@ -44,19 +46,19 @@ class KeySource(Source, Protocol):
     """The keys of one issuer."""
 
     generation: int
-    """Grows when they change, so that what an old one proved can be dropped."""
+    """Grows when the keys change, so that tokens verified with old keys can be dropped."""
     good_until: float
-    """On the monotonic clock: keys that could not be confirmed for too long are believed no more."""
+    """On the monotonic clock: from then on keys that could not be confirmed are no longer trusted."""
 
     def find(self, kid: str | None) -> tuple[Key, ...]:
-        """The keys named `kid`, each for other algorithms, or the only one for None."""
+        """The keys named `kid`, each for other algorithms, or the only key for None."""
 
 
 def source(config: JwksConfig, name: str, clock: Clock, issuer: str = "", key: str = "issuers") -> KeySource:
-    """The keys that `config` tells of, called `name` in logs and metrics. Raises ConfigError.
+    """The source that `config` describes, called `name` in logs and metrics. Raises ConfigError.
 
-    `clock` is monotonic, in seconds. `issuer` is asked where they are, for discovery. `key` is where the configuration
-    has it all.
+    `clock` is monotonic, in seconds. `issuer` is the issuer to ask, for discovery. `key` is the place in the
+    configuration.
     """
     if config.jwks is not None:
         return KeyFile(config.jwks, name, clock, f"{key}.jwks")
@@ -78,7 +80,7 @@ def source(config: JwksConfig, name: str, clock: Clock, issuer: str = "", key: s
 
 
 class _Keys:
-    """A set of keys that can be exchanged."""
+    """A set of keys that can be replaced."""
 
     def __init__(self, name: str, clock: Clock) -> None:
         self.generation = 0
@@ -101,7 +103,7 @@ class _Keys:
 
 
 class KeyFile(_Keys):
-    """Keys in a JWK Set file. Good for as long as nobody writes another."""
+    """Keys in a JWK Set file. They are valid until the file changes."""
 
     def __init__(self, path: Path, name: str, clock: Clock, key: str = "issuers.jwks") -> None:
         """Raises ConfigError when the file can't be used."""
@@ -132,10 +134,10 @@ class KeyUrl(_Keys):
     """Keys at a URL, fetched ahead of need and, within limits, on an unknown kid."""
 
     def __init__(self, get: Get, config: JwksConfig, name: str, clock: Clock) -> None:
-        """`get` fetches them or raises SourceError, in bounded time."""
+        """`get` fetches the JWK Set or raises SourceError, in bounded time."""
         super().__init__(name, clock)
         self.next_at = -math.inf
-        """When, on the clock, they are fetched next."""
+        """When, on the clock, the keys are fetched next."""
         self._get = get
         self._refresh_seconds = config.jwks_refresh_seconds
         self._keep_seconds = config.jwks_keep_seconds

@@ -1,8 +1,8 @@
-"""The public keys of an issuer, from a JWK Set (RFC 7517): what each may verify is fixed by the key, not the token.
+"""The public keys of an issuer, from a JWK Set (RFC 7517): the key decides what it may verify, and not the token.
 
-A key is chosen by `kid` and by the token's algorithm, which must fit its `kty`, `crv` and `alg`. Keys of different
+A key is chosen by `kid` and by the token's algorithm, which must match its `kty`, `crv` and `alg`. Keys of different
 kinds may share a `kid` (section 4.5), and one key may be listed once for each of its algorithms. A listed key that is
-bad, and an algorithm for which two different keys have one `kid`, are left out and named; the rest of the set is good.
+invalid, and an algorithm with two different keys for one `kid`, are left out and named; the rest of the set is used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_KID: Final = 256
 """Characters of a `kid`, in a set as in a token."""
 
 _PUBLIC: Final = {"EC": ("crv", "x", "y"), "OKP": ("crv", "x"), "RSA": ("n", "e")}
-"""The members that make a public key, by `kty`. Others, a private key's above all, are never looked at."""
+"""The members that make a public key, by `kty`. Others, above all those of a private key, are never read."""
 _FITTING: Final[Mapping[tuple[str, str], frozenset[str]]] = {
     ("EC", "P-256"): frozenset({"ES256"}),
     ("OKP", "Ed25519"): frozenset({"EdDSA"}),
@@ -51,19 +51,20 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class KeySet:
-    """The keys that can be used."""
+    """The usable keys."""
 
     keys: Mapping[str | None, tuple[Key, ...]]
-    """Keys by `kid`, of which no two verify the same algorithm. None is for tokens without `kid`: there only where the
-    set has one key."""
+    """Keys by `kid`, of which no two verify the same algorithm. None is for tokens without `kid`: it exists only where
+    the set has one key.
+    """
     dropped: tuple[str, ...] = ()
-    """What was left out for a fault, and why: for the log."""
+    """The keys that were left out, and why: for the log."""
 
     def __contains__(self, kid: object) -> bool:
         return kid in self.keys
 
     def find(self, kid: str | None) -> tuple[Key, ...]:
-        """The keys named `kid`, or the only one for None; none where there is none."""
+        """The keys named `kid`, or the only key for None; empty where there is none."""
         return self.keys.get(kid, ())
 
 
@@ -71,7 +72,7 @@ EMPTY: Final = KeySet({})
 
 
 class _Bad(Exception):
-    """A listed key that should not be there as it is; the text says why, and nothing of the key."""
+    """A listed key that is invalid; the text gives the reason, and nothing of the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +85,10 @@ class _Listed:
 
 
 def parse(text: bytes) -> KeySet:
-    """Reads a JWK Set. Keys of unknown types and for encryption are passed over in silence (RFC 7517, section 5).
+    """The keys of a JWK Set. Keys of unknown types and for encryption are ignored (RFC 7517, section 5).
 
-    An empty list is a set: it withdraws every key. Raises KeySetError for what is no set, and where all of several
-    listed keys are unusable, which is a mistake and no withdrawal.
+    An empty list is a set: it withdraws every key. Raises KeySetError for a text that is not a set, and where all of
+    several listed keys are unusable: that is a mistake and not a withdrawal.
     """
     listed = _listed(text)
     usable, dropped = _usable(listed)
@@ -103,7 +104,7 @@ def _listed(text: bytes) -> list[Any]:
     try:
         document = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError):
-        raise KeySetError("not JSON" if text.strip() else "empty, and no JWK Set") from None
+        raise KeySetError("not JSON" if text.strip() else "empty, and not a JWK Set") from None
     keys = document.get("keys") if isinstance(document, dict) else None
     if not isinstance(keys, list):
         raise KeySetError("no list `keys` of objects, as a JWK Set has")
@@ -113,7 +114,7 @@ def _listed(text: bytes) -> list[Any]:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any] | None:
-    """An object, or None where a name is repeated in it: parsers differ on which one counts."""
+    """An object, or None where it repeats a name: parsers differ on the one that counts."""
     found = dict(pairs)
     return found if len(found) == len(pairs) else None
 
@@ -136,7 +137,7 @@ def _shown(jwk: Any) -> str:
 
 
 def _by_kid(usable: list[_Listed]) -> tuple[dict[str | None, tuple[Key, ...]], list[str]]:
-    """Keys by their names, and what is ambiguous among them."""
+    """Keys by their names, and the ambiguous ones among them."""
     named: dict[str, list[_Listed]] = defaultdict(list)
     for each in usable:
         if each.kid is not None:
@@ -154,7 +155,7 @@ def _by_kid(usable: list[_Listed]) -> tuple[dict[str | None, tuple[Key, ...]], l
 
 
 def _chosen(group: Iterable[Key]) -> tuple[tuple[Key, ...], set[str]]:
-    """The keys of one name, each for what it alone verifies, and the algorithms for which there are two."""
+    """The keys of one name, each for the algorithms that only it verifies, and the algorithms with two keys."""
     by_algorithm: dict[str, dict[bytes, Key]] = defaultdict(dict)
     for key in group:
         for algorithm in key.algorithms:
@@ -174,7 +175,7 @@ def _merged(group: Iterable[Key]) -> tuple[Key, ...]:
 
 
 def _material(key: Key) -> bytes:
-    """The key itself, whatever it is called."""
+    """The key itself, whatever its name."""
     der: bytes = key.public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     return der
 
@@ -189,7 +190,7 @@ def _kid(jwk: dict[str, Any]) -> str | None:
 
 
 def _key(jwk: Any) -> Key | None:
-    """The key, or None where it is for something else than tokens of ours."""
+    """The key, or None where it is not for tokens of this gateway."""
     if not isinstance(jwk, dict):
         raise _Bad("not an object, or one with a name twice")
     kty = jwk.get("kty")
@@ -214,7 +215,7 @@ def _public(kty: str, jwk: dict[str, Any], algorithm: str) -> Any:
     try:
         public = PyJWK({"kty": kty, **{name: jwk[name] for name in _PUBLIC[kty]}}, algorithm).key
     except (PyJWTError, KeyError, TypeError, ValueError, AttributeError):
-        raise _Bad("its members make no public key") from None
+        raise _Bad("its members are not a public key") from None
     if isinstance(public, RSAPublicKey) and not rsa_key.sound(public):
         raise _Bad("an RSA key that is too weak or too large")
     if isinstance(public, Ed25519PublicKey) and not ed25519_key.sound(public):

@@ -1,8 +1,9 @@
-"""Which RSA keys are strong enough to believe a signature by.
+"""The RSA keys that are strong enough for a trusted signature.
 
 Besides size and exponent a key must not come from Infineon's RSALib, whose primes had a form from which the private key
-can be worked out (ROCA, CVE-2017-15361: Nemec, Sys, Svenda, Klinec, Matyas, "The Return of Coppersmith's Attack", CCS
-2017, section 2). Such a modulus is a power of 65537 modulo every small prime; any other is so by chance once in 2**27.
+can be computed (ROCA, CVE-2017-15361: Nemec, Sys, Svenda, Klinec, Matyas, "The Return of Coppersmith's Attack", CCS
+2017, section 2). Such a modulus is a power of 65537 modulo every small prime; another one is so by chance once in
+2**27.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 _BITS: Final = range(2048, 8192 + 1)
-"""Shorter ones are too weak; longer ones only make us work."""
+"""Shorter keys are too weak; longer keys only cost processor time."""
 _EXPONENTS: Final = range(2**16 + 1, 2**64)
-"""FIPS 186-5 wants more than 2**16; beyond 64 bits OpenSSL does not go for every size."""
+"""FIPS 186-5 requires more than 2**16. Beyond 64 bits OpenSSL does not support every key size."""
 _GENERATOR: Final = 65537
 _LARGEST_PRIME: Final = 167
 
@@ -28,7 +29,7 @@ def sound(public: RSAPublicKey) -> bool:
 
 
 def _easy(modulus: int) -> bool:
-    """Whether anybody can factor it by sight: a small prime divides it, or it is a square."""
+    """Whether the modulus is easy to factor: a small prime divides it, or it is a square."""
     small = modulus % 2 == 0 or any(modulus % prime == 0 for prime in _POWERS)
     return small or math.isqrt(modulus) ** 2 == modulus
 

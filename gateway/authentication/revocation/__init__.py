@@ -1,1 +1,1 @@
-"""Revoked tokens and subjects: the list, the sources it is read from, and its writer."""
+"""Revoked tokens and subjects: the list, the sources from which it is read, and its writer."""

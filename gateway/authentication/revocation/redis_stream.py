@@ -1,13 +1,13 @@
-"""The list of what is revoked as a stream in the store, `PREFIX:revoked`, one entry a field list: one command adds one.
+"""The revocation list as a stream in the store, `PREFIX:revoked`, one entry for each field list: one command adds one.
 
     XADD meshgate:revoked * issuer https://id.example jti 6f1c until 1767225600
 
-A stream says in one cheap command what is new since the last look, and one that was emptied or lost restores nobody:
-only an entry with `restored 1` does. News come first in every look, however long the stream is.
+One cheap command reads the entries since the last look. A stream that was emptied or lost restores nobody: only an
+entry with `restored 1` does. New entries come first in every look, however long the stream is.
 
-What can't be seen among the news is what a store that took over says of earlier times. So the stream is read again from
-its beginning, a slice a look: every minute, and at once and in larger slices where the store was away or its last entry
-is older than one that we know. Entries whose tokens have expired are deleted then, by the store's own clock.
+New entries alone do not show that another store took over, with other entries for earlier times. So the stream is read
+again from its beginning, a slice in each look: every minute, and at once and in larger slices where the store was away
+or its last entry is older than a known one. Then entries whose tokens have expired are deleted, by the store's clock.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from gateway.redis_client import Client, cause, heed_cancellation
 _log = logging.getLogger(__name__)
 
 _REREAD_SECONDS: Final = 60.0
-"""From the end of one rereading to the beginning of the next."""
+"""Seconds from the end of one rereading to the beginning of the next."""
 _PAGE: Final = 200
 """Entries of one command: some 8 ms of the event loop, for their parsing alone."""
 _SLICE: Final = 5
-"""Pages that are read again in one look."""
+"""Pages that one look rereads."""
 _URGENT_SLICE: Final = 25
-"""The same where there is reason to: a look must still leave time for the next within the second."""
+"""The same after an outage: a look must still leave time for the next within the second."""
 _TOLD: Final = 10_000
-"""Names that are compared in one look with what is known."""
+"""Names that one look applies to the list."""
 _SPENT_SECONDS: Final = 3600 + 300
-"""How long after its `until` an entry is deleted: an issuer's leeway, and an hour for clocks that disagree."""
+"""Seconds after its `until` at which an entry is deleted: an issuer's leeway, and an hour for clocks that disagree."""
 _START: Final = "0-0"
 Page = list[tuple[bytes, dict[bytes, bytes]]]
 
@@ -51,7 +51,7 @@ class RevocationStream:
         self._clock = clock
         self._after = _START
         self._found: list[Revoked] = []
-        """News that are not told yet: a page that fails costs none of those before it."""
+        """New entries that are not applied yet: a page that fails costs none of those before it."""
         self._again: _Rebuild | None = None
         self._again_at = math.inf
         self._urgent = False
@@ -74,20 +74,20 @@ class RevocationStream:
             self._after = last
             self._restart()
         await self._find()
-        known.add(self._found)  # all at once, so that nobody is caught between an entry and its `restored`
+        known.add(self._found)  # all at once, so that no caller is refused between an entry and its `restored`
         if self._again is not None:
             self._again.rebuild.feed(self._found)
         self._found = []
         self._again_at = min(self._again_at, self._clock() + _REREAD_SECONDS)
 
     def _restart(self) -> None:
-        """What the store says of earlier times may be another story from here on."""
+        """The store may have other entries for earlier times from here on."""
         self._again = None
         self._again_at = -math.inf
         self._urgent = True
 
     async def _reread(self, known: RevocationList) -> None:
-        """A slice of the stream from its beginning."""
+        """Rereads a slice of the stream from its beginning."""
         if self._again is None:
             if self._clock() < self._again_at:
                 return
@@ -102,7 +102,7 @@ class RevocationStream:
         return _name(newest[0][0]) if newest else _START
 
     async def _find(self) -> None:
-        """Reads what is new, page by page. Each is one bounded command."""
+        """Reads the new entries, page by page. Each page is one bounded command."""
         more = True
         while more:
             page = await _page(self._client, self._key, self._after)
@@ -114,7 +114,7 @@ class RevocationStream:
 
 
 class _Rebuild:
-    """One reading of the whole stream, a slice at a time."""
+    """One rereading of the whole stream, a slice at a time."""
 
     def __init__(self, client: Client, key: str) -> None:
         self.rebuild = ListRebuild()
@@ -125,7 +125,7 @@ class _Rebuild:
         self._spent: float | None = None
 
     async def slice(self, known: RevocationList, pages: int) -> bool:
-        """Reads on, and at the end tells `known`. Whether that was all."""
+        """Reads the next pages, and at the end applies them to `known`. True when that was all."""
         for _ in range(pages):
             if self._ended:
                 return self.rebuild.finish(known, _TOLD)
@@ -140,12 +140,12 @@ class _Rebuild:
         self._after = _name(page[-1][0])
         spent = await self._note(page)
         if self._ended:
-            spent.discard(page[-1][0])  # by the last it shows whether a stream went back
+            spent.discard(page[-1][0])  # the last entry shows whether a stream went back
         if spent:
             await self._delete(spent)
 
     async def _note(self, page: Page) -> set[bytes]:
-        """Notes what the entries of a page say. Returns the names of those that are spent."""
+        """Collects the entries of a page. Returns the names of the expired ones."""
         if self._spent is None:
             seconds, _ = await self._client.time()
             self._spent = seconds - _SPENT_SECONDS
@@ -163,12 +163,12 @@ class _Rebuild:
     async def _delete(self, names: set[bytes]) -> None:
         try:
             await self._client.xdel(self._key, *names)
-        except redis.ResponseError:  # a store may let us read alone
+        except redis.ResponseError:  # the gateway may have no right to write
             _log.debug("spent revocations stay in the store")
 
 
 def stream_key(prefix: str) -> str:
-    """Where in the store the list is."""
+    """The key of the list in the store."""
     return f"{prefix}:revoked"
 
 
@@ -188,7 +188,7 @@ def _order(name: str) -> tuple[int, int]:
 
 
 def _entry(identity: bytes, fields: dict[bytes, bytes]) -> Revoked | None:
-    """An entry of the stream. One that makes no sense is told in the log, and must not keep out those after it."""
+    """An entry of the stream. An unreadable one is logged, and must not keep out those after it."""
     try:
         text: Any = {name.decode(): value.decode() for name, value in fields.items()}
         return Revoked.model_validate(text)

@@ -1,15 +1,15 @@
-"""Tokens and subjects that are no longer believed, whatever their signature says.
+"""Tokens and subjects that are revoked, however valid their signature.
 
 An entry names a token by its issuer and `jti`, or a subject by its issuer and `sub`. The issuer belongs to the name:
-`jti` and `sub` are unique only where they were given out (RFC 7519, sections 4.1.2 and 4.1.7), and of two trusted
-issuers neither should be able to shut out what the other vouches for. The tenant does not belong to it: whoever's
-account was taken over must be out of every tenant.
+`jti` and `sub` are unique only within their issuer (RFC 7519, sections 4.1.2 and 4.1.7), and of two trusted issuers
+neither should be able to revoke the other's tokens. The tenant does not belong to the name: the owner of a stolen
+account must be out of every tenant.
 
     {"issuer": "https://id.example", "jti": "6f1c"}                                one token
     {"issuer": "https://id.example", "subject": "bob"}                             all of Bob's, for good
     {"issuer": "https://id.example", "subject": "bob", "issued_before": 1767225600}  those he had before, not new ones
 
-`until`, in seconds since the Unix epoch, says when an entry is no longer needed: the `exp` of what it revokes.
+`until`, in seconds since the Unix epoch, says when an entry is no longer necessary: the `exp` of the revoked token.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from meshgate.runtime.config import Strict
 MAX_ENTRIES: Final = 1_000_000
 _MAX_ISSUERS: Final = 1000
 _LONGEST_LEEWAY: Final = 300
-"""An issuer's leeway keeps a token good beyond its `exp`; an entry is kept as long."""
+"""An issuer's leeway keeps a token valid beyond its `exp`; an entry is kept as long."""
 
 Seconds = Annotated[int, Field(ge=0, le=2**53)]
 
@@ -39,7 +39,7 @@ class Revoked(Strict):
     jti: TokenId | None = None
     subject: Subject | None = None
     issued_before: Seconds | None = None
-    """Of a subject: spares tokens whose `iat` says they were issued then or later."""
+    """For a subject: spares tokens whose `iat` is this time or later."""
     until: Seconds | None = None
     """When the entry can be forgotten. Default: never."""
     restored: bool = False
@@ -48,14 +48,14 @@ class Revoked(Strict):
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         if (self.jti is None) == (self.subject is None):
-            raise ValueError("jti or subject is needed, and not both")
+            raise ValueError("jti or subject is required, and not both")
         if self.issued_before is not None and self.subject is None:
             raise ValueError("issued_before is for a subject")
         return self
 
 
 class Revocable(NamedTuple):
-    """By what a verified token can be revoked."""
+    """The names by which a verified token can be revoked."""
 
     issuer: str
     token_id: str | None
@@ -64,7 +64,7 @@ class Revocable(NamedTuple):
 
 
 class Name(NamedTuple):
-    """What an entry is about."""
+    """The token or subject of an entry."""
 
     of_token: bool
     issuer: str
@@ -73,19 +73,19 @@ class Name(NamedTuple):
 
 
 class _Revocation(NamedTuple):
-    """What an entry says of a token or subject."""
+    """The effect of an entry on its token or subject."""
 
     issued_before: float
     until: float
 
 
 class RevocationList:
-    """What is revoked now. A look costs a lookup or two; `revision` grows with each change."""
+    """The revocations in force. A check costs a lookup or two; `revision` grows with each change."""
 
     def __init__(self) -> None:
         self.revision = 0
         self.issuers: set[str] = set()
-        """Whom entries name, those that were taken back among them; the first of them, where they are many."""
+        """The issuers of all entries, restored ones included; the first of them, where they are many."""
         self._tokens: dict[tuple[str, str], _Revocation] = {}
         self._subjects: dict[tuple[str, str], _Revocation] = {}
 
@@ -93,14 +93,14 @@ class RevocationList:
         return len(self._tokens) + len(self._subjects)
 
     def covers(self, token: Revocable) -> bool:
-        """Whether the token is revoked. One that does not say when it was issued is never spared for that."""
+        """Whether the token is revoked. A token without `iat` is never spared by `issued_before`."""
         if token.token_id is not None and (token.issuer, token.token_id) in self._tokens:
             return True
         mark = self._subjects.get((token.issuer, token.subject))
         return mark is not None and (token.issued_at is None or token.issued_at < mark.issued_before)
 
     def replace(self, entries: Iterable[Revoked]) -> None:
-        """Makes `entries` all that is revoked. Raises SourceError, with nothing changed, where they are too many."""
+        """Makes `entries` the whole list. Raises SourceError, with nothing changed, where they are too many."""
         fresh = RevocationList()
         fresh.add(entries)
         if (fresh._tokens, fresh._subjects) != (self._tokens, self._subjects):
@@ -109,17 +109,19 @@ class RevocationList:
             self.revision += 1
 
     def add(self, entries: Iterable[Revoked]) -> None:
-        """Applies `entries` to what is revoked, in order. Raises SourceError where they become too many."""
+        """Applies `entries` to the list, in order. Raises SourceError where the list becomes too long."""
         for entry in entries:
             self._apply(entry)
 
     def assign(self, name: Name, mark: _Revocation | None, *, afresh: bool) -> None:
-        """Applies all that a list says of one name; `afresh`: it was restored before `mark`, or is. Raises as `add`."""
+        """Applies the result of a rereading for one name; `afresh`: it was restored before `mark`, or is. Raises as
+        `add` does.
+        """
         known = None if afresh else self._table(name).get(name[1:])
-        self._say(name, None if mark is None else _stricter(known, mark))
+        self._set(name, None if mark is None else _stricter(known, mark))
 
     def forget(self, now: float) -> None:
-        """Drops what is no longer needed at `now`, in seconds since the epoch."""
+        """Drops entries that are no longer necessary at `now`, in seconds since the epoch."""
         for table in (self._tokens, self._subjects):
             for name in [name for name, mark in table.items() if mark.until <= now]:
                 del table[name]
@@ -129,10 +131,10 @@ class RevocationList:
         if len(self.issuers) < _MAX_ISSUERS:
             self.issuers.add(entry.issuer)
         known = self._table(name).get(name[1:])
-        self._say(name, None if entry.restored else _stricter(known, _mark(entry)))
+        self._set(name, None if entry.restored else _stricter(known, _mark(entry)))
 
-    def _say(self, name: Name, mark: _Revocation | None) -> None:
-        """From now on `mark` holds for `name`; None takes back what did."""
+    def _set(self, name: Name, mark: _Revocation | None) -> None:
+        """`mark` holds for `name` from now on; None takes back the earlier one."""
         table, key = self._table(name), name[1:]
         known = table.get(key)
         if mark is None:
@@ -148,8 +150,8 @@ class RevocationList:
 
 
 class ListRebuild:
-    """What a list says that is read again bit by bit. It is put together aside, because only at its end is it known
-    what holds: between an entry and its `restored` nobody must be shut out who is not.
+    """The result of a list that is reread bit by bit. It is collected apart, because only its end shows what holds:
+    between an entry and its `restored` no caller may be refused.
     """
 
     def __init__(self) -> None:
@@ -157,8 +159,8 @@ class ListRebuild:
         self._restored: set[Name] = set()
 
     def feed(self, entries: Iterable[Revoked]) -> None:
-        """The next entries; they were told to the RevocationList too if they are new. Raises SourceError where there
-        are too many.
+        """Adds the next entries; new ones were applied to the RevocationList too. Raises SourceError where there are
+        too many.
         """
         for entry in entries:
             name = _name(entry)
@@ -169,7 +171,7 @@ class ListRebuild:
                 self._restored.add(name)
 
     def finish(self, known: RevocationList, most: int) -> bool:
-        """Tells `known` of at most so many names. Whether these were all that are left. Raises as `feed` does."""
+        """Applies at most `most` names to `known`. True when none is left. Raises as `feed` does."""
         for _ in range(min(most, len(self._said))):
             name, mark = self._said.popitem()
             known.assign(name, mark, afresh=name in self._restored)
@@ -189,7 +191,7 @@ def _mark(entry: Revoked) -> _Revocation:
 
 
 def _stricter(known: _Revocation | None, new: _Revocation) -> _Revocation:
-    """Two entries of one name: the one that spares less, for as long as either says."""
+    """The stricter of two entries of one name: it spares less, for as long as either says."""
     if known is None:
         return new
     return _Revocation(max(known.issued_before, new.issued_before), max(known.until, new.until))

@@ -1,8 +1,8 @@
-"""Where the list of what is revoked comes from, and what holds while it can't be had.
+"""The source of the revocation list, and what holds while it is out of reach.
 
-It is looked at every half second: a file by its time and size, the store by asking for what is new in a stream
-(stream.py). So an entry counts within a second of being written, for tokens that were verified before too, and a call
-pays a comparison.
+The gateway looks at it every half second: at the time and size of a file, or at the new entries of a stream in the
+store (redis_stream.py). So an entry takes effect within a second of being written, for tokens that were verified before
+too, and a call pays one comparison.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ _NOBODY: Final = '{"revoked": []}'
 _LISTS: Final = re.compile(rb'"revoked"\s*:')
 """In a RevocationDocument nothing else looks so: no entry has such a key, and a quote in a text has a backslash."""
 _SAID: Final = 4
-"""Issuers whom a log line names."""
+"""Issuers that a log line names."""
 
 Clock = Callable[[], float]
 
 
 class RevocationDocument(Strict):
-    """What a file says: `{"revoked": [...]}`, all of it each time."""
+    """The content of a file: `{"revoked": [...]}`, always the whole list."""
 
     revoked: Sequence[Revoked]
 
 
 class RevocationStore(Protocol):
-    """Where entries come from."""
+    """The place of the entries: a file or a stream."""
 
     async def look(self, known: RevocationList) -> None:
-        """Brings `known` up to date. Raises SourceError with what is known left in force."""
+        """Brings `known` up to date. Raises SourceError and leaves the list in force."""
 
 
 class RevocationFile:
-    """A file; what it no longer says is no longer revoked. One that is no list changes nothing."""
+    """A file; an entry that it no longer has is no longer revoked. A file that is not a list changes nothing."""
 
     def __init__(self, path: Path) -> None:
         self._file = SourceFile(path, _MAX_BYTES)
@@ -65,7 +65,7 @@ class RevocationFile:
         self.look_now(known)
 
     def look_now(self, known: RevocationList) -> None:
-        """The same: a file is read where it stands."""
+        """The same without waiting: the file is read in the event loop."""
         content = self._file.changed()
         if content is None:
             return
@@ -91,7 +91,7 @@ def _listed(content: bytes) -> Sequence[Revoked]:
 
 
 class RevocationSource:
-    """The list, kept fresh in the background."""
+    """The revocation list, kept fresh in the background."""
 
     def __init__(
         self, source: RevocationStore | None, config: RevocationConfig, clock: Clock, now: Clock = time.time
@@ -102,7 +102,7 @@ class RevocationSource:
         interval = _LOOK_SECONDS if source is not None else math.inf
         self.refresher = Refresher(self.health, self.refresh, interval, timeout=_REFRESH_SECONDS, clock=clock)
         self.good_until = math.inf if source is None else -math.inf
-        """On the clock: from then on nobody is let in. It is never infinite before a list was read."""
+        """On the clock: from then on all calls are refused. It is never infinite before a list was read."""
         self._source = source
         self._keep = config.on_outage == "keep"
         self._outage_seconds = config.outage_seconds
@@ -110,19 +110,19 @@ class RevocationSource:
         self._now = now
         self._forget_at = clock() + _FORGET_SECONDS
         self._trusted: frozenset[str] | None = None
-        self._strange: frozenset[str] = frozenset()
+        self._untrusted: frozenset[str] = frozenset()
 
     def trust(self, issuers: Iterable[str]) -> None:
-        """Tells whose tokens are believed at all. An entry of anybody else revokes nothing, which is said."""
+        """Sets the trusted issuers. An entry of another issuer revokes nothing; a log line says so."""
         self._trusted = frozenset(issuers)
-        self._look_for_strangers()
+        self._log_untrusted_issuers()
 
     def covers(self, token: Revocable) -> bool:
         """Whether the token is revoked."""
         return self.known.covers(token)
 
     async def refresh(self) -> None:
-        """Looks once. Never raises: bad news leave what is known."""
+        """Looks once. Never raises: a failure leaves the list in force."""
         if self._source is None:
             return
         try:
@@ -133,20 +133,20 @@ class RevocationSource:
         self.seen()
 
     def seen(self) -> None:
-        """Notes that the list is up to date."""
+        """Records that the list is up to date."""
         now = self._clock()
         self.health.good(now)
-        self._look_for_strangers()
+        self._log_untrusted_issuers()
         self.good_until = math.inf if self._keep else now + self._outage_seconds
         if now >= self._forget_at:
             self._forget_at = now + _FORGET_SECONDS
             self.known.forget(self._now())
 
-    def _look_for_strangers(self) -> None:
-        if self._trusted is None or self.known.issuers <= self._trusted | self._strange:
+    def _log_untrusted_issuers(self) -> None:
+        if self._trusted is None or self.known.issuers <= self._trusted | self._untrusted:
             return
-        fresh = sorted(self.known.issuers - self._trusted - self._strange)
-        self._strange |= frozenset(fresh)
+        fresh = sorted(self.known.issuers - self._trusted - self._untrusted)
+        self._untrusted |= frozenset(fresh)
         said = {"count": len(fresh), "issuers": fresh[:_SAID]}
         _log.warning("revocations name issuers that no [[issuers]] entry has: they revoke nothing", extra=said)
 
@@ -154,13 +154,13 @@ class RevocationSource:
 def revocations_of(
     config: RevocationConfig | None, client: Client | None, prefix: str = "", clock: Clock = time.monotonic
 ) -> RevocationSource:
-    """The list that `config` tells of. `client` is of the [store]. Raises ConfigError where a file is no list."""
+    """The list that `config` describes. `client` is of the [store]. Raises ConfigError where a file is not a list."""
     if config is None:
         return RevocationSource(None, RevocationConfig.model_construct(), clock)
     if config.file is not None:
         return _of_file(config.file, config, clock)
     if client is None:
-        raise ConfigError("revocation.store: there is no [store]")
+        raise ConfigError("revocation.store: the [store] section is missing")
     return RevocationSource(RevocationStream(client, prefix, clock), config, clock)
 
 

@@ -1,7 +1,7 @@
-"""Writes to the list of what is revoked, where the gateways look for it. Their word for an entry is `Revoked`.
+"""The writer of the revocation list, where the gateways read it. One entry is a `Revoked`.
 
-A file is read, changed and put in place whole, by one writer at a time; the store takes one command. Gateways look
-twice a second.
+A file is read, changed and put in place whole, by one writer at a time; in the store one command adds an entry.
+Gateways read it twice a second.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from meshgate.runtime.files import atomic_write
 
 
 def of_token(token: str) -> Revoked:
-    """The entry that revokes a token by its own word: nothing is verified, for a forged one is good for nothing anyway.
+    """The entry that revokes a token, by the token's own claims: nothing is verified, because a forged token is of no
+    use.
 
-    Raises ValueError for what is no token, or one that says too little to be told from others.
+    Raises ValueError for a text that is not a token, or a token without the claims that identify it.
     """
     try:
         said: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
@@ -40,11 +41,11 @@ def of_token(token: str) -> Revoked:
 
 
 def write_file(path: Path, entry: Revoked) -> None:
-    """Adds `entry` to the list in a file, which may not be there yet; one with `restored` takes its like away.
+    """Adds `entry` to the list in a file, which may not exist yet; an entry with `restored` removes its like.
 
-    Raises OSError, or ValueError for a file that is no such list, which stays as it is.
+    Raises OSError, or ValueError for a file that is not such a list and stays as it is.
     """
-    with _alone(path.parent):
+    with _locked(path.parent):
         listed = [each for each in _listed(path) if _name(each) != _name(entry)]
         _put(path, listed if entry.restored else [*listed, entry])
 
@@ -76,11 +77,11 @@ def _put(path: Path, listed: list[Revoked]) -> None:
 
 
 @contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Two who revoke at once must not lose one's entry."""
+def _locked(directory: Path) -> Iterator[None]:
+    """Holds the directory's lock: of two operators who revoke at once, neither must lose an entry."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # let go when it is closed
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # released when the descriptor is closed
         yield
     finally:
         os.close(descriptor)

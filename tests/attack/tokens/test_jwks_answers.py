@@ -78,7 +78,7 @@ async def test_nothing_but_200_and_no_redirect_is_followed(server: JwksServer, s
         (
             b"HTTP/1.1 200 OK\r\n\r\n" + tokens.key_set([{**EC, "x": "AA"}] * 2),
             "none of its keys can be used: public keys for ES256, EdDSA, RS256 or PS256 are; "
-            "key 0 (kid 'ec'): its members make no public key",
+            "key 0 (kid 'ec'): its members are not a public key",
         ),
         (b"HTTP/1.1 200 OK\r\n\r\n" + tokens.key_set([{}] * 257), "more than 256 keys"),
     ],

@@ -163,7 +163,7 @@ async def test_the_rest_of_the_start_names_its_key(home: Path, change: Callable[
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"", "empty, and no JWK Set"),
+        (b"", "empty, and not a JWK Set"),
         (b"[]", "no list `keys` of objects, as a JWK Set has"),
         (b'{"keys": [{"kty": "oct", "k": "AAAA"}]}', "none of its keys can be used: public keys for ES256"),
         (b"\xff", "not JSON"),

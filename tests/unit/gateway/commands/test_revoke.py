@@ -102,8 +102,8 @@ def test_revoking_twice_is_one_entry(configured: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--issuer", "i"), "jti or subject is needed"),
-        (("--issuer", "i", "--jti", "j", "--subject", "s"), "jti or subject is needed"),
+        (("--issuer", "i"), "jti or subject is required"),
+        (("--issuer", "i", "--jti", "j", "--subject", "s"), "jti or subject is required"),
         (("--jti", "j"), "issuer"),
         (("--issuer", "i", "--jti", "j", "--issued-before", "now"), "issued_before is for a subject"),
         (("--issuer", "i", "--subject", "s", "--issued-before", "soon"), "'soon' is neither a time"),
