@@ -4,24 +4,24 @@ Theory (after text-embeddings-inference's queue). A call takes a place before an
 are tokenised before they are queued, so that their true cost is known. There is no wait timer: when the model is free,
 it takes what waits. An idle server adds no delay, and while batches run the next gathers by itself.
 
-    admission.py   who is let in, and who is too late
-    room.py        how much may be in hand, and how much of it one tenant's
-    fair.py        whose turn it is: by tokens served, tenant by tenant
-    line.py        two priorities, and the next batch
-    take.py        which inputs run together: like lengths, little padding
-    pace.py        how long it will take
-    faults.py      what an error of the model says of its inputs and of itself
-    worker.py      a thread of the model
-    workers.py     all of them: batches side by side
-    batcher.py     all of it put together
+    admission.py        who is let in, and who is too late
+    tenant_capacity.py  how much may be in hand, and how much of it one tenant's
+    fair_queue.py       whose turn it is: by tokens served, tenant by tenant
+    batch_queue.py      two priorities, and the next batch
+    select_batch.py     which inputs run together: like lengths, little padding
+    latency_model.py    how long it will take
+    error_kinds.py      what an error of the model says of its inputs and of itself
+    worker.py           a thread of the model
+    workers.py          all of them: batches side by side
+    batcher.py          all of it put together
 """
 
 from __future__ import annotations
 
 from services.batching.batcher import Batcher, Permit
 from services.batching.bounds import Bounds, Counts
-from services.batching.error_kinds import Fault, Judge
-from services.batching.select_batch import take
+from services.batching.error_kinds import ErrorClassifier, Fault
+from services.batching.select_batch import select_batch
 from services.batching.worker import Run
 
-__all__ = ["Batcher", "Bounds", "Counts", "Fault", "Judge", "Permit", "Run", "take"]
+__all__ = ["Batcher", "Bounds", "Counts", "ErrorClassifier", "Fault", "Permit", "Run", "select_batch"]

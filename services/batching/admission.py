@@ -11,8 +11,8 @@ from typing import Final
 
 from meshgate.errors import DeadlineExceeded, Unavailable
 from services.batching.bounds import Bounds, Counts
-from services.batching.latency_model import Pace
-from services.batching.tenant_capacity import Refusal, Room
+from services.batching.latency_model import LatencyModel
+from services.batching.tenant_capacity import Refusal, TenantCapacity
 
 _RETRY_LEAST: Final = 0.05
 _RETRY_MOST: Final = 30.0
@@ -21,13 +21,13 @@ _RETRY_MOST: Final = 30.0
 class Admission:
     """The places before one model. For one event loop."""
 
-    def __init__(self, bounds: Bounds, pace: Pace, counts: Counts) -> None:
-        self.calls = Room(bounds.queue_calls)
-        self.tokens = Room(bounds.queue_tokens)
+    def __init__(self, bounds: Bounds, pace: LatencyModel, counts: Counts) -> None:
+        self.calls = TenantCapacity(bounds.queue_calls)
+        self.tokens = TenantCapacity(bounds.queue_tokens)
         self.empty = asyncio.Event()
         """Set while no call is in hand."""
         self.empty.set()
-        self._interactive = Room(bounds.queue_tokens)
+        self._interactive = TenantCapacity(bounds.queue_tokens)
         """Those of `tokens` that don't let others go first: bounds nothing, tells how long a call will wait."""
         self._pace = pace
         self._counts = counts

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final, Generic
 
 from services.batching.fair_queue import EntryT, FairQueue
-from services.batching.select_batch import take
+from services.batching.select_batch import select_batch
 
 WINDOW: Final = 512
 """How many of the inputs whose turn is next are looked at for one batch: bounds its cost."""
@@ -20,7 +20,7 @@ PATIENCE: Final = 8
 """So many batches in a row may be made around interactive inputs while batch traffic waits."""
 
 
-class Line(Generic[EntryT]):
+class BatchQueue(Generic[EntryT]):
     """What waits for the model. Plain state."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Line(Generic[EntryT]):
         ahead = first.draw(WINDOW)
         behind = second.draw(WINDOW - len(ahead)) if second else []
         window = [*ahead, *behind]
-        taken = take([entry.length for entry in window], budget)
+        taken = select_batch([entry.length for entry in window], budget)
         batch = [window[index] for index in taken]
         self._passed = self._passed + 1 if first is self._interactive and second else 0
         first.settle(ahead, {index for index in taken if index < len(ahead)})

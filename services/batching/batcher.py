@@ -16,15 +16,15 @@ from typing import Final, Generic, cast
 from meshgate.errors import DeadlineExceeded, Internal, MeshError, Unavailable
 from services.batching import error_kinds
 from services.batching.admission import Admission
-from services.batching.batch_queue import Line
+from services.batching.batch_queue import BatchQueue
 from services.batching.bounds import Bounds, Counts
 from services.batching.call import Call, Entry
-from services.batching.error_kinds import Fault, Judge
-from services.batching.latency_model import Pace
+from services.batching.error_kinds import ErrorClassifier, Fault
+from services.batching.latency_model import LatencyModel
 from services.batching.tenant_capacity import Refusal
 from services.batching.worker import ItemT, ResultT, Run
 from services.batching.workers import Ended, Workers
-from services.common.caller import Who
+from services.common.caller import CallerIdentity
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Permit(Generic[ItemT, ResultT]):
 
     __slots__ = ("_batcher", "_tenant", "_wait", "who")
 
-    def __init__(self, batcher: Batcher[ItemT, ResultT], who: Who, *, wait: bool) -> None:
+    def __init__(self, batcher: Batcher[ItemT, ResultT], who: CallerIdentity, *, wait: bool) -> None:
         self.who = who
         """Whose call it is."""
         self._batcher = batcher
@@ -85,23 +85,23 @@ class Batcher(Generic[ItemT, ResultT]):
         bounds: Bounds,
         failed: asyncio.Event,
         clock: Callable[[], float] = time.monotonic,
-        judge: Judge = error_kinds.judge,
+        classify: ErrorClassifier = error_kinds.classify,
         sound: ItemT | None = None,
     ) -> None:
-        """`failed` is set when the model can't go on; every call fails from then on. `judge` says whose fault an error
-        of the model is. `sound` is an input that a sound model can do: it is tried when the model is in doubt, so that
-        a caller with bad inputs can't end the process. Without one, a model in doubt is a broken one.
+        """`failed` is set when the model can't go on; every call fails from then on. `classify` says whose fault an
+        error of the model is. `sound` is an input that a sound model can do: it is tried when the model is in doubt,
+        so that a caller with bad inputs can't end the process. Without one, a model in doubt is a broken one.
         """
         self.failed = failed
         self.counts = Counts()
-        self._pace = Pace(bounds.batch_tokens)
+        self._pace = LatencyModel(bounds.batch_tokens)
         self.admission = Admission(bounds, self._pace, self.counts)
         self._bounds = bounds
         self._clock = clock
-        self._judge = judge
+        self._classify = classify
         self._sound = sound
         self._trial: Entry[ItemT, ResultT] | None = None
-        self._line: Line[Entry[ItemT, ResultT]] = Line()
+        self._line: BatchQueue[Entry[ItemT, ResultT]] = BatchQueue()
         self._budget = bounds.batch_tokens
         self._halves: list[list[Entry[ItemT, ResultT]]] = []
         """Of batches that failed: they run next."""
@@ -148,7 +148,7 @@ class Batcher(Generic[ItemT, ResultT]):
 
     def permit(self, tenant: str = "", subject: str = "", *, wait: bool = False) -> Permit[ItemT, ResultT]:
         """A place for a call whose inputs are yet to be tokenised."""
-        return Permit(self, Who(tenant, subject), wait=wait)
+        return Permit(self, CallerIdentity(tenant, subject), wait=wait)
 
     async def answer(
         self,
@@ -238,7 +238,7 @@ class Batcher(Generic[ItemT, ResultT]):
 
     def _faulted(self, batch: list[Entry[ItemT, ResultT]], error: BaseException) -> None:
         """Ends a lone input, or the model; otherwise the halves of the batch run next."""
-        fault = self._judge(error)
+        fault = self._classify(error)
         facts = {"inputs": len(batch), "fault": fault.name, "error": type(error).__name__}
         _log.error("a batch failed", extra=facts, exc_info=error)
         error.with_traceback(None)  # its frames keep the batch's memory

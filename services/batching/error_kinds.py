@@ -17,10 +17,10 @@ class Fault(Enum):
     """The model's, or its device's: nothing can run any more."""
 
 
-Judge = Callable[[BaseException], Fault]
+ErrorClassifier = Callable[[BaseException], Fault]
 
 
-def judge(error: BaseException) -> Fault:
+def classify(error: BaseException) -> Fault:
     """For models in plain Python. What is no Exception, such as SystemExit, was not meant for one input."""
     if isinstance(error, MemoryError):
         return Fault.MEMORY

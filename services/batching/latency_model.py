@@ -13,7 +13,7 @@ _KEPT: Final = 0.9
 """What a batch still counts after the next one."""
 
 
-class Pace:
+class LatencyModel:
     """Estimates from what was measured. Before the first batch everything takes no time."""
 
     def __init__(self, batch_tokens: int) -> None:

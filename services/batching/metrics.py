@@ -20,7 +20,7 @@ _COUNTED: Final = {
 }
 
 
-def tell(readings: Gauges, batcher: Batcher[Any, Any]) -> None:
+def export(readings: Gauges, batcher: Batcher[Any, Any]) -> None:
     """Adds a batcher's numbers to those that are read when Prometheus asks."""
     for name, about in _COUNTED.items():
         readings.counter(f"meshgate_batcher_{name}_total", about, partial(getattr, batcher.counts, name))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def take(lengths: Sequence[int], budget: int) -> list[int]:
+def select_batch(lengths: Sequence[int], budget: int) -> list[int]:
     """The indices of the inputs to run together; `lengths` are their tokens, in the order of their turns.
 
     The first, whose turn it is, is always among them. Their padded cost, longest x count, is at most `budget` tokens,

@@ -24,7 +24,7 @@ class _Waiter(NamedTuple):
     let_in: asyncio.Future[None]
 
 
-class Room:
+class TenantCapacity:
     """A bound on what is in hand. For one event loop."""
 
     def __init__(self, capacity: int) -> None:

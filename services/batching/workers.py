@@ -19,7 +19,7 @@ else has just then; two with half of the cores each do not: measured on two core
 """
 
 
-def usual(threads: int) -> int:
+def typical_seconds(threads: int) -> int:
     """How many batches to run side by side, where the configuration does not say, with so many threads of a CPU. On
     other devices, where those are 0, one: it has the whole device.
     """

@@ -17,23 +17,23 @@ from meshgate.runtime.metrics_server import Gauges, MetricsServer
 from meshgate.v1 import classification_pb2_grpc, models_pb2, models_pb2_grpc
 from services import batching
 from services.batching import Batcher, metrics
-from services.batching.workers import USUAL, usual
+from services.batching.workers import USUAL, typical_seconds
 from services.classification import model_proxy
 from services.classification.config import ClassificationConfig, ClassifierConfig
 from services.classification.custom.store import Store
-from services.classification.custom.tenant_classifiers import Owned
+from services.classification.custom.tenant_classifiers import TenantClassifiers
 from services.classification.custom.training import Trainer
-from services.classification.model_proxy import Facts, Item, Ready, ReadyClassifier, ReadyZeroShot, Scores
+from services.classification.model_proxy import ClassifierProxy, Item, ModelInfo, ModelProxy, Scores, ZeroShotProxy
 from services.classification.served import Custom, Served
 from services.classification.servicer import ClassificationServicer
 from services.classification.validate import Models
-from services.model_process import Apart, Here, Host
+from services.model_process import Host, InprocessHost, SubprocessHost
 from services.models.config import unique
-from services.models.config_watcher import Watch
+from services.models.config_watcher import ConfigWatcher
 from services.models.listing import ModelServicer
-from services.models.model_table import Place
-from services.models.reloader import Swap, apart
-from services.text.preparing import Preparing
+from services.models.model_table import ModelSlot
+from services.models.reloader import Reloader, differences
+from services.text.preparing import PreparationQueue
 from services.text.tokens import Cut, Tokens
 
 _log = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ _LOAD_ZERO_SHOT: Final = "services.classification.model_worker:load_zero_shot"
 
 @dataclass(frozen=True)
 class _Loaded:
-    classifiers: list[tuple[ClassifierConfig, ReadyClassifier]]
-    zero_shot: ReadyZeroShot | None
+    classifiers: list[tuple[ClassifierConfig, ClassifierProxy]]
+    zero_shot: ZeroShotProxy | None
 
 
 class App:
@@ -60,14 +60,14 @@ class App:
         models are run; without one, here.
         """
         self.failed = asyncio.Event()
-        self._host = host or Here()
+        self._host = host or InprocessHost()
         self._config = config
-        self._place: Place[Served] = Place()
-        self._swap = Swap[ClassifierConfig, ReadyClassifier](self._classifier)
-        self._watch = Watch(path, ClassificationConfig, self.take) if path is not None else None
-        self._zero_shot: ReadyZeroShot | None = None
+        self._place: ModelSlot[Served] = ModelSlot()
+        self._swap = Reloader[ClassifierConfig, ClassifierProxy](self._classifier)
+        self._watch = ConfigWatcher(path, ClassificationConfig, self.take) if path is not None else None
+        self._zero_shot: ZeroShotProxy | None = None
         self._custom: Custom | None = None
-        self._preparing = Preparing(config.engine.queue_bytes)
+        self._preparing = PreparationQueue(config.engine.queue_bytes)
         self._exposition: MetricsServer | None = None
 
     async def start(self) -> None:
@@ -75,16 +75,16 @@ class App:
         engine = self._config.engine
         bounds = batching.Bounds(engine.batch_tokens, engine.queue_tokens, engine.queue_calls, engine.hang_seconds)
         sound = Item(_Default(self._place), Tokens([1] * 4, [0] * 4))
-        batcher = Batcher[Item, Scores](model_proxy.run, bounds, self.failed, judge=self._host.judge, sound=sound)
+        batcher = Batcher[Item, Scores](model_proxy.run, bounds, self.failed, classify=self._host.classify, sound=sound)
         loop = asyncio.get_running_loop()
         self._host.start(lambda: loop.call_soon_threadsafe(batcher.fail))
         loaded = await self._load(self._config)
         self._zero_shot = loaded.zero_shot
         readings = Gauges()
-        metrics.tell(readings, batcher)
+        metrics.export(readings, batcher)
         self._exposition = MetricsServer(self._config.metrics, readings, *self._host.collectors)
         await self._exposition.start()
-        batcher.start(engine.concurrent_batches or usual(loaded.classifiers[0][1].facts.threads))
+        batcher.start(engine.concurrent_batches or typical_seconds(loaded.classifiers[0][1].facts.threads))
         models = self._models(self._config, loaded)
         self._custom = await self._trains(loaded.zero_shot, batcher, models)
         self._place.served = Served(models, batcher, self._cards(self._config, loaded), self._custom, self._preparing)
@@ -133,7 +133,7 @@ class App:
             await self._exposition.stop()
 
     async def _trains(
-        self, encoder: ReadyZeroShot | None, batcher: Batcher[Item, Scores], models: Models
+        self, encoder: ZeroShotProxy | None, batcher: Batcher[Item, Scores], models: Models
     ) -> Custom | None:
         """What makes and serves classifiers of the tenants' own, where there is an encoder for them."""
         custom = self._config.custom
@@ -144,7 +144,9 @@ class App:
             return None
         tokens = encoder.tokeniser.read([encoder.prompt + _PROBE], Cut.END, "inputs")
         [probe] = await batcher.submit([Item(encoder, tokens[0])], [tokens[0].length])
-        owned = Owned(Store(custom.directory, classifiers=custom.classifiers, versions=custom.versions), probe)
+        owned = TenantClassifiers(
+            Store(custom.directory, classifiers=custom.classifiers, versions=custom.versions), probe
+        )
         return Custom(owned, Trainer(owned, encoder, batcher, custom, models.names, preparing=self._preparing))
 
     async def _load(self, config: ClassificationConfig) -> _Loaded:
@@ -152,13 +154,13 @@ class App:
         classifiers = await self._swap.load(sections)
         zero_shot = self._zero_shot
         if zero_shot is None and config.zero_shot is not None:
-            hosted = await apart(self._host.load, _LOAD_ZERO_SHOT, config.zero_shot, config.engine)
+            hosted = await differences(self._host.load, _LOAD_ZERO_SHOT, config.zero_shot, config.engine)
             zero = config.zero_shot
-            zero_shot = ReadyZeroShot(hosted, zero.scale, midpoint=zero.midpoint, hypothesis=zero.hypothesis)
+            zero_shot = ZeroShotProxy(hosted, zero.scale, midpoint=zero.midpoint, hypothesis=zero.hypothesis)
         return _Loaded(list(zip(config.classifiers, classifiers, strict=True)), zero_shot)
 
-    def _classifier(self, config: ClassifierConfig, key: str) -> ReadyClassifier:
-        return ReadyClassifier(self._host.load(_LOAD_CLASSIFIER, config, self._config.engine, key))
+    def _classifier(self, config: ClassifierConfig, key: str) -> ClassifierProxy:
+        return ClassifierProxy(self._host.load(_LOAD_CLASSIFIER, config, self._config.engine, key))
 
     def _models(self, config: ClassificationConfig, loaded: _Loaded) -> Models:
         zero = config.zero_shot
@@ -188,7 +190,7 @@ class App:
             )
             for each, classifier in loaded.classifiers
         ]
-        models: list[Ready] = [classifier for _, classifier in loaded.classifiers]
+        models: list[ModelProxy] = [classifier for _, classifier in loaded.classifiers]
         zero = config.zero_shot
         if zero is not None and loaded.zero_shot is not None:
             kinds = [models_pb2.CAPABILITY_ZERO_SHOT]
@@ -204,11 +206,11 @@ class App:
 class _Default:
     """Whichever classifier is the default when it runs."""
 
-    def __init__(self, place: Place[Served]) -> None:
+    def __init__(self, place: ModelSlot[Served]) -> None:
         self._place = place
 
     @property
-    def _model(self) -> ReadyClassifier:
+    def _model(self) -> ClassifierProxy:
         models = self._place.get().models
         return models.classifiers[models.default][1]
 
@@ -223,10 +225,10 @@ def build(config: ClassificationConfig, path: Path | None = None) -> App:
     event loop.
     """
     engine = config.engine
-    return App(config, path, Apart(App.name, engine.threads, engine.concurrent_batches or USUAL))
+    return App(config, path, SubprocessHost(App.name, engine.threads, engine.concurrent_batches or USUAL))
 
 
-def _describe(card: models_pb2.Model, facts: Facts, most: int) -> None:
+def _describe(card: models_pb2.Model, facts: ModelInfo, most: int) -> None:
     """Adds what was found out by loading."""
     card.max_input_tokens, card.max_batch = facts.max_tokens, most
     card.dtype, card.device, card.quantisation = facts.dtype, facts.device, facts.quantisation

@@ -35,7 +35,7 @@ class Card:
     """Of an encoder: what stands before each text."""
 
 
-class Facts(NamedTuple):
+class ModelInfo(NamedTuple):
     """What there is to know of a model."""
 
     tokeniser: Any
@@ -64,11 +64,11 @@ class Runnable(Protocol):
         """Float32 for each input: [labels], of a tagger [tokens, labels], of an encoder [dimensions] of norm 1."""
 
 
-class Ready:
+class ModelProxy:
     """Ready to run."""
 
     def __init__(self, hosted: Hosted) -> None:
-        self.facts: Facts = hosted.facts
+        self.facts: ModelInfo = hosted.facts
         kind = LocatingTokeniser if self.facts.card.tags else Tokeniser
         self.tokeniser = kind(self.facts.tokeniser, self.facts.max_tokens)
         self._hosted = hosted
@@ -83,7 +83,7 @@ class Ready:
         return list(self._hosted.run([Input(each.ids, each.types) for each in batch]))
 
 
-class ReadyClassifier(Ready):
+class ClassifierProxy(ModelProxy):
     """A named classifier."""
 
     @property
@@ -92,7 +92,7 @@ class ReadyClassifier(Ready):
         return self.facts.card
 
 
-class ReadyZeroShot(Ready):
+class ZeroShotProxy(ModelProxy):
     """What says how near a text is to each label: an encoder whose vectors, of norm 1, are compared, or a classifier of
     entailment, which is asked of each.
     """

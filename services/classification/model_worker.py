@@ -10,7 +10,7 @@ import torch
 from services.classification.config import ClassifierConfig, EngineConfig, ZeroShotConfig
 from services.classification.model import loading
 from services.classification.model.classifier import Classifier, ZeroShot
-from services.classification.model_proxy import Facts, Input, Scores
+from services.classification.model_proxy import Input, ModelInfo, Scores
 from services.cpu.thread_tuner import THREADS
 from services.encoders.encoder import first_batches
 from services.model_process.host import Loaded
@@ -36,7 +36,7 @@ def load_zero_shot(config: ZeroShotConfig, engine: EngineConfig) -> Loaded:
 
 def _ready(model: Classifier | ZeroShot, config: SourceConfig, key: str) -> Loaded:
     _warm_up(model, config, key)
-    facts = Facts(
+    facts = ModelInfo(
         tokeniser=model.tokeniser.backend,
         max_tokens=model.tokeniser.max_tokens,
         card=model.card,

@@ -15,15 +15,15 @@ from meshgate.v1 import classification_pb2 as pb
 from meshgate.v1 import models_pb2
 from services.batching import Batcher, Permit
 from services.classification import validate
-from services.classification.custom.tenant_classifiers import Owned
+from services.classification.custom.tenant_classifiers import TenantClassifiers
 from services.classification.custom.training import Trainer
 from services.classification.model import entailment, offsets, scores, spans
 from services.classification.model.entailment import Pairs
 from services.classification.model.offsets import Located
-from services.classification.model_proxy import Item, ReadyZeroShot, Scores
+from services.classification.model_proxy import Item, Scores, ZeroShotProxy
 from services.classification.validate import Models, Plan
-from services.common.checks import Purse
-from services.text.preparing import Preparing, Reading, at_once
+from services.common.checks import TokenBudget
+from services.text.preparing import PreparationQueue, PreparedText, at_once
 from services.text.tokens import Cut, Tokens
 
 _REMEMBERED_LABELS: Final = 4096
@@ -46,7 +46,7 @@ class _Labels(NamedTuple):
 class Custom(NamedTuple):
     """The classifiers of the tenants' own."""
 
-    owned: Owned
+    owned: TenantClassifiers
     trainer: Trainer
 
 
@@ -59,9 +59,9 @@ class Served:
         batcher: Batcher[Item, Scores],
         cards: Sequence[models_pb2.Model],
         custom: Custom | None = None,
-        preparing: Preparing | None = None,
+        preparing: PreparationQueue | None = None,
     ) -> None:
-        self.preparing = preparing or Preparing()
+        self.preparing = preparing or PreparationQueue()
         self.models = models
         self.batcher = batcher
         self.cards = cards
@@ -82,13 +82,13 @@ class Served:
         return validate.plan(request, self.models, await self._custom.owned.find(tenant, request.model), bulk=bulk)
 
     async def classify(
-        self, plan: Plan, purse: Purse, permit: Permit[Item, Scores], remaining: Remaining = lambda: None
+        self, plan: Plan, purse: TokenBudget, permit: Permit[Item, Scores], remaining: Remaining = lambda: None
     ) -> pb.ClassifyResponse:
         """Runs a checked request that has its place. Raises InvalidArgument for one that is too long, or more than was
         reserved. A stream says nothing of what remains: what it waits for is not lost.
         """
-        reading = Reading(self.preparing, permit.who, permit.waits)
-        if isinstance(plan.model, ReadyZeroShot) and plan.model.entails:
+        reading = PreparedText(self.preparing, permit.who, permit.waits)
+        if isinstance(plan.model, ZeroShotProxy) and plan.model.entails:
             return await self._judged(plan, purse, permit, remaining, reading)
         reader = plan.model.tokeniser
         if plan.pairs:
@@ -104,7 +104,7 @@ class Served:
         return pb.ClassifyResponse(results=results, usage=pb.ClassifyUsage(input_tokens=taken), model=plan.name)
 
     async def _judged(
-        self, plan: Plan, purse: Purse, permit: Permit[Item, Scores], remaining: Remaining, reading: Reading
+        self, plan: Plan, purse: TokenBudget, permit: Permit[Item, Scores], remaining: Remaining, reading: PreparedText
     ) -> pb.ClassifyResponse:
         """Zero-shot by a classifier of entailment."""
         read = at_once(partial(Pairs, plan.model.tokeniser, plan.texts, plan.descriptions, plan.cut))
@@ -119,7 +119,7 @@ class Served:
         results = await asyncio.to_thread(_judgements, logits, tokens, pairs.lengths, plan)
         return pb.ClassifyResponse(results=results, usage=pb.ClassifyUsage(input_tokens=pairs.charged), model=plan.name)
 
-    async def _labels_of(self, plan: Plan, reading: Reading) -> _Labels:
+    async def _labels_of(self, plan: Plan, reading: PreparedText) -> _Labels:
         """Reads a plan's labels; those seen lately are known."""
         fresh = [text for text in dict.fromkeys(plan.descriptions) if text not in self._labels]
         known = {text: self._labels[text] for text in plan.descriptions if text in self._labels}
@@ -161,7 +161,7 @@ def _results(
     """What the contract returns, of what the model said: logits, or vectors and what they are held against."""
     if plan.head is not None:
         rows = list(plan.head.raw(np.stack(rows)))
-    elif matrix is not None and isinstance(plan.model, ReadyZeroShot):
+    elif matrix is not None and isinstance(plan.model, ZeroShotProxy):
         midpoint = plan.model.midpoint if plan.apart else 0.0
         rows = list(plan.model.scale * (np.stack(rows) @ matrix.T - midpoint))
     return [

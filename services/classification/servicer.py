@@ -14,8 +14,8 @@ from services.classification.served import Served
 from services.classification.validate import Plan
 from services.common import checks, ordered_stream
 from services.common.caller import Caller, caller_of
-from services.common.checks import Purse
-from services.models.model_table import Place
+from services.common.checks import TokenBudget
+from services.models.model_table import ModelSlot
 
 if TYPE_CHECKING:
     from meshgate.rpc.guard import Context
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServicer):
     """Serves all the models. Raises kinds of MeshError; the guard makes them statuses."""
 
-    def __init__(self, place: Place[Served]) -> None:
+    def __init__(self, place: ModelSlot[Served]) -> None:
         self._place = place
 
     async def Classify(self, request: pb.ClassifyRequest, context: Context) -> pb.ClassifyResponse:
@@ -33,7 +33,7 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
         request.model = caller.model or request.model
         plan = await served.plan(request, caller.tenant)
         async with served.batcher.permit(*caller.who) as permit:
-            reply = await served.classify(plan, Purse(caller.token_cap), permit, context.time_remaining)
+            reply = await served.classify(plan, TokenBudget(caller.token_cap), permit, context.time_remaining)
         metadata.report_usage(context, reply.usage.input_tokens)
         return reply
 
@@ -51,7 +51,7 @@ class ClassificationServicer(classification_pb2_grpc.ClassificationServiceServic
     ) -> AsyncIterator[pb.TrainClassifierResponse]:
         """How far it is, and in the end how good it is."""
         trainer, caller = self._place.get().custom.trainer, _owner(context)
-        purse = Purse(caller.token_cap)
+        purse = TokenBudget(caller.token_cap)
         async for reply in trainer.train(request_iterator, caller, purse):
             metadata.report_usage(context, purse.taken)
             yield reply
@@ -81,7 +81,7 @@ class _Bulk:
     """One ClassifyStream: model, labels and options are those of its first message."""
 
     def __init__(self, served: Served, caller: Caller) -> None:
-        self.purse = Purse(caller.token_cap)
+        self.purse = TokenBudget(caller.token_cap)
         self._served = served
         self._caller = caller
         self._first: pb.ClassifyRequest | None = None

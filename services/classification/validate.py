@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from meshgate.errors import InvalidArgument, NotFound
 from meshgate.v1 import classification_pb2 as pb
 from services.classification.custom.heads import Head
-from services.classification.model_proxy import Ready, ReadyClassifier, ReadyZeroShot
+from services.classification.model_proxy import ClassifierProxy, ModelProxy, ZeroShotProxy
 from services.common import checks
 from services.text.tokens import Cut
 
@@ -20,9 +20,9 @@ _DESCRIPTION_BYTES: Final = 4096
 class Models:
     """What the service has. `classifiers` maps names and aliases to a model's own name and the model."""
 
-    classifiers: dict[str, tuple[str, ReadyClassifier]]
+    classifiers: dict[str, tuple[str, ClassifierProxy]]
     default: str
-    zero_shot: tuple[str, ReadyZeroShot] | None
+    zero_shot: tuple[str, ZeroShotProxy] | None
     zero_shot_names: frozenset[str]
     max_batch: int
     most_tokens: int = 262_144
@@ -42,7 +42,7 @@ class _Chosen(NamedTuple):
     """Which model a request is for."""
 
     name: str
-    model: Ready
+    model: ModelProxy
     head: Head | None = None
 
 
@@ -51,7 +51,7 @@ class Plan:
     """A checked request."""
 
     name: str
-    model: Ready
+    model: ModelProxy
     head: Head | None
     """Of a classifier of the tenant's own; `model` is then its encoder."""
     texts: list[str]
@@ -94,7 +94,7 @@ def plan(request: pb.ClassifyRequest, models: Models, own: Head | None = None, *
         top_k=_top_k(options, len(labels)),
         grouping=options.token_grouping,
         cut=Cut.END if options.truncate else Cut.REFUSE,
-        yields=checks.yields(options.priority, bulk=bulk),
+        yields=checks.is_batch(options.priority, bulk=bulk),
     )
 
 
@@ -117,9 +117,9 @@ def _model(request: pb.ClassifyRequest, models: Models, own: Head | None) -> _Ch
     return _Chosen(*found)
 
 
-def _check_inputs(request: pb.ClassifyRequest, most: int, model: Ready) -> None:
+def _check_inputs(request: pb.ClassifyRequest, most: int, model: ModelProxy) -> None:
     checks.in_range("inputs", len(request.inputs), 1, most, "inputs")
-    pairs = isinstance(model, ReadyClassifier) and model.card.pairs and not model.card.tags
+    pairs = isinstance(model, ClassifierProxy) and model.card.pairs and not model.card.tags
     for index, item in enumerate(request.inputs):
         checks.size(f"inputs[{index}].text", item.text, 1, checks.TEXT_BYTES)
         checks.size(f"inputs[{index}].text_pair", item.text_pair, 0, checks.TEXT_BYTES)
@@ -131,7 +131,7 @@ def _pairs(request: pb.ClassifyRequest) -> list[str]:
     return [item.text_pair for item in request.inputs] if any(item.text_pair for item in request.inputs) else []
 
 
-def _check_tagging(options: pb.ClassifyOptions, model: Ready) -> None:
+def _check_tagging(options: pb.ClassifyOptions, model: ModelProxy) -> None:
     checks.known("options.token_grouping", options.token_grouping, pb.TokenGrouping)
     if not model.facts.card.tags:
         if options.token_grouping:
@@ -145,7 +145,7 @@ def _check_tagging(options: pb.ClassifyOptions, model: Ready) -> None:
 def _labels(request: pb.ClassifyRequest, chosen: _Chosen) -> tuple[tuple[str, ...], list[str]]:
     if chosen.head is not None:
         return chosen.head.labels, []
-    if isinstance(chosen.model, ReadyClassifier):
+    if isinstance(chosen.model, ClassifierProxy):
         return chosen.model.card.labels, []
     asked = request.candidate_labels.labels
     checks.in_range("candidate_labels.labels", len(asked), 2, _MOST_LABELS, "labels")
@@ -157,17 +157,17 @@ def _labels(request: pb.ClassifyRequest, chosen: _Chosen) -> tuple[tuple[str, ..
     if len(set(names)) != len(names):
         raise InvalidArgument.of("candidate_labels.labels", "names must differ from each other")
     zero_shot = chosen.model
-    if not isinstance(zero_shot, ReadyZeroShot):
+    if not isinstance(zero_shot, ZeroShotProxy):
         return names, []
     return names, [zero_shot.statement(label.name, label.description) for label in asked]
 
 
-def _function(options: pb.ClassifyOptions, model: Ready) -> pb.ScoreFunction.ValueType:
+def _function(options: pb.ClassifyOptions, model: ModelProxy) -> pb.ScoreFunction.ValueType:
     checks.known("options.score_function", options.score_function, pb.ScoreFunction)
     if options.score_function == pb.SCORE_FUNCTION_UNSPECIFIED:
-        if isinstance(model, ReadyClassifier) and model.card.raw:
+        if isinstance(model, ClassifierProxy) and model.card.raw:
             return pb.SCORE_FUNCTION_NONE
-        several = isinstance(model, ReadyClassifier) and model.card.several
+        several = isinstance(model, ClassifierProxy) and model.card.several
         independent = options.multi_label if options.HasField("multi_label") else several
         return pb.SCORE_FUNCTION_SIGMOID if independent else pb.SCORE_FUNCTION_SOFTMAX
     return options.score_function

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from meshgate.rpc.guard import Context
 
 
-class Who(NamedTuple):
+class CallerIdentity(NamedTuple):
     """Whose work something is; turns are fair between tenants, and between the subjects of a tenant."""
 
     tenant: str = ""
@@ -18,7 +18,7 @@ class Who(NamedTuple):
     """"" where nobody says."""
 
 
-NOBODY = Who()
+NOBODY = CallerIdentity()
 
 
 class Caller(NamedTuple):
@@ -32,9 +32,9 @@ class Caller(NamedTuple):
     subject: str = ""
 
     @property
-    def who(self) -> Who:
+    def who(self) -> CallerIdentity:
         """Whose work it is."""
-        return Who(self.tenant, self.subject)
+        return CallerIdentity(self.tenant, self.subject)
 
 
 def model_of(context: Context) -> str:

@@ -59,7 +59,7 @@ def _shown(name: str) -> str:
     return repr(name if len(name) <= NAME_BYTES else f"{name[:NAME_BYTES]}...")
 
 
-class Purse:
+class TokenBudget:
     """The tokens that were reserved for a call. A stream's requests, several at once, take from one."""
 
     def __init__(self, token_cap: int | None) -> None:
@@ -81,7 +81,7 @@ def within(prefix: str, error: InvalidArgument) -> InvalidArgument:
     return InvalidArgument(f"{prefix}.{error.message}", reason=error.reason, violations=violations)
 
 
-def yields(priority: priority_pb2.Priority.ValueType, *, bulk: bool) -> bool:
+def is_batch(priority: priority_pb2.Priority.ValueType, *, bulk: bool) -> bool:
     """Whether a call lets others go first. Raises InvalidArgument."""
     known("options.priority", priority, priority_pb2.Priority)
     if priority == priority_pb2.PRIORITY_UNSPECIFIED:

@@ -12,7 +12,7 @@ _CPU_MEMORY: Final = ("DefaultCPUAllocator", "not enough memory")
 """What torch says where the CPU has no memory; it has no kind of error for that."""
 
 
-def judge(error: BaseException) -> Fault:
+def classify(error: BaseException) -> Fault:
     """An error of the accelerator itself is final: every call after it fails too, until the process is a new one."""
     if isinstance(error, torch.OutOfMemoryError):
         return Fault.MEMORY
@@ -20,4 +20,4 @@ def judge(error: BaseException) -> Fault:
         return Fault.MODEL
     if isinstance(error, RuntimeError) and any(word in str(error) for word in _CPU_MEMORY):
         return Fault.MEMORY
-    return error_kinds.judge(error)
+    return error_kinds.classify(error)

@@ -1,9 +1,9 @@
 """How many threads of a CPU a batch is given where several run side by side.
 
-While batches run one after the other each takes as many as were fastest lately (`crew.py`). Once some overlap each has
-its part of the cores: at the end of each product threads wait for the last of them, and with more threads than cores
-that one is not running. A batch that begins alone is soon joined where others were lately, and keeps what it began
-with, so those count too.
+While batches run one after the other each takes as many as were fastest lately (`thread_tuner.py`). Once some overlap
+each has its part of the cores: at the end of each product threads wait for the last of them, and with more threads
+than cores that one is not running. A batch that begins alone is soon joined where others were lately, and keeps what
+it began with, so those count too.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Final
 
 import torch
 
-from services.cpu.thread_tuner import Crew
+from services.cpu.thread_tuner import ThreadTuner
 
 _LATELY: Final = 16
 """Batches."""
 
 
 @contextmanager
-def apart() -> Iterator[None]:
+def side_by_side() -> Iterator[None]:
     """Around batches that are run before anybody serves: those that do then have as many threads as before."""
     threads = torch.get_num_threads()
     try:
@@ -37,7 +37,7 @@ def threads_of(device: torch.device) -> int:
     return torch.get_num_threads() if device.type == "cpu" else 0
 
 
-class Company:
+class CoreUsers:
     """Counts the batches that run in this process. Thread-safe."""
 
     def __init__(self) -> None:
@@ -59,11 +59,11 @@ class Company:
                 self._count -= 1
 
 
-EVERYBODY: Final = Company()
+EVERYBODY: Final = CoreUsers()
 """Of all models."""
 
 
-class Sharing:
+class CpuShare:
     """The threads of one model's batches. Thread-safe."""
 
     def __init__(
@@ -71,7 +71,7 @@ class Sharing:
         threads: int,
         *,
         serial: bool = False,
-        company: Company = EVERYBODY,
+        company: CoreUsers = EVERYBODY,
         use: Callable[[int], object] = torch.set_num_threads,
     ) -> None:
         """`threads` is the most of all batches together; with less than two there is nothing to share. A `serial` model
@@ -80,7 +80,7 @@ class Sharing:
         self._threads = threads
         self._company = company
         self._use = use
-        self._crew = Crew(threads, use)
+        self._crew = ThreadTuner(threads, use)
         self._turn = threading.Lock() if serial else None
 
     @contextmanager

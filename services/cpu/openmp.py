@@ -3,7 +3,7 @@
 They otherwise spin for as long as they wait for each other, and where cores are shared with other processes they spin
 while whom they wait for cannot run: measured, steps became ten times slower. If they sleep at once, waking them takes
 longer than most of what they are woken for. So they spin for as long as one product follows another, some tens of
-microseconds, and then sleep; and where even that is too much a step takes fewer threads (`crew.py`).
+microseconds, and then sleep; and where even that is too much a step takes fewer threads (`thread_tuner.py`).
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ _MUCH: Final = 1.05
 """So many times slower, beyond what chance makes of two steps, and it is tried half as often."""
 
 
-class Crew:
+class ThreadTuner:
     """For the one thread that runs steps."""
 
     def __init__(

@@ -15,18 +15,18 @@ from meshgate.runtime.metrics_server import Gauges, MetricsServer
 from meshgate.v1 import embedding_pb2_grpc, models_pb2, models_pb2_grpc
 from services import batching
 from services.batching import Batcher, metrics
-from services.batching.workers import USUAL, usual
+from services.batching.workers import USUAL, typical_seconds
 from services.embedding import model_proxy
 from services.embedding.config import EmbeddingConfig, ModelConfig
-from services.embedding.model_proxy import Item, Ready, Vector
+from services.embedding.model_proxy import Item, ModelProxy, Vector
 from services.embedding.servicer import EmbeddingServicer, Models, Served
 from services.embedding.validate import Bounds
-from services.model_process import Apart, Here, Host
-from services.models.config_watcher import Watch
+from services.model_process import Host, InprocessHost, SubprocessHost
+from services.models.config_watcher import ConfigWatcher
 from services.models.listing import ModelServicer
-from services.models.model_table import Place, Table
-from services.models.reloader import Swap
-from services.text.preparing import Preparing
+from services.models.model_table import ModelSlot, ModelTable
+from services.models.reloader import Reloader
+from services.text.preparing import PreparationQueue
 from services.text.tokens import Cut
 
 _PROBE: Final = "The quick brown fox jumps over the lazy dog."
@@ -43,19 +43,21 @@ class App:
         are run; without one, here.
         """
         self.failed = asyncio.Event()
-        self._host = host or Here()
+        self._host = host or InprocessHost()
         self._config = config
-        self._place: Models = Place()
-        self._swap = Swap[ModelConfig, Served](self._load)
-        self._watch = Watch(path, EmbeddingConfig, self.take) if path is not None else None
+        self._place: Models = ModelSlot()
+        self._swap = Reloader[ModelConfig, Served](self._load)
+        self._watch = ConfigWatcher(path, EmbeddingConfig, self.take) if path is not None else None
         engine = config.engine
         bounds = batching.Bounds(engine.batch_tokens, engine.queue_tokens, engine.queue_calls, engine.hang_seconds)
         sound = model_proxy.sound(_Default(self._place))
-        self._batcher = Batcher[Item, Vector](model_proxy.run, bounds, self.failed, judge=self._host.judge, sound=sound)
-        self._preparing = Preparing(engine.queue_bytes)
+        self._batcher = Batcher[Item, Vector](
+            model_proxy.run, bounds, self.failed, classify=self._host.classify, sound=sound
+        )
+        self._preparing = PreparationQueue(engine.queue_bytes)
         self._started = False
         readings = Gauges()
-        metrics.tell(readings, self._batcher)
+        metrics.export(readings, self._batcher)
         self._exposition = MetricsServer(config.metrics, readings, *self._host.collectors)
 
     async def start(self) -> None:
@@ -65,7 +67,7 @@ class App:
         self._host.start(lambda: loop.call_soon_threadsafe(self._batcher.fail))
         await self.take(self._config)
         threads = self._place.get().default.model.facts.threads
-        self._batcher.start(self._config.engine.concurrent_batches or usual(threads))
+        self._batcher.start(self._config.engine.concurrent_batches or typical_seconds(threads))
         self._started = True
         if self._watch is not None:
             self._watch.start()
@@ -74,7 +76,7 @@ class App:
         """Serves the models of a configuration, and no others; those that are loaded already stay as they are. All
         else in it waits for the next start. Raises ConfigError, and then all stays as it was.
         """
-        self._place.served = Table(await self._swap.load(config.sections))
+        self._place.served = ModelTable(await self._swap.load(config.sections))
 
     def cpu_seconds(self) -> float:
         """What this process and the models' have used."""
@@ -98,7 +100,7 @@ class App:
 
     def _load(self, config: ModelConfig, key: str) -> Served:
         engine = self._config.engine
-        loaded = Ready(self._host.load(_LOAD, config, key, engine.threads))
+        loaded = ModelProxy(self._host.load(_LOAD, config, key, engine.threads))
         card = loaded.facts.card
         bounds = Bounds(
             max_batch=engine.max_batch,
@@ -132,10 +134,10 @@ def build(config: EmbeddingConfig, path: Path | None = None) -> App:
     event loop.
     """
     engine = config.engine
-    return App(config, path, Apart(App.name, engine.threads, engine.concurrent_batches or USUAL))
+    return App(config, path, SubprocessHost(App.name, engine.threads, engine.concurrent_batches or USUAL))
 
 
-def _card(config: ModelConfig, loaded: Ready, bounds: Bounds, *, default: bool) -> models_pb2.Model:
+def _card(config: ModelConfig, loaded: ModelProxy, bounds: Bounds, *, default: bool) -> models_pb2.Model:
     card = models_pb2.Model(
         name=config.name,
         aliases=config.aliases,

@@ -17,7 +17,7 @@ from services.text.tokens import Tokeniser, Tokens
 Vector = NDArray[np.float32]
 
 
-class Facts(NamedTuple):
+class ModelInfo(NamedTuple):
     """What there is to know of a model."""
 
     tokeniser: Any
@@ -58,11 +58,11 @@ class Item:
     pooling: Pooling
 
 
-class Ready:
+class ModelProxy:
     """Ready to run."""
 
     def __init__(self, hosted: Hosted) -> None:
-        self.facts: Facts = hosted.facts
+        self.facts: ModelInfo = hosted.facts
         self.tokeniser = Tokeniser(self.facts.tokeniser, self.facts.max_tokens)
         self._hosted = hosted
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from services.cpu.thread_tuner import THREADS
 from services.embedding import model
 from services.embedding.config import ModelConfig
-from services.embedding.model_proxy import Facts, Input
+from services.embedding.model_proxy import Input, ModelInfo
 from services.encoders.pooling import Pooling
 from services.model_process.host import Loaded
 from services.models.starting import starting
@@ -38,8 +38,8 @@ def _run(loaded: EmbeddingModel, batch: Sequence[Input]) -> NDArray[np.float32]:
     return loaded.run([Tokens(each.ids, each.types) for each in batch], [Pooling(each.pooling) for each in batch])
 
 
-def _facts(loaded: EmbeddingModel) -> Facts:
-    return Facts(
+def _facts(loaded: EmbeddingModel) -> ModelInfo:
+    return ModelInfo(
         tokeniser=loaded.tokeniser.backend,
         max_tokens=loaded.tokeniser.max_tokens,
         dimensions=loaded.dimensions,

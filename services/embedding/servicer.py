@@ -14,12 +14,12 @@ from meshgate.v1 import embedding_pb2_grpc, models_pb2
 from services.batching import Batcher, Permit
 from services.common import checks, ordered_stream
 from services.common.caller import Caller, caller_of
-from services.common.checks import Purse
+from services.common.checks import TokenBudget
 from services.embedding import validate, vectors
-from services.embedding.model_proxy import Item, Ready, Vector
+from services.embedding.model_proxy import Item, ModelProxy, Vector
 from services.embedding.validate import Bounds, Plan
-from services.models.model_table import Place, Table
-from services.text.preparing import Preparing, Reading
+from services.models.model_table import ModelSlot, ModelTable
+from services.text.preparing import PreparationQueue, PreparedText
 from services.text.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ _FEW: Final = 4
 class Served:
     """A loaded model and what stands before it."""
 
-    model: Ready
+    model: ModelProxy
     batcher: Batcher[Item, Vector]
     bounds: Bounds
     card: models_pb2.Model
-    preparing: Preparing
+    preparing: PreparationQueue
 
 
-Models = Place[Table[Served]]
+Models = ModelSlot[ModelTable[Served]]
 """Where the loaded models will be."""
 
 
@@ -55,7 +55,7 @@ class EmbeddingServicer(embedding_pb2_grpc.EmbeddingServiceServicer):
         served = self._place.get().find(caller.model or request.model)
         plan = validate.plan(request, served.bounds)
         async with served.batcher.permit(*caller.who) as permit:
-            reply = await _embed(served, plan, Purse(caller.token_cap), permit, context.time_remaining)
+            reply = await _embed(served, plan, TokenBudget(caller.token_cap), permit, context.time_remaining)
         metadata.report_usage(context, reply.usage.input_tokens)
         return reply
 
@@ -73,7 +73,7 @@ class _Bulk:
     """One EmbedStream: model and options are those of its first message. It ends on the model that it began with."""
 
     def __init__(self, place: Models, caller: Caller) -> None:
-        self.purse = Purse(caller.token_cap)
+        self.purse = TokenBudget(caller.token_cap)
         self._place = place
         self._served: Served | None = None
         self._caller = caller
@@ -110,12 +110,12 @@ class _Bulk:
 async def _embed(
     served: Served,
     plan: Plan,
-    purse: Purse,
+    purse: TokenBudget,
     permit: Permit[Item, Vector],
     time_remaining: Callable[[], float | None] = lambda: None,
 ) -> pb.EmbedResponse:
     """Runs a checked request that has its place. A stream has no `time_remaining`: what it waits for is not lost."""
-    reading = Reading(served.preparing, permit.who, permit.waits)
+    reading = PreparedText(served.preparing, permit.who, permit.waits)
     tokens = await served.model.tokeniser.encode(plan.inputs, plan.cut, "inputs", reading)
     lengths = [each.length for each in tokens]
     taken = sum(lengths)

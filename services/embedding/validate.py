@@ -61,7 +61,7 @@ def plan(request: pb.EmbedRequest, bounds: Bounds, *, bulk: bool = False) -> Pla
         pooling=_POOLINGS.get(options.pooling, bounds.pooling),
         cut=_CUTS.get(options.truncation, Cut.REFUSE),
         encoding=options.encoding,
-        yields=checks.yields(options.priority, bulk=bulk),
+        yields=checks.is_batch(options.priority, bulk=bulk),
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from services.cpu import cpu_share
-from services.cpu.cpu_share import Sharing, threads_of
+from services.cpu.cpu_share import CpuShare, threads_of
 from services.encoders import encoder_kinds
 from services.encoders.inputs import Form, Inputs
 from services.encoders.parity import Parity
@@ -23,7 +23,7 @@ from services.text.tokens import Cut, Tokeniser, Tokens
 from services.weights import load_weights, quality
 from services.weights.completeness import complete
 from services.weights.load_weights import Load, Weights, Where
-from services.weights.quality import Yardstick
+from services.weights.quality import QualityProbe
 
 
 class Encoder:
@@ -43,7 +43,7 @@ class Encoder:
         self.device = self._device.type
         self._form = Form(form) if isinstance(form, int) else form
         self.threads = threads_of(self._device)
-        self._sharing = Sharing(self.threads, serial=self.weights.serial)
+        self._sharing = CpuShare(self.threads, serial=self.weights.serial)
 
     @torch.inference_mode()
     def pooled(self, batch: Sequence[Tokens], pooling: Sequence[Pooling]) -> Tensor:
@@ -108,13 +108,15 @@ def load_encoder(
     parity = Parity(key, directory, tokeniser, reader, lambda module, form, batch: Encoder(module, form).states(batch))
     load = _loading(settings, key, directory, where)
 
-    @cpu_share.apart()
+    @cpu_share.side_by_side()
     def answer(module: Any) -> Tensor:
         batch = sample(reader)
         return Encoder(module, parity.form).pooled(batch, [Pooling.MEAN] * len(batch))
 
-    yardstick = Yardstick(answer, quality.cosine, reader.max_tokens)
-    module, weights = load_weights.opened(settings, key, where, parity.around(load, where), [directory], yardstick)
+    yardstick = QualityProbe(answer, quality.cosine, reader.max_tokens)
+    module, weights = load_weights.load_weights(
+        settings, key, where, parity.around(load, where), [directory], yardstick
+    )
     if not (weights.quantisation or settings.compile):
         parity.check(module)
     return Encoder(module, parity.form, weights, parity.size)

@@ -62,7 +62,7 @@ class Parity:
         return int(self._expected[0].shape[-1])
 
     @torch.inference_mode()
-    @cpu_share.apart()
+    @cpu_share.side_by_side()
     def look(self, module: Any) -> Any:
         """The module, once the form of its batches is known. Raises ConfigError where there is none."""
         try:
@@ -97,7 +97,7 @@ class Parity:
         return loaded
 
     @torch.inference_mode()
-    @cpu_share.apart()
+    @cpu_share.side_by_side()
     def check(self, module: Any) -> None:
         """Raises ConfigError where the module answers otherwise than it did when it was loaded."""
         if not self._agrees(module):

@@ -21,9 +21,9 @@ from services.generation.serving.listing import GenerationModelServicer
 from services.generation.serving.refusal_counter import RefusalCounter
 from services.generation.serving.served_model import ServedModel, ServedModels
 from services.generation.serving.servicer import GenerationServicer
-from services.models.config_watcher import Watch
-from services.models.model_table import Place, Table
-from services.models.reloader import Swap
+from services.models.config_watcher import ConfigWatcher
+from services.models.model_table import ModelSlot, ModelTable
+from services.models.reloader import Reloader
 
 _log = logging.getLogger(__name__)
 
@@ -39,13 +39,13 @@ class App:
         """
         self.failed = asyncio.Event()
         self._config = config
-        self._place: ServedModels = Place()
+        self._place: ServedModels = ModelSlot()
         self._refusals = RefusalCounter()
         loop = asyncio.get_running_loop()
         self._factory = EngineFactory(config, ranks, lambda: loop.call_soon_threadsafe(self.failed.set))
-        self._swap = Swap[ModelConfig, ServedModel](self._factory.load)
+        self._swap = Reloader[ModelConfig, ServedModel](self._factory.load)
         watched = path is not None and ranks is None
-        self._watch = Watch(path, GenerationConfig, self.take) if path is not None and watched else None
+        self._watch = ConfigWatcher(path, GenerationConfig, self.take) if path is not None and watched else None
         readings = Gauges()
         readings.gauge("meshgate_generation_candidates", "Candidates in hand.", self._candidates, "model")
         readings.gauge("meshgate_generation_queued_tokens", "Tokens of prompts in hand.", self._tokens, "model")
@@ -66,7 +66,7 @@ class App:
         """Serves the models of a configuration, and no others; those that are loaded already stay as they are. All
         else in it waits for the next start. Raises ConfigError, and then all stays as it was.
         """
-        self._place.served = Table(await self._swap.load(config.sections))
+        self._place.served = ModelTable(await self._swap.load(config.sections))
 
     def cpu_seconds(self) -> float:
         """What this process has used; other ranks of a model in parts answer for themselves."""

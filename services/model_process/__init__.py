@@ -8,7 +8,7 @@ are one program, and trust each other.
 """
 
 from services.model_process.host import Host, Hosted, HostError
-from services.model_process.inprocess_host import Here
-from services.model_process.subprocess_host import Apart
+from services.model_process.inprocess_host import InprocessHost
+from services.model_process.subprocess_host import SubprocessHost
 
-__all__ = ["Apart", "Here", "Host", "HostError", "Hosted"]
+__all__ = ["Host", "HostError", "Hosted", "InprocessHost", "SubprocessHost"]

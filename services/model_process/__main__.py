@@ -1,5 +1,5 @@
-"""`python -m services.model_process NAME LOADS RUNS...`: the process that Apart starts. It ends when whoever started
-it does.
+"""`python -m services.model_process NAME LOADS RUNS...`: the process that SubprocessHost starts. It ends when whoever
+started it does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from meshgate.runtime import startup
 from meshgate.runtime.flags import Parser
 from services.cpu import malloc_tuning
 from services.model_process import parent_death
-from services.model_process.worker_loop import Desk
+from services.model_process.worker_loop import WorkerLoop
 
 
 def main() -> None:
@@ -28,10 +28,10 @@ def main() -> None:
     parser.add_argument("loads", type=int)
     parser.add_argument("runs", type=int, nargs="+")
     flags = parser.parse_args()
-    parent_death.with_parent()
+    parent_death.end_with_parent()
     startup.begin(flags.name)
     malloc_tuning.keep()
-    Desk(Connection(flags.loads), [Connection(number) for number in flags.runs]).serve()
+    WorkerLoop(Connection(flags.loads), [Connection(number) for number in flags.runs]).serve()
     startup.end()
     os._exit(0)  # a model that is being loaded need not be finished
 

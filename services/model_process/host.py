@@ -36,7 +36,7 @@ class Hosted(Protocol):
 
     def run(self, batch: Any) -> Any:
         """What the model makes of a batch. From any thread; several may run at a time. Raises HostError, or whatever
-        the model raises; the host's `judge` knows both.
+        the model raises; the host's `classify` knows both.
         """
 
 
@@ -51,7 +51,7 @@ class Host(Protocol):
         while loaded models run. Raises ConfigError where the function does, and HostError.
         """
 
-    def judge(self, error: BaseException) -> Fault:
+    def classify(self, error: BaseException) -> Fault:
         """Whose fault an error of `run` is."""
 
     def cpu_seconds(self) -> float:

@@ -12,7 +12,7 @@ from services.batching.error_kinds import Fault
 from services.model_process.host import Loaded, named
 
 
-class Here:
+class InprocessHost:
     """Implements Host, for tests and tools: what runs shares the interpreter with whoever asked."""
 
     def start(self, died: Callable[[], object]) -> None:
@@ -22,9 +22,9 @@ class Here:
         """See Host."""
         return named(function)(*args)
 
-    def judge(self, error: BaseException) -> Fault:
+    def classify(self, error: BaseException) -> Fault:
         """See Host."""
-        fault: Fault = import_module("services.common.error_kinds").judge(error)
+        fault: Fault = import_module("services.common.error_kinds").classify(error)
         return fault
 
     def cpu_seconds(self) -> float:

@@ -11,7 +11,7 @@ from typing import Final
 _SET_PARENT_DEATH_SIGNAL: Final = 1
 
 
-def with_parent() -> None:
+def end_with_parent() -> None:
     """SIGINT and SIGTERM are the parent's, which lets calls end first. Once that is gone its connections are closed,
     which is heard between two batches; on Linux (prctl(2)) the kernel ends this one at once, whatever it is doing.
     """

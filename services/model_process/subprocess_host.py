@@ -31,7 +31,7 @@ _ALL_THREADS: Final = 2
 """With a process's number, the clock that clock_getcpuclockid(3) makes of it on Linux."""
 
 
-class Apart(Host):
+class SubprocessHost(Host):
     """Implements Host. The other process ends with this one, however this one ends."""
 
     def __init__(self, name: str, threads: int = 0, batches: int = 1) -> None:
@@ -81,9 +81,9 @@ class Apart(Host):
         finally:
             self._runs.put(connection)
 
-    def judge(self, error: BaseException) -> Fault:
+    def classify(self, error: BaseException) -> Fault:
         """See Host."""
-        return error.fault if isinstance(error, HostError) else error_kinds.judge(error)
+        return error.fault if isinstance(error, HostError) else error_kinds.classify(error)
 
     def cpu_seconds(self) -> float:
         """See Host. 0 where nothing runs, and where the kernel can't tell."""
@@ -133,7 +133,7 @@ class Apart(Host):
 class _Far:
     """Implements Hosted."""
 
-    def __init__(self, host: Apart, number: int, facts: Any) -> None:
+    def __init__(self, host: SubprocessHost, number: int, facts: Any) -> None:
         self.facts = facts
         self._host = host
         self._number = number

@@ -1,4 +1,4 @@
-"""The other side of Apart: takes messages, and keeps what was loaded."""
+"""The other side of SubprocessHost: takes messages, and keeps what was loaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from services.model_process.messages import Done, Drop, Failed, Load, Refused, R
 _log = logging.getLogger(__name__)
 
 
-class Desk:
+class WorkerLoop:
     """Serves until its connections close."""
 
     def __init__(self, loads: Connection[Any, Any], runs: Sequence[Connection[Any, Any]]) -> None:
@@ -52,7 +52,7 @@ class Desk:
 
 
 def _apart(load: Callable[[], Any]) -> Any:
-    """What it returns, on a thread that ends with it: see services.models.reloader.apart."""
+    """What it returns, on a thread that ends with it: see services.models.reloader.differences."""
     with ThreadPoolExecutor(1, "loading") as threads:
         return threads.submit(load).result()
 
@@ -77,4 +77,4 @@ def _reply(ask: Callable[[Any], Any], message: bytes) -> bytes:
         return pickle.dumps(Refused(str(error)))
     except BaseException as error:  # whatever it is, who waits is told
         _log.error("a model failed", extra={"error": type(error).__name__}, exc_info=error)
-        return pickle.dumps(Failed(error_kinds.judge(error)))
+        return pickle.dumps(Failed(error_kinds.classify(error)))

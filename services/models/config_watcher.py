@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 LOOK_SECONDS: Final = 2.0
 
 
-class Watch(Generic[ConfigT]):
+class ConfigWatcher(Generic[ConfigT]):
     """Looks at a file every `seconds`, and hands over what is new in it."""
 
     def __init__(

@@ -21,7 +21,7 @@ ServedT = TypeVar("ServedT")
 ListedT = TypeVar("ListedT", bound=Listed)
 
 
-class Place(Generic[ServedT]):
+class ModelSlot(Generic[ServedT]):
     """Where what is served will be. Servicers are registered before anything is loaded.
 
     It is replaced whole. A call keeps what it found when it began, so it ends on the model that it began with, and that
@@ -38,7 +38,7 @@ class Place(Generic[ServedT]):
         return self.served
 
 
-class Table(Generic[ListedT]):
+class ModelTable(Generic[ListedT]):
     """Loaded models by every name they answer to. Never changed: another takes its place."""
 
     def __init__(self, models: Iterable[ListedT]) -> None:

@@ -26,7 +26,7 @@ Load = Callable[[SettingsT, str], LoadedT]
 """Loads and warms up a model, on a thread of its own; the text is its section, for errors. Raises ConfigError."""
 
 
-async def apart(load: Callable[P, LoadedT], *args: P.args, **kwargs: P.kwargs) -> LoadedT:
+async def differences(load: Callable[P, LoadedT], *args: P.args, **kwargs: P.kwargs) -> LoadedT:
     """What `load` returns, run on a thread that ends with it: OpenMP keeps threads for each that ever multiplied, and
     where they are more than there are cores, asleep or not, it lets those that work sleep sooner
     (services/cpu/openmp.py).
@@ -38,7 +38,7 @@ async def apart(load: Callable[P, LoadedT], *args: P.args, **kwargs: P.kwargs) -
         threads.shutdown(wait=False)
 
 
-class Swap(Generic[SettingsT, LoadedT]):
+class Reloader(Generic[SettingsT, LoadedT]):
     """What is loaded, by what it was loaded for."""
 
     def __init__(self, load: Load[SettingsT, LoadedT]) -> None:
@@ -62,6 +62,6 @@ class Swap(Generic[SettingsT, LoadedT]):
     async def _fresh(self, settings: SettingsT, key: str) -> LoadedT:
         _log.info("loading a model", extra={"model": settings.name})
         began = time.monotonic()
-        loaded = await apart(self._load, settings, key)
+        loaded = await differences(self._load, settings, key)
         _log.info("model ready", extra={"model": settings.name, "seconds": round(time.monotonic() - began, 2)})
         return loaded

@@ -53,7 +53,7 @@ def load(settings: SourceConfig, key: str, directory: Path, where: Where, most: 
     facts, card = AutoConfig.from_pretrained(directory), read_card(directory, key)
     tokeniser, backend = load_tokeniser.load(directory, key)
     limit = card.max_tokens or tokeniser.model_max_length
-    backend = load_tokeniser.lowered(backend) if card.lower_case else backend
+    backend = load_tokeniser.lower_cased(backend) if card.lower_case else backend
     reader = Tokeniser(backend, min(most, longest(facts, limit)))
     encoder = load_encoder(settings, key, directory, where, tokeniser, reader)
     after = dense.steps(directory, card.after, encoder.dimensions, key, pickles=settings.allow_pickle)

@@ -38,7 +38,7 @@ def _fast(tokeniser: Any, key: str) -> Any:
     return backend
 
 
-def lowered(backend: Any) -> Any:
+def lower_cased(backend: Any) -> Any:
     """The same for small letters alone, as sentence-transformers has it: they are made small before all else."""
     if isinstance(backend, characters.Characters):
         return dataclasses.replace(backend, lower_case=True)

@@ -22,8 +22,8 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from meshgate.errors import MeshError, Unavailable
 from meshgate.rpc.call.cancellation import caller_left
-from services.batching.tenant_capacity import Room
-from services.common.caller import NOBODY, Who
+from services.batching.tenant_capacity import TenantCapacity
+from services.common.caller import NOBODY, CallerIdentity
 from services.common.drain_errors import draining
 from services.cpu import malloc_tuning
 from services.text.pieces import PIECE
@@ -56,7 +56,9 @@ class _Job(Generic[ResultT]):
 
     __slots__ = ("done", "gone", "next", "running", "size", "steps", "who")
 
-    def __init__(self, who: Who, steps: Steps[ResultT], size: int, first: int, done: asyncio.Future[ResultT]) -> None:
+    def __init__(
+        self, who: CallerIdentity, steps: Steps[ResultT], size: int, first: int, done: asyncio.Future[ResultT]
+    ) -> None:
         self.who = who
         self.steps = steps
         self.size = size
@@ -141,12 +143,12 @@ class _Stepped(NamedTuple):
     error: BaseException | None = None
 
 
-class Preparing:
+class PreparationQueue:
     """For one event loop."""
 
     def __init__(self, capacity: int = BYTES, name: str = "preparing", threads: int = _THREADS) -> None:
         """`capacity` is in bytes; `name` is that of the threads."""
-        self.room = Room(capacity)
+        self.room = TenantCapacity(capacity)
         self.refused = 0
         self._closed: Callable[[], MeshError] | None = None
         self._short, self._long = _Turns(), _Turns()
@@ -155,7 +157,9 @@ class Preparing:
         self._rate = _FIRST_RATE
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix=name)
 
-    async def run(self, who: Who, steps: Steps[ResultT], size: int, first: int, *, wait: bool = False) -> ResultT:
+    async def run(
+        self, who: CallerIdentity, steps: Steps[ResultT], size: int, first: int, *, wait: bool = False
+    ) -> ResultT:
         """What the steps return. `size` is the bytes of all, `first` the characters of the first step.
 
         Raises Unavailable (OVERLOADED) where too much is in hand, unless `wait`, which waits; and what `close` says.
@@ -266,11 +270,11 @@ class Preparing:
             job.size = 0
 
 
-class Reading(NamedTuple):
+class PreparedText(NamedTuple):
     """Who reads, and whether they wait for a place: a stream's messages do."""
 
-    preparing: Preparing
-    who: Who = NOBODY
+    preparing: PreparationQueue
+    who: CallerIdentity = NOBODY
     wait: bool = False
 
     async def run(self, steps: Steps[ResultT], size: int, first: int) -> ResultT:

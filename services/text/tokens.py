@@ -16,7 +16,7 @@ from tokenizers import Encoding
 
 from meshgate.errors import InvalidArgument
 from services.text.pieces import PIECE, Division, division
-from services.text.preparing import Reading, Steps, whole
+from services.text.preparing import PreparedText, Steps, whole
 
 _FEW: Final = 1000
 """Characters that are read at once, about a fifth of a millisecond: the way to a thread and back takes half of that."""
@@ -78,7 +78,9 @@ class Tokeniser:
         self.max_tokens = max_tokens
         self.division = self._division(backend)
 
-    async def encode(self, texts: Sequence[str], cut: Cut, field: str, reading: Reading | None = None) -> list[Tokens]:
+    async def encode(
+        self, texts: Sequence[str], cut: Cut, field: str, reading: PreparedText | None = None
+    ) -> list[Tokens]:
         """Token ids of texts; without a `reading`, on a thread that others wait for. Raises InvalidArgument
         (INPUT_TOO_LONG), naming `field` and the index, and what `Preparing.run` raises.
         """
@@ -89,7 +91,7 @@ class Tokeniser:
         return await reading.run(self.steps(texts, None, cut, field), *_sizes(texts))
 
     async def encode_pairs(
-        self, texts: Sequence[str], pairs: Sequence[str], cut: Cut, field: str, reading: Reading | None = None
+        self, texts: Sequence[str], pairs: Sequence[str], cut: Cut, field: str, reading: PreparedText | None = None
     ) -> list[Tokens]:
         """Token ids of texts with a second one each; an empty one is none."""
         if reading is None:

@@ -84,7 +84,7 @@ def _group(starts: Sequence[int], lengths: Sequence[int], dtype: torch.dtype) ->
     )
 
 
-def attended(inputs: Tensor, group: Group, heads: int) -> Tensor:
+def attention(inputs: Tensor, group: Group, heads: int) -> Tensor:
     """Queries, keys and values of all tokens, [tokens, 3 x dimensions], to what those of a group attend to, one after
     the other, [tokens of the group, dimensions].
     """
@@ -124,7 +124,7 @@ def _part(heads: int, length: int) -> tuple[int, int]:
     return next(size for size in range(most, 0, -1) if heads % size == 0), rows
 
 
-def looking_back(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
+def causal_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
     """What the last of many tokens attend to: queries [heads, count, size] to [heads, length, size] of keys and values.
     All see the first keys; `mask` is added to the scores of the last ones, [count, how many].
     """

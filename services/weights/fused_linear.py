@@ -16,7 +16,7 @@ from services.weights.packing import PackedLinear, packable
 _FORMS: Final = (nn.Linear, Int8Linear)
 
 
-class Product(nn.Module):
+class FusedLinear(nn.Module):
     """A linear layer of any form, with what may follow it. See PackedLinear, which does both in one."""
 
     def __init__(self, linear: Any) -> None:
@@ -38,11 +38,11 @@ class Product(nn.Module):
         return functional.gelu(self.linear(inputs))
 
 
-def product(linear: Any) -> PackedLinear | Product:
+def product(linear: Any) -> PackedLinear | FusedLinear:
     """The fastest form of a layer."""
     if isinstance(linear, PackedLinear):
         return linear
-    return PackedLinear(linear) if packable(linear) else Product(linear)
+    return PackedLinear(linear) if packable(linear) else FusedLinear(linear)
 
 
 class _Newest(threading.local):

@@ -28,7 +28,7 @@ FEW_ROWS: Final = 4
 """Up to here torch's kernel for four bits is the faster way (docs/models.md)."""
 
 
-class Short(NamedTuple):
+class Int4Weight(NamedTuple):
     """A layer's weights in four bits, as torch.ops.aten._weight_int4pack_mm_for_cpu takes them."""
 
     packed: Tensor
@@ -41,7 +41,7 @@ class Short(NamedTuple):
         return made
 
 
-def shortened(weight: Tensor) -> Short | None:
+def pack_int4(weight: Tensor) -> Int4Weight | None:
     """Weights [out, in] in four bits; None where that would not be what they are."""
     outputs, inputs = weight.shape
     if inputs % _GROUP or outputs % _OUTPUTS or not native():
@@ -54,7 +54,7 @@ def shortened(weight: Tensor) -> Short | None:
         steps[start : start + _PART] = part[0].flatten(1)
         scales.append(part[1])
     packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(steps, 1)
-    return Short(packed, torch.cat(scales).transpose(0, 1).contiguous())
+    return Int4Weight(packed, torch.cat(scales).transpose(0, 1).contiguous())
 
 
 def native() -> bool:

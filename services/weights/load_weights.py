@@ -14,7 +14,7 @@ from torch import Tensor
 from meshgate.runtime.config import ConfigError
 from services.models.config import SourceConfig
 from services.weights import compiling, fused_linear, gpu_quantisation, int8, packing, unpadded
-from services.weights.quality import Figure, Yardstick
+from services.weights.quality import Figure, QualityProbe
 
 _log = logging.getLogger(__name__)
 
@@ -57,8 +57,8 @@ def check(settings: SourceConfig, key: str, device: torch.device) -> None:
         raise ConfigError(f"{key}.quantisation: on {device.type} there is none")
 
 
-def opened(
-    settings: SourceConfig, key: str, where: Where, load: Load, sources: Sequence[Path], yardstick: Yardstick
+def load_weights(
+    settings: SourceConfig, key: str, where: Where, load: Load, sources: Sequence[Path], yardstick: QualityProbe
 ) -> tuple[Any, Weights]:
     """The module, ready to run, and what became of its weights. `sources` are the files or directories they came from.
     Raises ConfigError, and whatever `load` raises.
@@ -78,7 +78,7 @@ def opened(
 
 
 def _quantised(
-    settings: SourceConfig, key: str, where: Where, load: Load, sources: Sequence[Path], yardstick: Yardstick
+    settings: SourceConfig, key: str, where: Where, load: Load, sources: Sequence[Path], yardstick: QualityProbe
 ) -> tuple[Any, Weights]:
     """Of the module as it was no more than its answers are kept, so that there is never more than one of it."""
     figure = Figure(sources, settings.quantisation, *where, yardstick.tokens)
@@ -121,5 +121,5 @@ def _changes(module: Any) -> bool:
 
 
 @torch.inference_mode()
-def _answer(yardstick: Yardstick, module: Any) -> Tensor:
+def _answer(yardstick: QualityProbe, module: Any) -> Tensor:
     return yardstick.answer(module).cpu()

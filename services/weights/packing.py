@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from services.weights import int4
-from services.weights.int4 import Short
+from services.weights.int4 import Int4Weight
 
 _EXACT: Final = 8
 _FEW: Final = 32
@@ -35,7 +35,7 @@ class PackedLinear(nn.Module):
         self.bias = linear.bias
         # Not a buffer: an opaque tensor can be neither moved nor saved.
         self._packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), None)
-        self._short = int4.shortened(linear.weight.detach())
+        self._short = int4.pack_int4(linear.weight.detach())
 
     def forward(self, inputs: Tensor) -> Tensor:
         """[..., in] to [..., out]."""
@@ -61,7 +61,7 @@ class PackedLinear(nn.Module):
         made: Tensor = torch.ops.mkldnn._linear_pointwise(inputs, self._packed, self.bias, "gelu", [], "none")
         return made
 
-    def _few(self, short: Short, inputs: Tensor) -> Tensor:
+    def _few(self, short: Int4Weight, inputs: Tensor) -> Tensor:
         made = short.multiply(inputs.reshape(-1, self.in_features))
         made = made if self.bias is None else made.add_(self.bias)
         return made.view(*inputs.shape[:-1], self.out_features)

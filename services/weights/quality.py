@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 _VERSION: Final = 1  # of what is measured: raise it and old figures are not used
 
 
-class Yardstick(NamedTuple):
+class QualityProbe(NamedTuple):
     """What is asked of a model, before and after, and how much two of its answers agree, from 0 to 1."""
 
     answer: Callable[[Any], Tensor]

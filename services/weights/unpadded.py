@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from services.weights.attention import Group, attended, groups
+from services.weights.attention import Group, attention, groups
 from services.weights.fused_linear import join, joinable, product
 from services.weights.packing import fitted
 
@@ -77,7 +77,7 @@ class _Layer(nn.Module):
 
     def _attend(self, inputs: Tensor, layout: Layout) -> Tensor:
         """Queries, keys and values of each token, [tokens, 3 x dimensions], to [tokens, dimensions]."""
-        made = [attended(inputs, group, self._heads) for group in layout.groups]
+        made = [attention(inputs, group, self._heads) for group in layout.groups]
         return made[0] if len(made) == 1 else torch.cat(made)
 
 

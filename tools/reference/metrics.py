@@ -10,7 +10,7 @@ from unittest.mock import MagicMock
 
 from gateway.metrics.call_metrics import CallMetrics, GatewayMetricsConfig
 from meshgate.runtime.metrics_server import Gauges, Reading
-from services.batching.metrics import tell
+from services.batching.metrics import export
 from tools.reference.markdown import Pages, anchored, page, prose, table
 
 ROOT: Final = Path(__file__).parents[2]
@@ -102,7 +102,7 @@ def _text(node: ast.expr) -> Any:
 
 def _batcher() -> list[Metric]:
     recorder = _Recorder()
-    tell(recorder, MagicMock())
+    export(recorder, MagicMock())
     return recorder.found
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from services.classification.custom.fitting import Sample, Solution, solve
 from services.classification.custom.heads import Matrix
-from services.classification.custom.training_plan import Recipe
+from services.classification.custom.training_plan import TrainingPlan
 
 CANDIDATES: Final = (1e-1, 1e-2, 1e-3, 3e-4, 1e-4, 1e-5)
 """Strongest first: each solution is where the next, weaker one is looked for."""
@@ -47,7 +47,7 @@ def labelled(vectors: Matrix, numbers: Sequence[int], classes: int) -> Sample:
     return Sample(torch.from_numpy(vectors).double(), torch.tensor(numbers), classes)
 
 
-def fit(sample: Sample, recipe: Recipe, stop: threading.Event) -> Fitted:
+def fit(sample: Sample, recipe: TrainingPlan, stop: threading.Event) -> Fitted:
     """Trains, measures, and trains again on everything. Each label must have two texts. Raises Stopped."""
     rest, held_out = divide(sample.labels.tolist(), sample.classes, recipe)
     training, test = sample.part(rest), sample.part(held_out)
@@ -57,7 +57,7 @@ def fit(sample: Sample, recipe: Recipe, stop: threading.Event) -> Fitted:
     return Fitted(final, l2, confusion(test.labels, measured.raw(test.vectors).argmax(1), sample.classes))
 
 
-def divide(labels: Sequence[int], classes: int, recipe: Recipe) -> tuple[list[int], list[int]]:
+def divide(labels: Sequence[int], classes: int, recipe: TrainingPlan) -> tuple[list[int], list[int]]:
     """Indices to train on and to hold out: of each label at least one for either."""
     rest: list[int] = []
     held_out: list[int] = []
@@ -68,7 +68,7 @@ def divide(labels: Sequence[int], classes: int, recipe: Recipe) -> tuple[list[in
     return rest, held_out
 
 
-def choose(sample: Sample, recipe: Recipe, stop: threading.Event) -> float:
+def choose(sample: Sample, recipe: TrainingPlan, stop: threading.Event) -> float:
     """The candidate with the least cross-entropy of texts that it was not trained on, label by label alike."""
     losses = dict.fromkeys(CANDIDATES, 0.0)
     for rest, held_out in _folds(sample, recipe.seed):

@@ -9,7 +9,7 @@ from meshgate.errors import InvalidArgument
 from meshgate.v1 import classification_pb2 as pb
 from services.classification.config import CustomConfig
 from services.classification.custom.store import NAME
-from services.classification.custom.training_plan import Recipe
+from services.classification.custom.training_plan import TrainingPlan
 from services.common import checks
 
 _L2_LEAST = 1e-8
@@ -48,10 +48,10 @@ class Examples:
         return [places[label] for label in self._labels]
 
     @property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> TrainingPlan:
         """What the options say."""
         options = self._first.options if self._first else pb.TrainOptions()
-        return Recipe(
+        return TrainingPlan(
             seed=options.seed,
             balanced=options.balanced if options.HasField("balanced") else True,
             held_out=options.held_out if options.HasField("held_out") else 0.2,

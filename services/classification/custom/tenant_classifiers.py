@@ -25,7 +25,7 @@ class _Read(NamedTuple):
     head: Head
 
 
-class Owned:
+class TenantClassifiers:
     """For one event loop."""
 
     def __init__(self, store: Store, probe: Matrix) -> None:

@@ -23,12 +23,12 @@ from services.batching import Batcher
 from services.classification.config import CustomConfig
 from services.classification.custom.examples import Examples
 from services.classification.custom.heads import Head, Matrix
-from services.classification.custom.tenant_classifiers import Owned
+from services.classification.custom.tenant_classifiers import TenantClassifiers
 from services.classification.custom.training_plan import Stopped
-from services.classification.model_proxy import Item, ReadyZeroShot, Scores
+from services.classification.model_proxy import Item, Scores, ZeroShotProxy
 from services.common.caller import Caller
-from services.common.checks import Purse
-from services.text.preparing import Preparing, Reading
+from services.common.checks import TokenBudget
+from services.text.preparing import PreparationQueue, PreparedText
 from services.text.tokens import Cut
 
 if TYPE_CHECKING:
@@ -51,14 +51,14 @@ class Trainer:
 
     def __init__(
         self,
-        owned: Owned,
-        encoder: ReadyZeroShot,
+        owned: TenantClassifiers,
+        encoder: ZeroShotProxy,
         batcher: Batcher[Item, Scores],
         limits: CustomConfig,
         taken: Collection[str],
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
-        preparing: Preparing | None = None,
+        preparing: PreparationQueue | None = None,
     ) -> None:
         """`taken` are the names of the service's own models; `now` is in seconds since 1970."""
         self._owned = owned
@@ -66,7 +66,7 @@ class Trainer:
         self._batcher = batcher
         self._limits = limits
         self._taken = taken
-        self._preparing = preparing or Preparing()
+        self._preparing = preparing or PreparationQueue()
         self._clock = clock
         self._now = now
         self._tenants: set[str] = set()
@@ -78,7 +78,7 @@ class Trainer:
         self._threads = ThreadPoolExecutor(limits.at_once, "training", _prepare, (limits.threads,))
 
     async def train(
-        self, requests: AsyncIterator[pb.TrainClassifierRequest], caller: Caller, purse: Purse
+        self, requests: AsyncIterator[pb.TrainClassifierRequest], caller: Caller, purse: TokenBudget
     ) -> AsyncIterator[pb.TrainClassifierResponse]:
         """Trains from what `requests` bring; the last reply is the report. `purse` pays for what is read.
 
@@ -131,7 +131,7 @@ class Trainer:
             raise _overloaded() from None
 
     async def _work(
-        self, examples: Examples, caller: Caller, purse: Purse, began: float
+        self, examples: Examples, caller: Caller, purse: TokenBudget, began: float
     ) -> AsyncIterator[pb.TrainClassifierResponse]:
         count = len(examples.texts)
         chunks: list[Matrix] = []
@@ -144,10 +144,10 @@ class Trainer:
         done = _Done(fitted, version, self._clock() - began, purse.taken)
         yield pb.TrainClassifierResponse(report=_report(examples, done))
 
-    async def _vectors(self, texts: list[str], caller: Caller, purse: Purse) -> Matrix:
+    async def _vectors(self, texts: list[str], caller: Caller, purse: TokenBudget) -> Matrix:
         """The encoder's vectors, float32 [texts, dimensions]."""
         async with self._batcher.permit(*caller.who, wait=True) as permit:
-            reading = Reading(self._preparing, caller.who, wait=True)
+            reading = PreparedText(self._preparing, caller.who, wait=True)
             prompted = [self._encoder.prompt + text for text in texts]
             tokens = await self._encoder.tokeniser.encode(prompted, Cut.END, "inputs", reading)
             lengths = [each.length for each in tokens]

@@ -10,7 +10,7 @@ class Stopped(Exception):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingPlan:
     """What decides the result besides the texts."""
 
     seed: int = 0

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from services.classification.model_proxy import Card, Scores
-from services.cpu.cpu_share import Sharing, threads_of
+from services.cpu.cpu_share import CpuShare, threads_of
 from services.encoders.inputs import Form, Inputs
 from services.sentence_transformers.model import EmbeddingModel
 from services.text.tokens import Tokeniser, Tokens
@@ -32,7 +32,7 @@ class Classifier:
         self.device = self._device.type
         self._form = form
         self.threads = threads_of(self._device)
-        self._sharing = Sharing(self.threads, serial=self.weights.serial)
+        self._sharing = CpuShare(self.threads, serial=self.weights.serial)
 
     @torch.inference_mode()
     def rows(self, batch: Sequence[Tokens]) -> list[Scores]:

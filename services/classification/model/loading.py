@@ -36,7 +36,7 @@ from services.text.tokens import Tokeniser, Tokens
 from services.weights import load_weights, quality
 from services.weights.completeness import complete
 from services.weights.load_weights import Where
-from services.weights.quality import Yardstick
+from services.weights.quality import QualityProbe
 
 _TAGS: Final = "ForTokenClassification"
 _CLASSIFIES: Final = "ForSequenceClassification"
@@ -72,7 +72,7 @@ def _shipped(config: ClassifierConfig, key: str, where: Where) -> Classifier:
     tokeniser, backend = load_tokeniser.load(base, key)
     reader = Tokeniser(backend, loaded.max_tokens)
     made = partial(Classifier, card=Card(loaded.labels), tokeniser=reader, form=Form(tokeniser.pad_token_id))
-    module, weights = load_weights.opened(
+    module, weights = load_weights.load_weights(
         config, key, where, lambda: loaded.model, [base, updates], _yardstick(made, reader)
     )
     return made(module, weights=weights)
@@ -95,21 +95,21 @@ def _pretrained(config: SourceConfig, key: str, path: Path, where: Where, most: 
     read = partial(kind.from_pretrained, path, config=facts, dtype=where.dtype, use_safetensors=safe)
     load = parity.around(complete(read, key, path), where)
     yardstick = _yardstick(lambda module: made(module, form=parity.form), reader)
-    module, weights = load_weights.opened(config, key, where, load, [path], yardstick)
+    module, weights = load_weights.load_weights(config, key, where, load, [path], yardstick)
     if not (weights.quantisation or config.compile):
         parity.check(module)
     return made(module, form=parity.form, weights=weights)
 
 
-def _yardstick(made: Callable[[Any], Classifier], reader: Tokeniser) -> Yardstick:
+def _yardstick(made: Callable[[Any], Classifier], reader: Tokeniser) -> QualityProbe:
     """What a classifier, once made of a module, says of our texts; of a tagger, of each of their tokens."""
 
-    @cpu_share.apart()
+    @cpu_share.side_by_side()
     def answer(module: Any) -> Tensor:
         rows = made(module).rows(sample(reader))
         return torch.cat([torch.from_numpy(np.atleast_2d(row)) for row in rows])
 
-    return Yardstick(answer, quality.labels, reader.max_tokens)
+    return QualityProbe(answer, quality.labels, reader.max_tokens)
 
 
 def card(facts: Any, *, tags: bool = False) -> Card:

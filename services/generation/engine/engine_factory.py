@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from meshgate.errors import MeshError
 from meshgate.runtime.config import ConfigError
-from services.batching.latency_model import Pace
+from services.batching.latency_model import LatencyModel
 from services.generation import adapters
 from services.generation.adapters import LoadedAdapters
 from services.generation.config import EngineConfig, GenerationConfig, ModelConfig
@@ -37,13 +37,13 @@ from services.generation.text.eos import all_end_tokens
 from services.generation.text.prompt import PromptReader
 from services.models import vocabulary
 from services.models.starting import starting
-from services.text.preparing import Preparing
+from services.text.preparing import PreparationQueue
 
 
 class _Companions(NamedTuple):
     """What ends with an engine."""
 
-    tokenising: Preparing
+    tokenising: PreparationQueue
     admission: Admission
     adapters: LoadedAdapters | None
 
@@ -82,7 +82,7 @@ class EngineFactory:
         ends = all_end_tokens(causal.end_tokens, tokenizer, causal.vocabulary_size)
         tokens = TokenBytes(tokenizer, causal.vocabulary_size, ends, fresh=causal.source is not None)
         tokeniser_check.check(tokenizer, tokens, key, settings.source)
-        pace, row_limit = Pace(self._engine.prefill_tokens), RowLimit(self._engine.max_batch)
+        pace, row_limit = LatencyModel(self._engine.prefill_tokens), RowLimit(self._engine.max_batch)
         prefixes = self._prefixes(causal)
         adapting, loadable = adapters.open_adapters(settings.adapters, causal.module, key)
         scheduler = Scheduler(
@@ -164,7 +164,7 @@ class EngineFactory:
             vocabulary_size=causal.vocabulary_size,
         )
         card = model_card.card(bounds, causal, chat=prompts.chat, default=default, adapters=loadable is not None)
-        tokenising = Preparing(self._engine.queue_bytes, "tokenising")
+        tokenising = PreparationQueue(self._engine.queue_bytes, "tokenising")
         return ServedModel(
             engine,
             prompts,

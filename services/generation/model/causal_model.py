@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from meshgate.runtime.config import ConfigError
 from services.common.device import device_of, dtype_of
-from services.cpu.thread_tuner import THREADS, Crew
+from services.cpu.thread_tuner import THREADS, ThreadTuner
 from services.generation import seq2seq
 from services.generation.config import EngineConfig, ModelConfig
 from services.generation.engine.loaded_model import LoadedModel
@@ -28,7 +28,7 @@ from services.models import source
 from services.models.starting import starting
 from services.weights import completeness, load_weights, quality
 from services.weights.load_weights import Weights, Where
-from services.weights.quality import Yardstick
+from services.weights.quality import QualityProbe
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class CausalModel:
         self._device = module.device
         self.device = str(self._device.type)
         self._threads = threads
-        self._crew = Crew(threads if (self.device, self.dtype) == ("cpu", "bfloat16") else 0)
+        self._crew = ThreadTuner(threads if (self.device, self.dtype) == ("cpu", "bfloat16") else 0)
         self._cache = SlotCache(rows, context)
         self._places = torch.arange(context, device=self._device)
         self._first_position = decoder_kinds.first_position(module.config.get_text_config())
@@ -174,8 +174,8 @@ def _open(
     load = _loader(AutoModelForCausalLM, where, model, key)
     if engine.tensor_parallel > 1:
         return sharding.shard(load(), engine.tensor_parallel), Weights()
-    yardstick = Yardstick(partial(_likeliest, where, context), quality.same, context)
-    return load_weights.opened(model, key, Where(device, dtype_of(model.dtype, device)), load, [where], yardstick)
+    yardstick = QualityProbe(partial(_likeliest, where, context), quality.same, context)
+    return load_weights.load_weights(model, key, Where(device, dtype_of(model.dtype, device)), load, [where], yardstick)
 
 
 def _likeliest(where: Path, context: int, module: Any) -> Tensor:

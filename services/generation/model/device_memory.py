@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from services.batching import Fault
-from services.common.error_kinds import judge
+from services.common.error_kinds import classify
 
 
 @contextmanager
@@ -17,7 +17,7 @@ def giving_back(device: torch.device) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if judge(error) is not Fault.MEMORY:
+        if classify(error) is not Fault.MEMORY:
             raise
     if device.type == "cuda":
         torch.cuda.empty_cache()

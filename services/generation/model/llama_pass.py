@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import Cache
 
-from services.weights.attention import looking_back, pays
+from services.weights.attention import causal_attention, pays
 from services.weights.fused_linear import Part, product
 from services.weights.packing import fitted
 
@@ -142,7 +142,7 @@ class _Layer:
         mask = sight.mask
         several = len(queries) == 1 and mask.shape[2] > 1
         if several and pays(queries, queries.shape[1] * queries.shape[2] * keys.shape[2]):
-            return looking_back(queries[0], keys[0], values[0], mask[0, 0, :, sight.known :], self._scale)
+            return causal_attention(queries[0], keys[0], values[0], mask[0, 0, :, sight.known :], self._scale)
         return functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=self._scale)
 
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from services.batching import Fault
-from services.batching.latency_model import Pace
-from services.common.error_kinds import judge
+from services.batching.latency_model import LatencyModel
+from services.common.error_kinds import classify
 from services.generation.model.prefix_cache import PrefixCache
 from services.generation.scheduler.candidates import Candidates
 from services.generation.scheduler.fair_queue import VirtualTokenCounter
@@ -35,7 +35,7 @@ class PrefillStage:
         prefix_reuse: PrefixReuse,
         recovery: OomRecovery,
         prefill_tokens: int,
-        latency: Pace,
+        latency: LatencyModel,
     ) -> None:
         self._state = state
         self._model = state.model
@@ -97,7 +97,7 @@ class PrefillStage:
 
         Memory that ran out while other sequences run says nothing about the model: those sequences hold it.
         """
-        fault = judge(error)
+        fault = classify(error)
         if fault is Fault.MODEL:
             raise error
         self._table.prefills.remove(prefill)
@@ -155,7 +155,7 @@ def _dropped_without_memory(prefixes: PrefixCache) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if judge(error) is not Fault.MEMORY:
+        if classify(error) is not Fault.MEMORY:
             raise
         _log.warning("no memory for shared prefixes: they are dropped")
         prefixes.clear()

@@ -24,8 +24,8 @@ from typing import Final
 
 from meshgate.errors import MeshError
 from services.batching import Fault
-from services.batching.latency_model import Pace
-from services.common.error_kinds import judge
+from services.batching.latency_model import LatencyModel
+from services.common.error_kinds import classify
 from services.generation.engine.interface import Delta, Finish
 from services.generation.model import sampling
 from services.generation.model.prefix_cache import PrefixCache
@@ -56,7 +56,7 @@ class Scheduler:
         clock: Callable[[], float] = time.monotonic,
         *,
         reserved_rows: int = 0,
-        prefill_latency: Pace | None = None,
+        prefill_latency: LatencyModel | None = None,
         row_limit: RowLimit | None = None,
         adapter_layers: AdapterLayers | None = None,
         prefixes: PrefixCache | None = None,
@@ -79,7 +79,7 @@ class Scheduler:
         self._recovery = OomRecovery(state, prefix_reuse)
         self._durations = StepDurations()
         self._candidates = Candidates(state, tokens, end_tokens, reserved_rows)
-        latency = prefill_latency or Pace(prefill_tokens)
+        latency = prefill_latency or LatencyModel(prefill_tokens)
         self._prefill_stage = PrefillStage(
             state, self._candidates, prefix_reuse, self._recovery, prefill_tokens, latency
         )
@@ -150,7 +150,7 @@ class Scheduler:
         try:
             choices = self._decode(running)
         except Exception as error:
-            if judge(error) is not Fault.MEMORY:
+            if classify(error) is not Fault.MEMORY:
                 raise
             self._recovery.shed(error)
             return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from meshgate.errors import Internal, MeshError
 from services.batching import Fault
-from services.common.error_kinds import judge
+from services.common.error_kinds import classify
 from services.generation.engine.interface import Adapter, Delta
 from services.generation.scheduler.fair_queue import VirtualTokenCounter
 from services.generation.scheduler.row_limit import RowLimit, out_of_memory
@@ -114,7 +114,7 @@ class OutputDispatch:
             request.fail(error)
 
     def _public_error(self, error: Exception) -> MeshError:
-        if judge(error) is not Fault.MEMORY:
+        if classify(error) is not Fault.MEMORY:
             return Internal("generation failed")
         self._row_limit.shed += 1
         error.with_traceback(None)  # its frames hold on to the little memory there was

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from services.cpu.thread_tuner import Crew
+from services.cpu.thread_tuner import ThreadTuner
 from services.generation.model.device_memory import giving_back
 from services.generation.seq2seq.cache import RowCache
 from services.generation.seq2seq.decoders import DECODERS, Pass
@@ -45,7 +45,7 @@ class Seq2SeqModel:
         self.module = module
         self._device = module.device
         self._threads = threads
-        self._crew = Crew(threads if (self.device, self.dtype) == ("cpu", "bfloat16") else 0)
+        self._crew = ThreadTuner(threads if (self.device, self.dtype) == ("cpu", "bfloat16") else 0)
         self._encoder = module.get_encoder()
         with torch.inference_mode():
             self._decoder = DECODERS[module.config.model_type](module, places)

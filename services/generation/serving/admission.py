@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from meshgate.errors import DeadlineExceeded, Unavailable
-from services.batching.latency_model import Pace
-from services.batching.tenant_capacity import Refusal, Room
+from services.batching.latency_model import LatencyModel
+from services.batching.tenant_capacity import Refusal, TenantCapacity
 from services.common.drain_errors import draining
 
 _RETRY_LEAST: Final = 0.05
@@ -31,10 +31,10 @@ class Admission:
     """The places before one model. For one event loop. `reading` tells how long a prompt takes."""
 
     def __init__(
-        self, candidates: int, tokens: int, reading: Pace, clock: Callable[[], float] = time.monotonic
+        self, candidates: int, tokens: int, reading: LatencyModel, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.candidates = Room(candidates)
-        self.tokens = Room(tokens)
+        self.candidates = TenantCapacity(candidates)
+        self.tokens = TenantCapacity(tokens)
         self._reading = reading
         self._clock = clock
         self._freed_at: float | None = None
@@ -71,7 +71,9 @@ class Admission:
         finally:
             self.tokens.give(tenant, length)
 
-    async def _take(self, room: Room, tenant: str, weight: int, *, wait: bool, remaining: float | None) -> None:
+    async def _take(
+        self, room: TenantCapacity, tenant: str, weight: int, *, wait: bool, remaining: float | None
+    ) -> None:
         if wait:
             try:
                 async with asyncio.timeout(_WAIT_MOST if remaining is None else remaining):

@@ -13,8 +13,8 @@ from services.generation.scheduler.row_limit import RowLimit
 from services.generation.serving.admission import Admission
 from services.generation.serving.limits import Limits
 from services.generation.text.prompt import PromptReader
-from services.models.model_table import Place, Table
-from services.text.preparing import Preparing
+from services.models.model_table import ModelSlot, ModelTable
+from services.text.preparing import PreparationQueue
 
 
 class FinaliserToken:
@@ -30,7 +30,7 @@ class ServedModel:
     limits: Limits
     admission: Admission
     row_limit: RowLimit
-    tokenising: Preparing
+    tokenising: PreparationQueue
     card: models_pb2.Model
     finaliser: FinaliserToken
     grammars: Grammars | None
@@ -39,5 +39,5 @@ class ServedModel:
     prefixes: PrefixCache | None = None
 
 
-ServedModels = Place[Table[ServedModel]]
+ServedModels = ModelSlot[ModelTable[ServedModel]]
 """Where the loaded models will be."""

@@ -25,7 +25,7 @@ from services.generation.serving.refusal_counter import RefusalCounter
 from services.generation.serving.served_model import ServedModel, ServedModels
 from services.generation.text.text_reader import TokenisedInput
 from services.text.pieces import PIECE
-from services.text.preparing import Reading, at_once
+from services.text.preparing import PreparedText, at_once
 
 if TYPE_CHECKING:
     from meshgate.rpc.guard import Context
@@ -89,7 +89,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         with self._refusals.counted():
             served, caller = self._find(request, context), caller_of(context)
             validate.check_input(request, served.limits)
-            reading = Reading(served.tokenising, caller.who)
+            reading = PreparedText(served.tokenising, caller.who)
             read = await _read(request, served, reading, caller.token_cap, keep=False)
             validate.check_counted(read, caller.token_cap)
         metadata.report_usage(context, read.tokens)
@@ -136,7 +136,7 @@ async def _running(served: ServedModel, call: _Call, *, wait: bool) -> AsyncIter
     """
     entrance, tenant = served.admission, call.tenant
     async with entrance.places(tenant, call.candidates, wait=wait, remaining=call.remaining()):
-        reading = Reading(served.tokenising, call.who, wait)
+        reading = PreparedText(served.tokenising, call.who, wait)
         prompt = await call.prompt(served, reading)
         grammar = await call.grammar(served, reading)
         adapter = await call.adapter(served)
@@ -179,7 +179,7 @@ class _Call:
             return None
         return asyncio.get_running_loop().time() + self._deadline - time.monotonic() + _PATIENCE * self._kept
 
-    async def prompt(self, served: ServedModel, reading: Reading) -> Sequence[int]:
+    async def prompt(self, served: ServedModel, reading: PreparedText) -> Sequence[int]:
         """The input's tokens. Raises InvalidArgument when they are too many."""
         try:
             most = validate.most_tokens(served.limits, self.token_cap)
@@ -189,7 +189,7 @@ class _Call:
             raise self.located(error) from None
         return read.ids
 
-    async def grammar(self, served: ServedModel, reading: Reading) -> Grammar | None:
+    async def grammar(self, served: ServedModel, reading: PreparedText) -> Grammar | None:
         """What the output must match. Raises InvalidArgument for what can't be followed."""
         if self._constraint is None:
             return None
@@ -237,7 +237,7 @@ class _Call:
 
 
 async def _read(
-    request: validate.Request, served: ServedModel, reading: Reading, most: int | None, *, keep: bool = True
+    request: validate.Request, served: ServedModel, reading: PreparedText, most: int | None, *, keep: bool = True
 ) -> TokenisedInput:
     """The input's tokens, as far as `most`; where nobody keeps them, they are counted."""
     prompts = served.prompts

@@ -25,7 +25,7 @@ from services.classification import app as classification_app
 from services.classification.config import ClassificationConfig
 from services.embedding import app as embedding_app
 from services.embedding.config import EmbeddingConfig
-from services.model_process import Apart
+from services.model_process import SubprocessHost
 from tests.support.network import mesh as meshes
 from tests.tinymodels.bert import build_tiny_bert, build_tiny_classifier
 
@@ -98,7 +98,7 @@ async def service(request: pytest.FixtureRequest, tmp_path: Path, unused_tcp_por
         watch = health.Watch(health_pb2.HealthCheckRequest(service=full_name), wait_for_ready=True)
         while (await watch.read()).status != health_pb2.HealthCheckResponse.SERVING:
             pass
-        assert isinstance(made._host, Apart)
+        assert isinstance(made._host, SubprocessHost)
         assert made._host._process is not None
         yield Service(running, lambda: call(channel), watch, made._host._process.pid, made.cpu_seconds)
         running.cancel()

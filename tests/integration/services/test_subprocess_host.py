@@ -22,9 +22,9 @@ import pytest
 from meshgate.runtime.config import ConfigError
 from services.batching import Fault
 from services.embedding.config import ModelConfig
-from services.embedding.model_proxy import Item, Ready
+from services.embedding.model_proxy import Item, ModelProxy
 from services.encoders.pooling import Pooling
-from services.model_process import Apart, Here, Host, HostError
+from services.model_process import Host, HostError, InprocessHost, SubprocessHost
 from services.text.tokens import Cut
 from tests.tinymodels.bert import build_tiny_bert
 
@@ -45,20 +45,20 @@ def life() -> Life:
 
 
 @contextmanager
-def started(life: Life, batches: int = 1) -> Iterator[Apart]:
-    made = Apart("test", threads=1, batches=batches)
+def started(life: Life, batches: int = 1) -> Iterator[SubprocessHost]:
+    made = SubprocessHost("test", threads=1, batches=batches)
     made.start(life.over.set)
     yield made
     made.stop()
 
 
 @pytest.fixture
-def host(life: Life) -> Iterator[Apart]:
+def host(life: Life) -> Iterator[SubprocessHost]:
     with started(life) as made:
         yield made
 
 
-def test_a_model_answers_with_its_facts_and_with_what_it_makes_of_a_batch(host: Apart) -> None:
+def test_a_model_answers_with_its_facts_and_with_what_it_makes_of_a_batch(host: SubprocessHost) -> None:
     one, two = host.load(f"{MODELS}:load", "one"), host.load(f"{MODELS}:load", "two")
     assert (one.facts, two.facts) == ({"word": "one"}, {"word": "two"})
     assert one.run([1, 2]) == ("one", [1, 2])
@@ -67,9 +67,9 @@ def test_a_model_answers_with_its_facts_and_with_what_it_makes_of_a_batch(host: 
     assert one.run("threads") == 1
 
 
-@pytest.mark.parametrize("kind", [Here, Apart], ids=["here", "apart"])
-def test_what_can_t_be_loaded_says_why_and_the_others_stay(host: Apart, kind: type[Host]) -> None:
-    where: Host = host if kind is Apart else Here()
+@pytest.mark.parametrize("kind", [InprocessHost, SubprocessHost], ids=["here", "apart"])
+def test_what_can_t_be_loaded_says_why_and_the_others_stay(host: SubprocessHost, kind: type[Host]) -> None:
+    where: Host = host if kind is SubprocessHost else InprocessHost()
     kept = where.load(f"{MODELS}:load", "kept")
     with pytest.raises(ConfigError, match=r"^model\.source: x: no such directory$"):
         where.load(f"{MODELS}:refused", "x")
@@ -82,7 +82,7 @@ def test_a_fault_is_told_and_its_text_stays_where_it_was(capfd: pytest.CaptureFi
         for batch, fault in (("fail", Fault.INPUT), ("memory", Fault.MEMORY)):
             with pytest.raises(HostError) as error:
                 model.run(batch)
-            assert host.judge(error.value) is fault
+            assert host.classify(error.value) is fault
             assert "canary" not in str(error.value)
         with pytest.raises(HostError):
             host.load(f"{MODELS}:failed", "canary")
@@ -107,7 +107,7 @@ def test_its_memory_is_its_own_and_what_it_writes_is_json(capfd: pytest.CaptureF
     assert [json.loads(line)["message"] for line in lines] == ["last words"]
 
 
-def test_what_can_t_be_told_fails_and_nobody_waits_for_it(host: Apart) -> None:
+def test_what_can_t_be_told_fails_and_nobody_waits_for_it(host: SubprocessHost) -> None:
     with pytest.raises(HostError):
         host.load(f"{MODELS}:untold", "one")
     with pytest.raises(HostError):
@@ -118,12 +118,12 @@ def test_what_can_t_be_told_fails_and_nobody_waits_for_it(host: Apart) -> None:
     assert model.run(1) == ("two", 1)
 
 
-def test_what_a_model_did_not_mean_is_its_own_fault_here_and_there(host: Apart) -> None:
-    assert host.judge(ValueError()) is Here().judge(ValueError()) is Fault.INPUT
-    assert host.judge(MemoryError()) is Here().judge(MemoryError()) is Fault.MEMORY
+def test_what_a_model_did_not_mean_is_its_own_fault_here_and_there(host: SubprocessHost) -> None:
+    assert host.classify(ValueError()) is InprocessHost().classify(ValueError()) is Fault.INPUT
+    assert host.classify(MemoryError()) is InprocessHost().classify(MemoryError()) is Fault.MEMORY
 
 
-async def test_a_model_is_freed_with_the_last_reference_to_it(host: Apart) -> None:
+async def test_a_model_is_freed_with_the_last_reference_to_it(host: SubprocessHost) -> None:
     kept, old = host.load(f"{MODELS}:load", "kept"), host.load(f"{MODELS}:load", "old")
     assert kept.run("alive") == 2
     del old
@@ -133,7 +133,7 @@ async def test_a_model_is_freed_with_the_last_reference_to_it(host: Apart) -> No
     assert kept.run(1) == ("kept", 1)
 
 
-async def test_what_is_loaded_runs_while_another_loads(host: Apart, tmp_path: Path) -> None:
+async def test_what_is_loaded_runs_while_another_loads(host: SubprocessHost, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     first = host.load(f"{MODELS}:load", "first")
@@ -164,21 +164,21 @@ def test_all_that_run_there_fail_together_when_it_ends(life: Life) -> None:
 
 
 @pytest.mark.parametrize("how", ["ends", "is killed"])
-def test_a_process_that_is_gone_is_told_at_once(host: Apart, life: Life, how: str) -> None:
+def test_a_process_that_is_gone_is_told_at_once(host: SubprocessHost, life: Life, how: str) -> None:
     model = host.load(f"{MODELS}:load", "one")
     if how == "ends":
         with pytest.raises(HostError) as error:
             model.run("end")
-        assert host.judge(error.value) is Fault.MODEL
+        assert host.classify(error.value) is Fault.MODEL
     else:
         os.kill(model.run("pid"), signal.SIGKILL)
     assert life.over.wait(SECONDS)
     with pytest.raises(HostError) as again:
         model.run(1)
-    assert host.judge(again.value) is Fault.MODEL
+    assert host.classify(again.value) is Fault.MODEL
 
 
-def test_stop_ends_a_process_that_hangs_and_is_no_death(host: Apart, life: Life) -> None:
+def test_stop_ends_a_process_that_hangs_and_is_no_death(host: SubprocessHost, life: Life) -> None:
     model = host.load(f"{MODELS}:load", "one")
     pid = model.run("pid")
     failed = threading.Event()
@@ -196,7 +196,7 @@ def test_stop_ends_a_process_that_hangs_and_is_no_death(host: Apart, life: Life)
     assert not life.over.is_set()
 
 
-def test_signals_that_end_a_service_are_left_to_it(host: Apart) -> None:
+def test_signals_that_end_a_service_are_left_to_it(host: SubprocessHost) -> None:
     model = host.load(f"{MODELS}:load", "one")
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(model.run("pid"), number)
@@ -205,8 +205,8 @@ def test_signals_that_end_a_service_are_left_to_it(host: Apart) -> None:
 
 PARENT = f"""
 import sys
-from services.model_process import Apart
-host = Apart("test")
+from services.model_process import SubprocessHost
+host = SubprocessHost("test")
 host.start(print)
 model = host.load("{MODELS}:load", "one")
 print(model.run("pid"), flush=True)
@@ -232,23 +232,27 @@ def test_it_ends_with_the_process_that_started_it_however_that_ends(busy: str) -
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="from /proc")
-def test_what_it_takes_of_the_machine_is_told(host: Apart) -> None:
+def test_what_it_takes_of_the_machine_is_told(host: SubprocessHost) -> None:
     assert host.load(f"{MODELS}:load", "one").run(1) == ("one", 1)
     told = {
         sample.name: sample.value for each in host.collectors for family in each.collect() for sample in family.samples
     }
     assert told["meshgate_models_process_resident_memory_bytes"] > 50e6  # with torch in it
     assert told["meshgate_models_process_cpu_seconds_total"] > 0
-    assert not [family for each in Apart("none").collectors for family in each.collect()]
+    assert not [family for each in SubprocessHost("none").collectors for family in each.collect()]
     assert host.cpu_seconds() >= told["meshgate_models_process_cpu_seconds_total"]
-    assert (Here().collectors, Here().cpu_seconds(), Apart("none").cpu_seconds()) == ((), 0.0, 0.0)
+    assert (InprocessHost().collectors, InprocessHost().cpu_seconds(), SubprocessHost("none").cpu_seconds()) == (
+        (),
+        0.0,
+        0.0,
+    )
 
 
-def test_an_embedding_model_says_there_what_it_says_here(host: Apart, tmp_path: Path) -> None:
+def test_an_embedding_model_says_there_what_it_says_here(host: SubprocessHost, tmp_path: Path) -> None:
     config = ModelConfig(source=str(build_tiny_bert(tmp_path)), dtype="float32", device="cpu")
     vectors = []
-    for where in (Here(), host):
-        model = Ready(where.load("services.embedding.model_worker:load", config, "model", 1))
+    for where in (InprocessHost(), host):
+        model = ModelProxy(where.load("services.embedding.model_worker:load", config, "model", 1))
         tokens = model.tokeniser.read(["a text", "and another one", "x"], Cut.REFUSE, "inputs")
         vectors.append(model.run([Item(model, each, Pooling.MEAN) for each in tokens]))
         assert model.facts.dimensions == len(vectors[0][0])

@@ -23,7 +23,7 @@ from meshgate.v1 import classification_pb2, embedding_pb2, generation_pb2, seale
 from services.classification import validate as classifying
 from services.classification.config import CustomConfig
 from services.classification.custom.examples import Examples
-from services.classification.model_proxy import Card, ReadyClassifier, ReadyZeroShot
+from services.classification.model_proxy import Card, ClassifierProxy, ZeroShotProxy
 from services.common import checks
 from services.embedding import validate as embedding
 from services.encoders.pooling import Pooling
@@ -112,8 +112,8 @@ def ranges() -> Iterator[Range]:
 
 LIMITS: Final = Limits("m", (), 10_000_000, 64, 16, 128)
 FACTS: Final = SimpleNamespace(card=Card(labels=("a", "b", "c"), pairs=True))
-CLASSIFIER: Final = object.__new__(ReadyClassifier)
-ZERO_SHOT: Final = object.__new__(ReadyZeroShot)
+CLASSIFIER: Final = object.__new__(ClassifierProxy)
+ZERO_SHOT: Final = object.__new__(ZeroShotProxy)
 for _model in (CLASSIFIER, ZERO_SHOT):
     vars(_model).update(facts=FACTS, hosted=SimpleNamespace(facts=FACTS), _facts=FACTS)
 MODELS: Final = classifying.Models({"c": ("c", CLASSIFIER)}, "c", ("z", ZERO_SHOT), frozenset(("z",)), 8)

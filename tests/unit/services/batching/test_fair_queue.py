@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.batching.batch_queue import PATIENCE, Line
+from services.batching.batch_queue import PATIENCE, BatchQueue
 from services.batching.fair_queue import FairQueue
 
 
@@ -23,12 +23,12 @@ class Waiting:
     gone: bool = False
 
 
-def add(line: Line[Waiting], *entries: Waiting) -> None:
+def add(line: BatchQueue[Waiting], *entries: Waiting) -> None:
     for entry in entries:
         line.add(entry.tenant, [entry], yields=entry.yields)
 
 
-def served(line: Line[Waiting], budget: int, batches: int) -> list[list[Waiting]]:
+def served(line: BatchQueue[Waiting], budget: int, batches: int) -> list[list[Waiting]]:
     return [line.next(budget) for _ in range(batches)]
 
 
@@ -38,7 +38,7 @@ def batch_of(batches: Sequence[list[Waiting]], entry: Waiting) -> int:
 
 
 def test_a_single_call_is_in_the_next_batch_however_many_others_wait() -> None:
-    line: Line[Waiting] = Line()
+    line: BatchQueue[Waiting] = BatchQueue()
     add(line, *(Waiting("flood") for _ in range(10_000)))
     served(line, 100, 5)
     late = Waiting("quiet")
@@ -48,7 +48,7 @@ def test_a_single_call_is_in_the_next_batch_however_many_others_wait() -> None:
 
 def test_one_behind_each_of_others_that_flood() -> None:
     """One input at a time: who comes last waits for at most one of each other tenant."""
-    line: Line[Waiting] = Line()
+    line: BatchQueue[Waiting] = BatchQueue()
     for tenant in ("a", "b", "c"):
         add(line, *(Waiting(tenant) for _ in range(100)))
     served(line, 10, 20)
@@ -61,7 +61,7 @@ def test_one_behind_each_of_others_that_flood() -> None:
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=6), st.integers(20, 400))
 def test_each_that_waits_gets_an_equal_share_of_tokens(lengths: list[int], budget: int) -> None:
     """Tenants with inputs of different lengths: their shares differ by an input each and a batch, at any time."""
-    line: Line[Waiting] = Line()
+    line: BatchQueue[Waiting] = BatchQueue()
     for number, length in enumerate(lengths):
         line.add(str(number), [Waiting(str(number), length) for _ in range(2000 // length)], yields=False)
     tokens: Counter[str] = Counter({str(number): 0 for number in range(len(lengths))})
@@ -76,7 +76,7 @@ def test_each_that_waits_gets_an_equal_share_of_tokens(lengths: list[int], budge
     st.integers(1, 1000),
 )
 def test_every_input_runs_exactly_once(entries: list[Waiting], budget: int) -> None:
-    line: Line[Waiting] = Line()
+    line: BatchQueue[Waiting] = BatchQueue()
     add(line, *entries)
     ran: list[Waiting] = []
     while batch := line.next(budget):
@@ -85,7 +85,7 @@ def test_every_input_runs_exactly_once(entries: list[Waiting], budget: int) -> N
 
 
 def test_who_was_idle_has_saved_nothing_up() -> None:
-    line: Line[Waiting] = Line()
+    line: BatchQueue[Waiting] = BatchQueue()
     add(line, *(Waiting("busy") for _ in range(100)))
     served(line, 10, 50)
     add(line, *(Waiting("rested") for _ in range(50)))
@@ -94,7 +94,7 @@ def test_who_was_idle_has_saved_nothing_up() -> None:
 
 
 def test_a_tenant_that_comes_and_goes_gets_no_more_than_one_that_stays() -> None:
-    line: Line[Waiting] = Line()
+    line: BatchQueue[Waiting] = BatchQueue()
     add(line, *(Waiting("stays") for _ in range(100)))
     add(line, Waiting("comes and goes", 50))
     tokens: Counter[str] = Counter()
@@ -107,7 +107,7 @@ def test_a_tenant_that_comes_and_goes_gets_no_more_than_one_that_stays() -> None
 
 
 def test_batch_traffic_lets_others_go_first_and_fills_what_is_free() -> None:
-    line: Line[Waiting] = Line()
+    line: BatchQueue[Waiting] = BatchQueue()
     bulk, asked = Waiting("a", yields=True), Waiting("b")
     add(line, bulk, asked)
     assert line.next(10) == [asked]
@@ -116,7 +116,7 @@ def test_batch_traffic_lets_others_go_first_and_fills_what_is_free() -> None:
 
 
 def test_batch_traffic_is_passed_over_eight_times_and_no_more() -> None:
-    line: Line[Waiting] = Line()
+    line: BatchQueue[Waiting] = BatchQueue()
     bulk = Waiting("a", yields=True)
     add(line, bulk, *(Waiting("b") for _ in range(100)))
     assert batch_of(served(line, 10, PATIENCE + 1), bulk) == PATIENCE
@@ -124,7 +124,7 @@ def test_batch_traffic_is_passed_over_eight_times_and_no_more() -> None:
 
 def test_long_batch_traffic_has_its_turn_however_short_the_others() -> None:
     """What never fits beside the others is not starved by what does."""
-    line: Line[Waiting] = Line()
+    line: BatchQueue[Waiting] = BatchQueue()
     long = Waiting("a", 400, yields=True)
     add(line, long, *(Waiting("a", 10, yields=True) for _ in range(100)), *(Waiting("b") for _ in range(100)))
     assert batch_of(served(line, 20, PATIENCE + 1), long) == PATIENCE
@@ -147,7 +147,7 @@ def test_the_departed_are_neither_run_nor_charged_nor_kept() -> None:
 
 
 def test_a_flood_that_is_cancelled_leaves_nothing_behind() -> None:
-    line: Line[Waiting] = Line()
+    line: BatchQueue[Waiting] = BatchQueue()
     add(line, Waiting("other"))
     for number in range(1000):
         entry = Waiting(f"tenant {number % 10}")

@@ -9,23 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshgate.errors import Unavailable
-from services.batching.tenant_capacity import Room
+from services.batching.tenant_capacity import TenantCapacity
 
 
-def fill(room: Room, tenant: str) -> int:
+def fill(room: TenantCapacity, tenant: str) -> int:
     while room.fits(tenant, 1):
         room.take(tenant, 1)
     return room.of(tenant)
 
 
 def test_one_tenant_alone_gets_three_quarters() -> None:
-    room = Room(100)
+    room = TenantCapacity(100)
     assert fill(room, "flood") == 75
 
 
 @given(st.integers(1, 4), st.integers(4**5, 4**7))
 def test_whoever_floods_there_is_a_place_for_one_who_has_none(floods: int, capacity: int) -> None:
-    room = Room(capacity)
+    room = TenantCapacity(capacity)
     for _ in range(3):
         for number in range(floods):
             fill(room, str(number))
@@ -34,7 +34,7 @@ def test_whoever_floods_there_is_a_place_for_one_who_has_none(floods: int, capac
 
 
 def test_as_work_is_done_those_that_flood_come_to_hold_the_same() -> None:
-    room = Room(700)
+    room = TenantCapacity(700)
     fill(room, "first")
     fill(room, "second")
     for _ in range(1000):
@@ -46,14 +46,14 @@ def test_as_work_is_done_those_that_flood_come_to_hold_the_same() -> None:
 
 
 def test_an_empty_room_takes_what_is_too_large() -> None:
-    room = Room(10)
+    room = TenantCapacity(10)
     assert room.fits("a", 100)
     room.take("a", 100)
     assert not room.fits("b", 1)
 
 
 async def test_those_who_wait_are_let_in_in_order_and_by_tenant_who_holds_least() -> None:
-    room = Room(4)
+    room = TenantCapacity(4)
     room.take("flood", 3)
     order: list[str] = []
 
@@ -85,7 +85,7 @@ async def test_those_who_wait_are_let_in_in_order_and_by_tenant_who_holds_least(
 
 
 async def test_who_leaves_while_waiting_takes_nothing_and_holds_nobody_up() -> None:
-    room = Room(4)
+    room = TenantCapacity(4)
     room.take("a", 3)
     large, small = (asyncio.create_task(room.wait("b", weight)) for weight in (4, 1))
     await asyncio.sleep(0)
@@ -97,7 +97,7 @@ async def test_who_leaves_while_waiting_takes_nothing_and_holds_nobody_up() -> N
 
 
 async def test_who_is_let_in_and_leaves_at_once_gives_it_back() -> None:
-    room = Room(4)
+    room = TenantCapacity(4)
     room.take("a", 4)
     waiting = asyncio.create_task(room.wait("b", 2))
     await asyncio.sleep(0)
@@ -108,7 +108,7 @@ async def test_who_is_let_in_and_leaves_at_once_gives_it_back() -> None:
 
 
 async def test_a_closed_room_tells_each_who_waits() -> None:
-    room = Room(1)
+    room = TenantCapacity(1)
     room.take("a", 1)
     waiting = [asyncio.create_task(room.wait("b", 1)) for _ in range(2)]
     await asyncio.sleep(0)

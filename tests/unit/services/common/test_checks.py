@@ -15,7 +15,7 @@ from meshgate.v1 import classification_pb2 as pb
 from services.classification.app import App
 from services.classification.config import ClassificationConfig, ClassifierConfig, EngineConfig, ZeroShotConfig
 from services.classification.servicer import ClassificationServicer
-from services.common.checks import Purse
+from services.common.checks import TokenBudget
 from tests.support.fixtures.servicer_context import FakeContext
 from tests.tinymodels.bert import build_tiny_bert, build_tiny_classifier
 
@@ -54,14 +54,14 @@ def zero_shot() -> pb.ClassifyRequest:
 
 
 def test_a_purse_never_gives_more_than_is_in_it() -> None:
-    purse = Purse(10)
+    purse = TokenBudget(10)
     purse.take(7)
     with pytest.raises(InvalidArgument) as caught:
         purse.take(4)
     assert caught.value.reason == "TOKEN_CAP_EXCEEDED"
     purse.take(3)
     assert purse.taken == 10
-    Purse(None).take(10**9)
+    TokenBudget(None).take(10**9)
 
 
 async def test_labels_count_before_the_work(servicer: ClassificationServicer) -> None:

@@ -12,22 +12,22 @@ from transformers import BertConfig, BertModel
 
 from services.classification import app as classification_app
 from services.classification.config import ClassificationConfig
-from services.cpu.cpu_share import Company, Sharing
+from services.cpu.cpu_share import CoreUsers, CpuShare
 from services.embedding import app as embedding_app
 from services.embedding.config import EmbeddingConfig
 from services.encoders.encoder import Encoder
 from services.encoders.pooling import Pooling
-from services.model_process import Apart
+from services.model_process import SubprocessHost
 from services.text.tokens import Tokens
 from services.weights import load_weights
 from services.weights.load_weights import Where
-from services.weights.quality import Yardstick
+from services.weights.quality import QualityProbe
 from tests.tinymodels.bert import build_tiny_bert, build_tiny_classifier
 
 
 def test_a_batch_alone_has_all_threads_and_one_beside_others_its_part() -> None:
     used = list[int]()
-    sharing = Sharing(8, company=Company(), use=used.append)
+    sharing = CpuShare(8, company=CoreUsers(), use=used.append)
     with sharing.batch(100):
         assert used == [8]
         with sharing.batch(100):
@@ -38,14 +38,14 @@ def test_a_batch_alone_has_all_threads_and_one_beside_others_its_part() -> None:
 
 def test_none_has_less_than_one() -> None:
     used = list[int]()
-    sharing = Sharing(2, company=Company(), use=used.append)
+    sharing = CpuShare(2, company=CoreUsers(), use=used.append)
     with sharing.batch(1), sharing.batch(1), sharing.batch(1):
         assert used == [2, 1, 1]
 
 
 def test_who_begins_alone_where_batches_overlapped_lately_is_soon_joined() -> None:
     used = list[int]()
-    sharing = Sharing(3, company=Company(), use=used.append)
+    sharing = CpuShare(3, company=CoreUsers(), use=used.append)
     with sharing.batch(1), sharing.batch(1):
         pass
     for _ in range(15):
@@ -56,8 +56,8 @@ def test_who_begins_alone_where_batches_overlapped_lately_is_soon_joined() -> No
 
 
 def test_batches_of_other_models_count_too() -> None:
-    company, used = Company(), list[int]()
-    one, other = (Sharing(4, company=company, use=used.append) for _ in range(2))
+    company, used = CoreUsers(), list[int]()
+    one, other = (CpuShare(4, company=company, use=used.append) for _ in range(2))
     with one.batch(1), other.batch(1):
         assert used == [4, 2]
 
@@ -65,14 +65,14 @@ def test_batches_of_other_models_count_too() -> None:
 def test_where_there_is_nothing_to_share_nothing_is_set() -> None:
     for threads in (0, 1):
         for serial in (False, True):
-            sharing = Sharing(threads, serial=serial, company=Company(), use=lambda _: 1 / 0)
+            sharing = CpuShare(threads, serial=serial, company=CoreUsers(), use=lambda _: 1 / 0)
             with sharing.batch(1):
                 pass
 
 
 def test_a_serial_model_runs_one_batch_at_a_time_with_all_threads() -> None:
     used, inside, most = list[int](), [0], [0]
-    sharing = Sharing(2, serial=True, company=Company(), use=used.append)
+    sharing = CpuShare(2, serial=True, company=CoreUsers(), use=used.append)
     begun = threading.Barrier(4)
 
     def run() -> None:
@@ -95,8 +95,8 @@ def test_a_serial_model_runs_one_batch_at_a_time_with_all_threads() -> None:
 def opened(module: Any, **settings: Any) -> bool:
     section: Any = type("Settings", (), {"quantisation": "none", "compile": False, **settings})()
     where = Where(torch.device("cpu"), torch.float32)
-    yardstick = Yardstick(lambda _: torch.zeros(1), lambda *_: 1.0, 8)
-    return load_weights.opened(section, "model", where, lambda: module, [], yardstick)[1].serial
+    yardstick = QualityProbe(lambda _: torch.zeros(1), lambda *_: 1.0, 8)
+    return load_weights.load_weights(section, "model", where, lambda: module, [], yardstick)[1].serial
 
 
 def test_what_changes_as_it_runs_is_serial() -> None:
@@ -157,5 +157,5 @@ async def test_both_services_run_as_many_batches_as_they_are_told(
     await one.stop(1)
     await other.stop(1)
     for host in (embedding_app.build(embedding)._host, classification_app.build(classification)._host):
-        assert isinstance(host, Apart)
+        assert isinstance(host, SubprocessHost)
         assert host._batches >= batches, "as many at a time as are asked for"

@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from services.classification import model_worker
 from services.classification.config import EngineConfig, ZeroShotConfig
-from services.cpu.thread_tuner import Crew
+from services.cpu.thread_tuner import ThreadTuner
 from services.generation.model.causal_model import CausalModel
 
 
@@ -25,7 +25,7 @@ class Machine:
         self.seconds = seconds
         self.now = 0.0
         self.used: list[int] = []
-        self.crew = Crew(threads, self.used.append, lambda: self.now)
+        self.crew = ThreadTuner(threads, self.used.append, lambda: self.now)
 
     def steps(self, count: int, rows: int = 1) -> Counter[int]:
         """How many of that many steps had which number of threads."""
@@ -91,7 +91,7 @@ def test_sizes_are_apart_and_like_ones_are_not() -> None:
 
 def test_prompts_are_counted_by_the_token_and_a_step_that_fails_says_nothing() -> None:
     now, used = [0.0], list[int]()
-    crew = Crew(2, used.append, lambda: now[0])
+    crew = ThreadTuner(2, used.append, lambda: now[0])
     for tokens in [64, 80, 95] * 50:
         with crew.reading(tokens):
             now[0] += tokens / used[-1]

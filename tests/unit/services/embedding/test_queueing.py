@@ -22,15 +22,15 @@ from services.common.ordered_stream import IN_HAND
 from services.embedding import app as apps
 from services.embedding.app import App
 from services.embedding.config import EmbeddingConfig, EngineConfig, ModelConfig
-from services.embedding.model_proxy import Item, Ready, Vector
+from services.embedding.model_proxy import Item, ModelProxy, Vector
 from services.embedding.servicer import EmbeddingServicer, Models, Served
 from services.model_process import Hosted
-from services.models.model_table import Place, Table
+from services.models.model_table import ModelSlot, ModelTable
 from tests.support.fixtures.servicer_context import FakeContext
 from tests.tinymodels.bert import build_tiny_bert
 
 
-class Gated(Ready):
+class Gated(ModelProxy):
     """Runs when it is let."""
 
     def __init__(self, hosted: Hosted) -> None:
@@ -52,7 +52,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def served(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
-    monkeypatch.setattr(apps, "Ready", Gated)
+    monkeypatch.setattr(apps, "ModelProxy", Gated)
     nowhere = tls.TlsConfig(certificate=directory, key=directory, ca=directory)
     model = ModelConfig(source=str(directory), dtype="float32", device="cpu")
     engine = EngineConfig(queue_tokens=400, queue_calls=64, max_batch=64)
@@ -74,8 +74,8 @@ def embed(served: Served, text: str, *, tenant: str = "acme", remaining: float |
 
 
 def place(served: Served) -> Models:
-    made: Models = Place()
-    made.served = Table([served])
+    made: Models = ModelSlot()
+    made.served = ModelTable([served])
     return made
 
 
@@ -170,7 +170,7 @@ async def test_a_stream_that_is_left_gives_everything_back(served: Served) -> No
 
 async def test_what_happened_is_told(served: Served) -> None:
     readings = Gauges()
-    metrics.tell(readings, served.batcher)
+    metrics.export(readings, served.batcher)
     await embed(served, "hello")
     told = {sample.name: sample.value for family in readings.collect() for sample in family.samples}
     assert (told["meshgate_batcher_inputs_total"], told["meshgate_batcher_tokens_total"]) == (1, 7)
@@ -180,8 +180,8 @@ async def test_what_happened_is_told(served: Served) -> None:
 def test_a_cpu_without_memory_is_told_from_a_bad_input() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 56)
-    assert error_kinds.judge(caught.value) is Fault.MEMORY
-    assert error_kinds.judge(torch.OutOfMemoryError("CUDA out of memory")) is Fault.MEMORY
-    assert error_kinds.judge(torch.AcceleratorError("device-side assert")) is Fault.MODEL
-    assert error_kinds.judge(RuntimeError("mat1 and mat2 shapes")) is Fault.INPUT
-    assert error_kinds.judge(SystemExit()) is Fault.MODEL
+    assert error_kinds.classify(caught.value) is Fault.MEMORY
+    assert error_kinds.classify(torch.OutOfMemoryError("CUDA out of memory")) is Fault.MEMORY
+    assert error_kinds.classify(torch.AcceleratorError("device-side assert")) is Fault.MODEL
+    assert error_kinds.classify(RuntimeError("mat1 and mat2 shapes")) is Fault.INPUT
+    assert error_kinds.classify(SystemExit()) is Fault.MODEL

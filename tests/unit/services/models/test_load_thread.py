@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from meshgate.runtime.config import ConfigError
-from services.models.reloader import apart
+from services.models.reloader import differences
 
 
 async def test_the_thread_ends_with_what_it_loads() -> None:
@@ -18,7 +18,7 @@ async def test_the_thread_ends_with_what_it_loads() -> None:
         used.append(threading.current_thread())
         return text * times
 
-    assert await apart(load, "a", times=3) == "aaa"
+    assert await differences(load, "a", times=3) == "aaa"
     await asyncio.to_thread(used[0].join, 10)
     assert not used[0].is_alive()
     assert used[0] is not threading.current_thread()
@@ -29,7 +29,7 @@ async def test_what_it_raises_is_raised() -> None:
         raise ConfigError("model.source: no")
 
     with pytest.raises(ConfigError, match="no"):
-        await apart(load)
+        await differences(load)
 
 
 async def test_who_is_cancelled_does_not_wait_for_it() -> None:
@@ -40,7 +40,7 @@ async def test_who_is_cancelled_does_not_wait_for_it() -> None:
         loop.call_soon_threadsafe(began.set)
         go_on.wait(30)
 
-    task = asyncio.create_task(apart(load))
+    task = asyncio.create_task(differences(load))
     await began.wait()
     task.cancel()
     try:

@@ -21,7 +21,7 @@ from meshgate.v1 import models_pb2
 from services.embedding.app import App
 from services.embedding.config import EmbeddingConfig
 from services.embedding.servicer import EmbeddingServicer
-from services.models.config_watcher import Watch
+from services.models.config_watcher import ConfigWatcher
 from services.models.listing import ModelServicer
 from services.sentence_transformers.model import EmbeddingModel
 from tests.support.fixtures.servicer_context import FakeContext
@@ -192,7 +192,7 @@ async def test_a_model_that_fails_leaves_the_old_even_where_another_loaded(
 
 async def test_the_file_is_watched(file: Path, folders: tuple[Path, Path]) -> None:
     taken: asyncio.Queue[EmbeddingConfig] = asyncio.Queue()
-    watch = Watch(file, EmbeddingConfig, taken.put, seconds=0.01)
+    watch = ConfigWatcher(file, EmbeddingConfig, taken.put, seconds=0.01)
     watch.start()
     replace(file, model(folders[1], "two", "main"))
     assert (await asyncio.wait_for(taken.get(), 10)).model.name == "two"

@@ -11,9 +11,9 @@ import pytest
 import pytest_asyncio
 
 from meshgate.errors import Unavailable
-from services.common.caller import Who
+from services.common.caller import CallerIdentity
 from services.text.pieces import PIECE
-from services.text.preparing import Preparing, Steps, at_once
+from services.text.preparing import PreparationQueue, Steps, at_once
 
 _SECONDS = 30.0
 
@@ -70,11 +70,11 @@ def gate() -> Gate:
 
 
 @pytest_asyncio.fixture
-async def made() -> AsyncIterator[Callable[..., Preparing]]:
-    all_made: list[Preparing] = []
+async def made() -> AsyncIterator[Callable[..., PreparationQueue]]:
+    all_made: list[PreparationQueue] = []
 
-    def make(capacity: int = 100_000, threads: int = 1) -> Preparing:
-        all_made.append(Preparing(capacity, threads=threads))
+    def make(capacity: int = 100_000, threads: int = 1) -> PreparationQueue:
+        all_made.append(PreparationQueue(capacity, threads=threads))
         return all_made[-1]
 
     yield make
@@ -82,15 +82,17 @@ async def made() -> AsyncIterator[Callable[..., Preparing]]:
         each.close()
 
 
-def run(preparing: Preparing, who: Who, steps: Steps[Any], size: int = 1000, **rest: Any) -> asyncio.Task[Any]:
+def run(
+    preparing: PreparationQueue, who: CallerIdentity, steps: Steps[Any], size: int = 1000, **rest: Any
+) -> asyncio.Task[Any]:
     return asyncio.create_task(preparing.run(who, steps, size, rest.pop("first", 100), **rest))
 
 
 async def test_another_tenant_waits_for_a_step_and_not_for_a_text(made: Any, gate: Gate) -> None:
     preparing = made()
-    tasks = [run(preparing, Who("a"), gate.steps(f"a{number}", count=5)) for number in range(4)]
+    tasks = [run(preparing, CallerIdentity("a"), gate.steps(f"a{number}", count=5)) for number in range(4)]
     await gate.until(1)
-    tasks.append(run(preparing, Who("b"), gate.steps("b")))
+    tasks.append(run(preparing, CallerIdentity("b"), gate.steps("b")))
     await asyncio.sleep(0)
     gate.let(21)
     await asyncio.gather(*tasks)
@@ -100,10 +102,10 @@ async def test_another_tenant_waits_for_a_step_and_not_for_a_text(made: Any, gat
 
 async def test_subjects_of_a_tenant_take_turns_and_have_no_more_than_one_that_is_alone(made: Any, gate: Gate) -> None:
     preparing = made()
-    tasks = [run(preparing, Who("a", "x"), gate.steps("ax", count=6))]
+    tasks = [run(preparing, CallerIdentity("a", "x"), gate.steps("ax", count=6))]
     await gate.until(1)
-    tasks += [run(preparing, Who("a", subject), gate.steps(f"a{subject}", count=6)) for subject in "yz"]
-    tasks += [run(preparing, Who("b", "x"), gate.steps("bx", count=6))]
+    tasks += [run(preparing, CallerIdentity("a", subject), gate.steps(f"a{subject}", count=6)) for subject in "yz"]
+    tasks += [run(preparing, CallerIdentity("b", "x"), gate.steps("bx", count=6))]
     await asyncio.sleep(0)
     gate.let(24)
     await asyncio.gather(*tasks)
@@ -115,8 +117,11 @@ async def test_subjects_of_a_tenant_take_turns_and_have_no_more_than_one_that_is
 async def test_who_was_idle_has_saved_nothing_up(made: Any, gate: Gate) -> None:
     preparing = made()
     gate.let(20)
-    await asyncio.gather(*(run(preparing, Who("a"), gate.steps("a", count=5)) for _ in range(4)))
-    tasks = [run(preparing, Who("a"), gate.steps("a", count=6)), run(preparing, Who("b"), gate.steps("b", count=6))]
+    await asyncio.gather(*(run(preparing, CallerIdentity("a"), gate.steps("a", count=5)) for _ in range(4)))
+    tasks = [
+        run(preparing, CallerIdentity("a"), gate.steps("a", count=6)),
+        run(preparing, CallerIdentity("b"), gate.steps("b", count=6)),
+    ]
     await gate.until(21)
     gate.let(12)
     await asyncio.gather(*tasks)
@@ -125,14 +130,14 @@ async def test_who_was_idle_has_saved_nothing_up(made: Any, gate: Gate) -> None:
 
 async def test_bytes_are_bounded_and_no_tenant_has_all(made: Any, gate: Gate) -> None:
     preparing = made(100_000)
-    tasks = [run(preparing, Who("a"), gate.steps("a"), size=25_000) for _ in range(3)]
+    tasks = [run(preparing, CallerIdentity("a"), gate.steps("a"), size=25_000) for _ in range(3)]
     await gate.until(1)
     with pytest.raises(Unavailable) as refused:
-        await preparing.run(Who("a"), gate.steps("more"), 25_000, 100)
+        await preparing.run(CallerIdentity("a"), gate.steps("more"), 25_000, 100)
     assert refused.value.reason == "OVERLOADED"
     assert refused.value.retry_after and refused.value.retry_after >= 0.05
     assert preparing.refused == 1
-    tasks.append(run(preparing, Who("b"), gate.steps("b"), size=10_000))
+    tasks.append(run(preparing, CallerIdentity("b"), gate.steps("b"), size=10_000))
     gate.let(4)
     await asyncio.gather(*tasks)
     assert preparing.room.held == 0
@@ -140,9 +145,9 @@ async def test_bytes_are_bounded_and_no_tenant_has_all(made: Any, gate: Gate) ->
 
 async def test_a_stream_waits_for_its_place(made: Any, gate: Gate) -> None:
     preparing = made(100_000)
-    first = [run(preparing, Who("a"), gate.steps("a"), size=25_000) for _ in range(3)]
+    first = [run(preparing, CallerIdentity("a"), gate.steps("a"), size=25_000) for _ in range(3)]
     await gate.until(1)
-    waiting = run(preparing, Who("a"), gate.steps("later"), size=25_000, wait=True)
+    waiting = run(preparing, CallerIdentity("a"), gate.steps("later"), size=25_000, wait=True)
     gate.let(4)
     assert await waiting == "later"
     await asyncio.gather(*first)
@@ -151,9 +156,9 @@ async def test_a_stream_waits_for_its_place(made: Any, gate: Gate) -> None:
 
 async def test_who_leaves_while_waiting_frees_the_place_at_once(made: Any, gate: Gate) -> None:
     preparing = made()
-    running = run(preparing, Who("a"), gate.steps("running"))
+    running = run(preparing, CallerIdentity("a"), gate.steps("running"))
     await gate.until(1)
-    waiting = run(preparing, Who("a"), gate.steps("waiting"), size=50_000)
+    waiting = run(preparing, CallerIdentity("a"), gate.steps("waiting"), size=50_000)
     await asyncio.sleep(0)
     assert preparing.room.held == 51_000
     waiting.cancel()
@@ -166,13 +171,13 @@ async def test_who_leaves_while_waiting_frees_the_place_at_once(made: Any, gate:
 
 async def test_who_leaves_while_running_is_not_gone_on_with(made: Any, gate: Gate) -> None:
     preparing = made()
-    running = run(preparing, Who("a"), gate.steps("left", count=10))
+    running = run(preparing, CallerIdentity("a"), gate.steps("left", count=10))
     await gate.until(1)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert preparing.room.held == 1000  # its step can't be stopped
     gate.let(2)
-    assert await preparing.run(Who("a"), gate.steps("next"), 1000, 100) == "next"
+    assert await preparing.run(CallerIdentity("a"), gate.steps("next"), 1000, 100) == "next"
     assert gate.order == ["left", "next"]
     assert "left" in gate.closed
     assert preparing.room.held == 0
@@ -181,10 +186,11 @@ async def test_who_leaves_while_running_is_not_gone_on_with(made: Any, gate: Gat
 async def test_a_long_step_leaves_a_thread_for_short_ones(made: Any, gate: Gate) -> None:
     preparing = made(10_000_000, threads=2)
     long = [
-        run(preparing, Who(tenant), gate.steps("long"), size=1_000_000, first=1_000_000) for tenant in ("a", "b", "c")
+        run(preparing, CallerIdentity(tenant), gate.steps("long"), size=1_000_000, first=1_000_000)
+        for tenant in ("a", "b", "c")
     ]
     await gate.until(1)
-    short = run(preparing, Who("d"), gate.steps("short"), first=PIECE)
+    short = run(preparing, CallerIdentity("d"), gate.steps("short"), first=PIECE)
     await gate.until(2)
     assert gate.order == ["long", "short"]
     gate.let(4)
@@ -199,14 +205,14 @@ async def test_an_error_is_the_callers(made: Any) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await preparing.run(Who("a"), at_once(fails), 10, 10)
-    assert await preparing.run(Who("a"), at_once(lambda: 7), 10, 10) == 7
+        await preparing.run(CallerIdentity("a"), at_once(fails), 10, 10)
+    assert await preparing.run(CallerIdentity("a"), at_once(lambda: 7), 10, 10) == 7
     assert preparing.room.held == 0
 
 
 async def test_those_who_wait_when_it_ends_are_told(made: Any, gate: Gate) -> None:
     preparing = made()
-    tasks = [run(preparing, Who("a"), gate.steps("a", count=3)) for _ in range(3)]
+    tasks = [run(preparing, CallerIdentity("a"), gate.steps("a", count=3)) for _ in range(3)]
     await gate.until(1)
     preparing.close()
     gate.let(1)
@@ -214,11 +220,11 @@ async def test_those_who_wait_when_it_ends_are_told(made: Any, gate: Gate) -> No
         assert isinstance(error, Unavailable)
         assert error.reason == "DRAINING"
     with pytest.raises(Unavailable):
-        await preparing.run(Who("a"), gate.steps("a"), 1, 1)
+        await preparing.run(CallerIdentity("a"), gate.steps("a"), 1, 1)
 
 
 async def test_many_tenants_are_forgotten_again(made: Any) -> None:
     preparing = made()
     for number in range(3000):
-        await preparing.run(Who(str(number)), at_once(lambda: None), 1, 1)
+        await preparing.run(CallerIdentity(str(number)), at_once(lambda: None), 1, 1)
     assert len(preparing._short._tenants._had) < 1100

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from services.weights import attention, packing
-from services.weights.attention import Group, attended, groups, looking_back
+from services.weights.attention import Group, causal_attention, groups
+from services.weights.attention import attention as run_attention
 
 HEADS, SIZE = 3, 8
 DIMENSIONS = HEADS * SIZE
@@ -29,7 +30,7 @@ def alone(inputs: Tensor) -> Tensor:
 
 
 def together(inputs: Tensor, lengths: Sequence[int]) -> Tensor:
-    return torch.cat([attended(inputs, group, HEADS) for group in groups(lengths, HEADS, inputs.dtype)])
+    return torch.cat([run_attention(inputs, group, HEADS) for group in groups(lengths, HEADS, inputs.dtype)])
 
 
 def drawn(lengths: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -98,7 +99,7 @@ def test_the_last_tokens_look_back(many: int, count: int, length: int, monkeypat
     keys, values = torch.randn(2, HEADS, length + 5, SIZE).bfloat16()[:, :, :length]  # a part of what is there
     seen = torch.ones(count, length, dtype=torch.bool).tril(length - count)
     mask = torch.zeros(count, count).masked_fill_(~seen[:, -count:], float("-inf")).bfloat16()
-    made = looking_back(queries, keys, values, mask, SIZE**-0.5)
+    made = causal_attention(queries, keys, values, mask, SIZE**-0.5)
     expected = functional.scaled_dot_product_attention(queries.float(), keys.float(), values.float(), attn_mask=seen)
     assert (made.float() - expected).abs().max() < 0.04
 

@@ -29,7 +29,7 @@ def apart(made: Tensor, wanted: Tensor) -> float:
 @pytest.mark.parametrize("shape", [(16, 32), (48, 96), (2048 + 16, 64)])
 def test_they_are_found_and_are_as_near_as_bfloat16(shape: tuple[int, int]) -> None:
     weight = exact(*shape)
-    short = int4.shortened(weight.bfloat16())
+    short = int4.pack_int4(weight.bfloat16())
     assert short is not None
     assert apart(short.multiply(torch.eye(shape[1]).bfloat16()).T, weight) < 3 * apart(weight.bfloat16(), weight)
 
@@ -38,7 +38,7 @@ def test_a_group_that_is_one_number_all_over() -> None:
     weight = exact(16, 64)
     weight[4] = 0
     weight[5, :32] = 0.25
-    short = int4.shortened(weight.bfloat16())
+    short = int4.pack_int4(weight.bfloat16())
     assert short is not None
     made = short.multiply(torch.eye(64).bfloat16()).T
     assert made[4].abs().max() == 0
@@ -47,17 +47,17 @@ def test_a_group_that_is_one_number_all_over() -> None:
 
 def test_others_are_not() -> None:
     ordinary = torch.randn(64, 64).bfloat16()
-    assert int4.shortened(ordinary) is None
+    assert int4.pack_int4(ordinary) is None
     one = exact(64, 64).bfloat16()
     one[63, 40] += (one[63].max() - one[63].min()) * 0.03
-    assert int4.shortened(one) is None, "a single weight of another kind"
+    assert int4.pack_int4(one) is None, "a single weight of another kind"
     close = (1 + 0.2 * torch.rand(64, 64)).bfloat16()
-    assert int4.shortened(close) is None, "so near to each other that any number would pass for a step"
+    assert int4.pack_int4(close) is None, "so near to each other that any number would pass for a step"
     broken = exact(64, 64).bfloat16()
     broken[7, 7] = torch.nan
-    assert int4.shortened(broken) is None
-    assert int4.shortened(exact(20, 64).bfloat16()) is None, "a number of outputs that the kernel can't do"
-    assert int4.shortened(torch.randn(16, 40).bfloat16()) is None, "no whole groups"
+    assert int4.pack_int4(broken) is None
+    assert int4.pack_int4(exact(20, 64).bfloat16()) is None, "a number of outputs that the kernel can't do"
+    assert int4.pack_int4(torch.randn(16, 40).bfloat16()) is None, "no whole groups"
 
 
 @NATIVE
@@ -81,4 +81,4 @@ def test_few_rows_and_many_multiply_the_same_weights(bias: bool) -> None:
 
 def test_where_the_kernel_is_slow_they_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
-    assert int4.shortened(exact(16, 32).bfloat16()) is None
+    assert int4.pack_int4(exact(16, 32).bfloat16()) is None

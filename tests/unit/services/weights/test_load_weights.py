@@ -18,7 +18,7 @@ from services.generation.model.causal_model import CausalModel
 from services.models.config import SourceConfig
 from services.weights import gpu_quantisation, load_weights, quality
 from services.weights.load_weights import Where
-from services.weights.quality import Figure, Yardstick
+from services.weights.quality import Figure, QualityProbe
 from services.weights.unpadded import UnpaddedEncoder
 from tests.tinymodels.bert import build_tiny_bert
 from tests.tinymodels.llama import build_tiny_llama
@@ -48,8 +48,8 @@ class Asked:
         self.times = 0
 
     @property
-    def yardstick(self) -> Yardstick:
-        return Yardstick(self._answer, quality.cosine, 64)
+    def yardstick(self) -> QualityProbe:
+        return QualityProbe(self._answer, quality.cosine, 64)
 
     def _answer(self, module: Any) -> Tensor:
         self.times += 1
@@ -59,7 +59,7 @@ class Asked:
 
 def open_(bert: Path, asked: Asked, **more: Any) -> tuple[Any, load_weights.Weights]:
     where = Where(CPU, torch.float32)
-    return load_weights.opened(
+    return load_weights.load_weights(
         settings(**more), "models.2", where, lambda: BertModel.from_pretrained(bert), [bert], asked.yardstick
     )
 

@@ -8,7 +8,7 @@ from meshgate.errors import InvalidArgument
 from meshgate.v1 import classification_pb2 as pb
 from services.classification.config import CustomConfig
 from services.classification.custom.examples import Examples
-from services.classification.custom.training_plan import Recipe
+from services.classification.custom.training_plan import TrainingPlan
 
 
 def examples() -> Examples:
@@ -78,10 +78,10 @@ def test_several_messages_are_one_training() -> None:
     made.check()
     assert (sizes, made.size) == ([3, 2], 5)
     assert (made.name, made.texts, made.labels, made.numbers) == ("m", ["é", "b", "c", "d"], ("x", "y"), [1, 0, 0, 1])
-    assert made.recipe == Recipe(seed=3, balanced=False, held_out=0.25, l2=0.5)
+    assert made.recipe == TrainingPlan(seed=3, balanced=False, held_out=0.25, l2=0.5)
 
 
 def test_what_is_left_out_is_the_default() -> None:
     made = examples()
     made.add(pb.TrainClassifierRequest(model="m"))
-    assert made.recipe == Recipe()
+    assert made.recipe == TrainingPlan()

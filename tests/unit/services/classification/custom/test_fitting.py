@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from services.classification.custom.evaluation import CANDIDATES, divide, fit
 from services.classification.custom.fitting import Sample, solve
-from services.classification.custom.training_plan import Recipe, Stopped
+from services.classification.custom.training_plan import Stopped, TrainingPlan
 
 NEVER = threading.Event()
 
@@ -49,7 +49,7 @@ def test_balancing_makes_labels_weigh_alike() -> None:
 
 
 def test_clouds_are_told_apart_and_the_figures_add_up() -> None:
-    fitted = fit(sample(), Recipe(), NEVER)
+    fitted = fit(sample(), TrainingPlan(), NEVER)
     assert fitted.accuracy > 0.9
     assert [sum(row) for row in fitted.confusion] == [6, 6, 6]
     assert fitted.l2 in CANDIDATES
@@ -59,14 +59,14 @@ def test_noise_is_not_told_apart_and_is_kept_small() -> None:
     made = torch.Generator().manual_seed(8)
     vectors = torch.nn.functional.normalize(torch.randn(120, 16, generator=made, dtype=torch.float64))
     noise = Sample(vectors, torch.arange(120) % 3, 3)
-    fitted = fit(noise, Recipe(), NEVER)
+    fitted = fit(noise, TrainingPlan(), NEVER)
     assert fitted.accuracy < 0.7
     assert fitted.l2 == CANDIDATES[0]
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_other_figures() -> None:
     data = sample(spread=0.8)
-    first, again, other = (fit(data, Recipe(seed=seed), NEVER) for seed in (1, 1, 2))
+    first, again, other = (fit(data, TrainingPlan(seed=seed), NEVER) for seed in (1, 1, 2))
     assert np.array_equal(first.solution.weight.numpy(), again.solution.weight.numpy())
     assert (first.confusion, first.l2) == (again.confusion, again.l2)
     assert first.confusion != other.confusion
@@ -76,7 +76,7 @@ def test_it_stops_when_it_is_told_to() -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(Stopped):
-        fit(sample(), Recipe(), stop)
+        fit(sample(), TrainingPlan(), stop)
 
 
 @settings(max_examples=60, deadline=None)
@@ -87,7 +87,7 @@ def test_it_stops_when_it_is_told_to() -> None:
 )
 def test_each_label_is_on_both_sides_and_no_text_is(counts: list[int], share: float, seed: int) -> None:
     labels = [label for label, count in enumerate(counts) for _ in range(count)]
-    rest, held_out = divide(labels, len(counts), Recipe(seed=seed, held_out=share))
+    rest, held_out = divide(labels, len(counts), TrainingPlan(seed=seed, held_out=share))
     assert sorted(rest + held_out) == list(range(len(labels)))
     for side in (rest, held_out):
         assert {labels[index] for index in side} == set(range(len(counts)))

@@ -13,7 +13,7 @@ from meshgate.errors import Internal, LimitExceeded, NotFound, Unavailable
 from services.classification.custom.heads import Head
 from services.classification.custom.storage import Manifest
 from services.classification.custom.store import Store
-from services.classification.custom.tenant_classifiers import Owned
+from services.classification.custom.tenant_classifiers import TenantClassifiers
 
 PROBE = np.array([0.6, 0.8, 0.0], dtype=np.float32)
 
@@ -159,7 +159,7 @@ def test_two_writers_do_not_mix(tmp_path: Path) -> None:
 
 
 async def test_another_process_is_followed(tmp_path: Path) -> None:
-    mine, theirs = Owned(store(tmp_path), PROBE), store(tmp_path)
+    mine, theirs = TenantClassifiers(store(tmp_path), PROBE), store(tmp_path)
     assert await mine.find("acme", "mood") is None
     publish(theirs, 1.0)
     first = await mine.find("acme", "mood")
@@ -179,5 +179,5 @@ async def test_a_head_of_another_encoder_is_stale(tmp_path: Path) -> None:
     longer = np.array([1.0, 0.0, 0.0, 0.0], dtype=np.float32)
     for probe in (turned, longer):
         with pytest.raises(NotFound) as caught:
-            await Owned(store(tmp_path), probe).find("acme", "mood")
+            await TenantClassifiers(store(tmp_path), probe).find("acme", "mood")
         assert caught.value.reason == "CLASSIFIER_STALE"

@@ -8,13 +8,13 @@ from contextlib import AsyncExitStack
 import pytest
 
 from meshgate.errors import DeadlineExceeded, Unavailable
-from services.batching.latency_model import Pace
+from services.batching.latency_model import LatencyModel
 from services.generation.serving.admission import Admission
 from tests.support.fixtures.generation import Clock
 
 
 def admission(candidates: int = 4, tokens: int = 100, clock: Clock | None = None) -> Admission:
-    return Admission(candidates, tokens, Pace(8), clock or Clock())
+    return Admission(candidates, tokens, LatencyModel(8), clock or Clock())
 
 
 async def hold(stack: AsyncExitStack, entrance: Admission, tenant: str, count: int = 1, *, wait: bool = False) -> None:
@@ -102,7 +102,7 @@ async def test_a_prompt_too_large_for_the_room_is_let_in_alone() -> None:
 
 
 async def test_who_has_no_time_to_have_the_prompt_read_is_told_so_at_once() -> None:
-    pace = Pace(8)
+    pace = LatencyModel(8)
     for tokens in (8, 4, 8, 2):
         pace.learn(tokens, 0.1 * tokens)
     entrance = Admission(4, 1000, pace, Clock())

@@ -22,7 +22,7 @@ from services.generation.engine.interface import Engine, Job, Listener, Ticket
 from services.generation.serving.servicer import GenerationServicer
 from services.generation.text.tokenising import BoundedThreads
 from services.models.listing import ModelServicer
-from services.models.model_table import Table
+from services.models.model_table import ModelTable
 from tests.support.fixtures.servicer_context import FakeContext
 from tests.tinymodels.llama import CONTEXT, build_tiny_llama
 
@@ -79,7 +79,7 @@ def watch(app: App) -> Watched:
     """Puts a watch around the engine."""
     served = app._place.get().default
     watched = Watched(served.engine)
-    app._place.served = Table([dataclasses.replace(served, engine=watched)])
+    app._place.served = ModelTable([dataclasses.replace(served, engine=watched)])
     return watched
 
 
