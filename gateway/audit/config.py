@@ -67,7 +67,7 @@ class OtlpSinkConfig(SinkBase):
     @model_validator(mode="after")
     def _one_trust(self) -> Self:
         if self.insecure and self.ca is not None:
-            raise ValueError("ca: an insecure sink has none")
+            raise ValueError("ca: an insecure sink has no CA")
         return self
 
 

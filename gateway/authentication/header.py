@@ -43,7 +43,7 @@ def read(token: str) -> Unverified:
     """The parts of a token. Raises Unauthenticated (TOKEN_MALFORMED, TOKEN_ALGORITHM)."""
     parts = _COMPACT.fullmatch(token)
     if parts is None or not all(map(_canonical, parts.groups())):
-        raise token_errors.malformed("not three base64url parts")
+        raise token_errors.malformed("expected three base64url parts")
     header = _object(parts[1], "header")
     claims = _object(parts[2], "payload")
     if not _FORBIDDEN.isdisjoint(header):

@@ -17,7 +17,7 @@ def missing() -> errors.Unauthenticated:
 
 def malformed(why: str) -> errors.Unauthenticated:
     """The token is not readable, or has a form that is not accepted."""
-    return _refusal("TOKEN_MALFORMED", f"the token is not acceptable: {why}")
+    return _refusal("TOKEN_MALFORMED", f"the token is not readable: {why}")
 
 
 def expired() -> errors.Unauthenticated:
@@ -52,7 +52,7 @@ def key_unknown() -> errors.Unauthenticated:
 
 def signature() -> errors.Unauthenticated:
     """The token's signature does not verify."""
-    return _refusal("TOKEN_SIGNATURE", "the token's signature is wrong")
+    return _refusal("TOKEN_SIGNATURE", "the token's signature is invalid")
 
 
 def claim(name: str, rule: str) -> errors.Unauthenticated:

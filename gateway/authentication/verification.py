@@ -100,7 +100,7 @@ def bearer(authorization: str | None) -> bytes:
     if len(authorization) > len(_SCHEME) + header.MAX_TOKEN_BYTES:
         raise token_errors.malformed(f"longer than {header.MAX_TOKEN_BYTES} bytes")
     if not authorization.isascii():
-        raise token_errors.malformed("not three base64url parts")
+        raise token_errors.malformed("expected three base64url parts")
     return authorization[len(_SCHEME) :].encode("ascii")
 
 

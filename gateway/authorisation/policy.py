@@ -120,7 +120,7 @@ def _missing_scope(allowing: frozenset[str]) -> str:
     if not allowing:
         return "no scope allows this method here"
     named = ", ".join(sorted(allowing)[:_NAMED_SCOPES])
-    return f"this method needs {'the scope' if len(allowing) == 1 else 'one of the scopes'} {named}"
+    return f"this method requires {'the scope' if len(allowing) == 1 else 'one of the scopes'} {named}"
 
 
 def _compile(

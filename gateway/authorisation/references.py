@@ -40,7 +40,7 @@ def check_methods(policy: PolicyConfig) -> None:
 def _no_method(pattern: str) -> str:
     if pattern in SEALED_ROUTES or pattern.removesuffix("/*") in {each.rpartition("/")[0] for each in SEALED_ROUTES}:
         return "which never applies: a sealed call needs the scope of the method inside"
-    return f"which is no method of the contract{meant(pattern, _PATTERNS)}"
+    return f"which is not a method of the contract{meant(pattern, _PATTERNS)}"
 
 
 def check_scopes(issuers: Iterable[IssuerConfig], policy: PolicyConfig) -> None:
@@ -137,7 +137,7 @@ def _judged(reference: Reference, models: Iterable[tuple[str, models_pb2.Model]]
     owner = next((model.name for model in there if reference.name in model.aliases), None)
     if owner is None:
         names = [name for model in there for name in (model.name, *model.aliases)]
-        why = f"is no model that a service lists now{meant(reference.name, names)}"
+        why = f"is not a model that a service lists now{meant(reference.name, names)}"
         return Unmatched(reference.key, reference.name, "absent", why)
     if reference.aliases:
         return None

@@ -48,9 +48,9 @@ class Allowance(Strict):
     @model_validator(mode="after")
     def _pairs(self) -> Self:
         if (self.requests_per_second is None) != (self.burst is None):
-            raise ValueError("requests_per_second and burst: one needs the other")
+            raise ValueError("requests_per_second and burst: one requires the other")
         if self.tokens_per_minute is None and self.token_burst is not None:
-            raise ValueError("token_burst: needs tokens_per_minute")
+            raise ValueError("token_burst: requires tokens_per_minute")
         return self
 
     @model_validator(mode="after")

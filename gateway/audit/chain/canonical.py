@@ -66,7 +66,7 @@ def read(line: bytes, seq: int) -> Entry:
         return Entry(time, None)
     content = record(line)
     if content is None:
-        raise BrokenChain(seq, "not written as the gateway writes it")
+        raise BrokenChain(seq, "not spelled as the gateway writes it")
     return Entry(_time(content), content)
 
 

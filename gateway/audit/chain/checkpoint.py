@@ -78,7 +78,7 @@ class SignedCheckpoint:
         try:
             key.verify(self.signature, _CONTEXT + canonical(self.checkpoint._statement(self.key)))  # noqa: SLF001 - its own class
         except InvalidSignature:
-            raise BrokenChain(self.seq, "the signature of its checkpoint is wrong") from None
+            raise BrokenChain(self.seq, "the signature of its checkpoint is invalid") from None
 
 
 def parse(line: bytes) -> SignedCheckpoint:
@@ -93,13 +93,13 @@ def parse(line: bytes) -> SignedCheckpoint:
 
 def unreadable() -> BrokenChain:
     """The error for a line of checkpoints that is not a checkpoint."""
-    return BrokenChain(-1, "a line of the checkpoints is not a checkpoint, exactly as the gateway writes one")
+    return BrokenChain(-1, "a line of the checkpoints is not a checkpoint exactly as the gateway writes it")
 
 
 def in_order(signed: SignedCheckpoint, before: SignedCheckpoint | None) -> SignedCheckpoint:
     """`signed`, if it may follow `before`: it covers more, or has another bound. Raises BrokenChain."""
     if before is not None and signed.seq == before.seq and signed.checkpoint.promise == before.checkpoint.promise:
-        raise BrokenChain(signed.seq, "its checkpoint is there twice")
+        raise BrokenChain(signed.seq, "its checkpoint is repeated")
     if before is not None and signed.seq < before.seq:
         raise BrokenChain(signed.seq, "its checkpoint does not stand where it was written")
     return signed

@@ -97,7 +97,7 @@ class ExternalCheckpoints:
     def _begin(self, genesis: Mapping[str, Any]) -> None:
         """Raises BrokenChain unless the log begins, with the key that the auditor has."""
         if genesis.get("event") != "genesis":
-            raise BrokenChain(0, "not the beginning of a log")
+            raise BrokenChain(0, "not the genesis of a log")
         if genesis.get("key") != key_id(self.key):
             raise BrokenChain(0, f"the log begins with another key, {str(genesis.get('key'))[:16]}")
         self.writer = str(genesis.get("writer"))
@@ -108,7 +108,7 @@ class ExternalCheckpoints:
     def _go_on(self, said: Mapping[str, Any], seq: int, continues: Link | None) -> None:
         """Raises BrokenChain unless `said` begins a segment of this log, and stands at the beginning of one."""
         if continues is None or said.get("event") != "segment":
-            raise BrokenChain(seq, "segments begin with a record of where they go on, and no others are such a record")
+            raise BrokenChain(seq, "only the first record of a segment names the link that it continues")
         expected = {"previous": continues.hash.hex(), "writer": self.writer, "key": key_id(self.key)}
         if said.get("name") != self._name or {name: said.get(name) for name in expected} != expected:
             raise BrokenChain(seq, "begins a segment of another log, or of another place in this one")
@@ -181,7 +181,7 @@ def kept(lines: Iterable[str]) -> list[SignedCheckpoint]:
     except BrokenChain as error:
         raise ValueError(error.why) from None
     if not made:
-        raise ValueError("there is no checkpoint in what was given")
+        raise ValueError("the input has no checkpoint")
     return made
 
 
@@ -192,7 +192,7 @@ def _said(line: str) -> str | None:
     Raises ValueError for a line that is not text.
     """
     if not line.removesuffix("\n").replace("\t", "").isprintable():
-        raise ValueError("a line of what was given is no text of a log's")
+        raise ValueError("a line of the input is not text of a log")
     try:
         stated = json.loads(line, object_pairs_hook=_once)
     except (ValueError, RecursionError):
@@ -219,5 +219,5 @@ def successor(stated: Mapping[str, Any], seq: int, by: Ed25519PublicKey) -> Ed25
     except ValueError as error:
         raise BrokenChain(seq, f"names {error}") from None
     if stated.keys() != {"event", "time", *made.fields()}:
-        raise BrokenChain(seq, "names a signing key and something else")
+        raise BrokenChain(seq, "names a signing key and has other fields too")
     return made.public

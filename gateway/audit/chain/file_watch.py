@@ -50,7 +50,7 @@ class WatchedFile:
                 name, "was emptied" if not found.st_size else f"was cut from {expected} bytes to {found.st_size}"
             )
         if found.st_size > expected or (size is None and found.st_mtime_ns != self._modified):
-            raise LogFileChanged(name, "was written to by somebody else")
+            raise LogFileChanged(name, "was written to by another process")
         if found.st_mode & stat.S_IRUSR != self._mode & stat.S_IRUSR:
             raise LogFileChanged(name, "can't be read any more: its mode was changed")
 

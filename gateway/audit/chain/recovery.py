@@ -169,7 +169,7 @@ def _torn_from(path: Path) -> int | None:
     """Where an unfinished last line begins, or None. Raises BrokenChain where the end is not what a crash leaves."""
     start = segments.torn_from(path)
     if start is not None and not canonical.unfinished(_from(path, start)):
-        raise BrokenChain(-1, f"{path.name} ends with bytes that are no part of a line of the gateway's")
+        raise BrokenChain(-1, f"{path.name} ends with bytes that are not part of a line as the gateway writes it")
     return start
 
 
@@ -179,7 +179,7 @@ def _from(path: Path, start: int) -> bytes:
         file.seek(start)
         rest = file.read(_MOST_TORN + 1)
     if len(rest) > _MOST_TORN:
-        raise BrokenChain(-1, f"{path.name} ends with a line that is longer than any of the gateway's")
+        raise BrokenChain(-1, f"{path.name} ends with a line that is longer than the gateway writes")
     return rest
 
 
@@ -245,14 +245,14 @@ def _check_signer(covered: SignedCheckpoint, origin: ChainStart, key: str) -> No
     if covered.key != key:
         raise BrokenChain(covered.seq, f"its checkpoint was signed with another key, {covered.key[:16]}")
     if covered.checkpoint.writer != origin.writer:
-        raise BrokenChain(covered.seq, "its checkpoint is of another writer's log")
+        raise BrokenChain(covered.seq, "its checkpoint is for another writer's log")
 
 
 def _next_key(content: Mapping[str, Any], seq: int, key: str, keys: SigningKeys) -> str:
     """The id of the key that record `seq` names after `key`. Raises BrokenChain unless `key` endorsed it."""
     public = keys.public(key)
     if public is None:
-        raise BrokenChain(seq, "the key before it is none of those in audit.keys")
+        raise BrokenChain(seq, "the key before it is not in audit.keys")
     return key_id(successor(content, seq, public))
 
 
@@ -267,7 +267,7 @@ def _origin(first: bytes) -> ChainStart:
         name = str(record.get("name", ""))
         return ChainStart(start, str(record["writer"]), str(record["key"]), name, int(record["time"]))
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise BrokenChain(0, "a segment does not begin with a record of where it goes on") from None
+        raise BrokenChain(0, "a segment does not begin with a record of the link that it continues") from None
 
 
 def _stripped(path: Path) -> Iterator[bytes]:

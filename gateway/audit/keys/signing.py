@@ -136,7 +136,7 @@ class SigningKeys:
             raise ValueError(f"{path.name} is not an endorsement")
         endorsement = Endorsement.read(stated, before)
         if canonical(endorsement.fields()) != said:
-            raise ValueError(f"{path.name} is not written as the gateway writes it")
+            raise ValueError(f"{path.name} is not spelled as the gateway writes it")
         return SigningKey(endorsement.public, endorsement)
 
     def _endorse(self, number: int, before: Ed25519PublicKey) -> bytes:

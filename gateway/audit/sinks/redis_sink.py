@@ -46,7 +46,7 @@ class RedisSink:
             for start in range(0, len(records), _MAX_ENTRIES):
                 self._add(records[start : start + _MAX_ENTRIES])
         except redis.RedisError as error:
-            raise SinkFailed(f"the store at {self._address} refuses or is away: {cause(error)}") from error
+            raise SinkFailed(f"the store at {self._address} refuses or is unavailable: {cause(error)}") from error
 
     def due(self) -> float | None:
         return None

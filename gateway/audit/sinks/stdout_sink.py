@@ -53,7 +53,7 @@ class StdoutSink:
         view = memoryview(piece)
         while view:
             if not self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-                raise SinkFailed("nobody reads standard output")
+                raise SinkFailed("standard output has no reader")
             view = view[os.write(self._descriptor, view[:_ATOMIC]) :]
             self._torn = bool(view)
 

@@ -192,7 +192,7 @@ def _kid(jwk: dict[str, Any]) -> str | None:
 def _key(jwk: Any) -> Key | None:
     """The key, or None where it is not for tokens of this gateway."""
     if not isinstance(jwk, dict):
-        raise _Bad("not an object, or one with a name twice")
+        raise _Bad("not an object, or an object with a repeated name")
     kty = jwk.get("kty")
     if not isinstance(kty, str) or kty not in _PUBLIC or not _for_signatures(jwk):
         return None

@@ -63,7 +63,7 @@ class RevocationStream:
             await self._reread(known)
         except (redis.RedisError, OSError, TimeoutError) as error:
             self._restart()
-            raise SourceError(f"the store can't be asked: {cause(error)}") from None
+            raise SourceError(f"the store is unavailable: {cause(error)}") from None
         except SourceError:
             self._again = None
             raise

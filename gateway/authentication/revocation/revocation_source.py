@@ -82,9 +82,9 @@ def _listed(content: bytes) -> Sequence[Revoked]:
     try:
         listed = RevocationDocument.model_validate_json(content).revoked
         if len(_LISTS.findall(content)) > 1:
-            raise SourceError("`revoked` is there twice: parsers differ on which one counts")
+            raise SourceError("`revoked` is repeated: parsers differ on the one that counts")
     except ValidationError as error:
-        raise SourceError(f"not a list of revocations: {problems(error, RevocationDocument)[0]}") from None
+        raise SourceError(f"not a revocation list: {problems(error, RevocationDocument)[0]}") from None
     if any(entry.restored for entry in listed):
         raise SourceError("restored is for the store: leave the entry out")
     return listed

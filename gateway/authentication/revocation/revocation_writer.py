@@ -37,7 +37,7 @@ def of_token(token: str) -> Revoked:
     except KeyError as error:
         raise ValueError(f"the token has no {error.args[0]}: revoke its subject") from None
     except (TypeError, ValueError):
-        raise ValueError("the token's iss, jti or exp makes no sense: revoke its subject") from None
+        raise ValueError("the token's iss, jti or exp is invalid: revoke its subject") from None
 
 
 def write_file(path: Path, entry: Revoked) -> None:
@@ -67,7 +67,7 @@ def _listed(path: Path) -> list[Revoked]:
     except FileNotFoundError:
         return []
     except ValidationError:
-        raise ValueError("the file is not a list of revocations") from None
+        raise ValueError("the file is not a revocation list") from None
 
 
 def _put(path: Path, listed: list[Revoked]) -> None:

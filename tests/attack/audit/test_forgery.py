@@ -141,7 +141,7 @@ def test_a_promise_is_signed(tmp_path: Path) -> None:
         else:
             del stated["next_us"], stated["next_records"]
         (log / FILE).write_bytes(whole[0] + canonical(stated) + b"\n" + b"".join(whole[2:]))
-        assert "signature of its checkpoint is wrong" in verdict(log).why
+        assert "signature of its checkpoint is invalid" in verdict(log).why
 
 
 def test_a_goodbye_alone_is_uncovered(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ DISTURBANCES: Final[dict[str, tuple[Disturb, str]]] = {
     "replaced by a directory": (made_a_directory, "was replaced"),
     "emptied": (emptied, "was emptied"),
     "cut": (cut, "was cut from"),
-    "written to": (written_to, "was written to by somebody else"),
+    "written to": (written_to, "was written to by another process"),
     "unreadable": (lambda path: path.chmod(0), "can't be read any more"),
 }
 FOLDERS: Final[dict[str, tuple[Disturb, str]]] = {

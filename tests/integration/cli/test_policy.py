@@ -144,7 +144,7 @@ async def test_it_notes_names_that_apply_to_nothing(home: Path, mesh: Mesh) -> N
     elsewhere(mesh)
     assert (await explained(mesh, "acme"))["notes"] == [
         "policy.tenants.odd.models: 'first' is an alias of 'alpha': write that name here",
-        "limits.models: 'alhpa' is no model that a service lists now; did you mean 'alpha'?",
+        "limits.models: 'alhpa' is not a model that a service lists now; did you mean 'alpha'?",
     ]
 
 

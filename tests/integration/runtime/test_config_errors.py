@@ -196,7 +196,7 @@ async def test_a_file_among_the_sealing_keys_that_is_none(home: Path, content: b
     ("content", "told"),
     [
         (b"", 'empty: {"revoked": []} says that nobody is revoked'),
-        (b'{"revoked": [], "revoked": []}', "`revoked` is there twice: parsers differ on which one counts"),
+        (b'{"revoked": [], "revoked": []}', "`revoked` is repeated: parsers differ on the one that counts"),
     ],
 )
 async def test_a_file_of_revocations_that_is_none(home: Path, content: bytes, told: str) -> None:

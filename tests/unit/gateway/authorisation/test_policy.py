@@ -60,13 +60,13 @@ def test_without_scopes_only_public_keys_are_given() -> None:
 @pytest.mark.parametrize(
     ("scopes", "method", "told"),
     [
-        (DEFAULT_SCOPES, GENERATE, "this method needs the scope generate"),
-        (DEFAULT_SCOPES, EMBED, "this method needs the scope embed"),
-        ({"b": (GENERATE,), "a": (GENERATE,)}, GENERATE, "this method needs one of the scopes a, b"),
+        (DEFAULT_SCOPES, GENERATE, "this method requires the scope generate"),
+        (DEFAULT_SCOPES, EMBED, "this method requires the scope embed"),
+        ({"b": (GENERATE,), "a": (GENERATE,)}, GENERATE, "this method requires one of the scopes a, b"),
         (
             {f"s{n:02}": (EMBED,) for n in range(99)},
             EMBED,
-            "this method needs one of the scopes " + ", ".join(f"s{n:02}" for n in range(8)),
+            "this method requires one of the scopes " + ", ".join(f"s{n:02}" for n in range(8)),
         ),
         ({}, GENERATE, "no scope allows this method here"),
     ],

@@ -68,7 +68,7 @@ def test_a_method_is_known_and_a_typo_of_it_is_told_what_was_meant(tmp_path: Pat
 
 @pytest.mark.parametrize("method", ["/grpc.health.v1.Health/Check", "/a.B/C", "/a.B/*"])
 def test_a_method_of_something_else_stops_the_start(tmp_path: Path, method: str) -> None:
-    assert "no method of the contract" in why_not(tmp_path, policy={"scopes": {"x": [method]}})
+    assert "not a method of the contract" in why_not(tmp_path, policy={"scopes": {"x": [method]}})
 
 
 @pytest.mark.parametrize("method", [*SEALED_ROUTES, "/meshgate.v1.SealedService/*"])
@@ -183,7 +183,7 @@ def test_what_applies_to_nothing_is_said_once_and_counted(caplog: pytest.LogCapt
     told = [(record.levelname, record.__dict__["key"], record.__dict__["why"]) for record in caplog.records]
     assert told == [
         ("WARNING", "policy.tenants.acme.models", "is an alias of 'all-MiniLM-L6-v2': write that name here"),
-        ("WARNING", "limits.models", "is no model that a service lists now; did you mean 'smollm2'?"),
+        ("WARNING", "limits.models", "is not a model that a service lists now; did you mean 'smollm2'?"),
     ]
     assert watch.counts() == {"absent": 1, "alias": 1, "shadowed": 0, "denied": 0}
     caplog.clear()

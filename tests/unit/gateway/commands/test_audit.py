@@ -328,7 +328,7 @@ def test_lines_that_no_gateway_wrote_are_told(home: Path, command: list[str]) ->
         (["verify", "LOG", "--key", "FILE"], "file is not a public key, PEM"),
         (["verify", "LOG", "--checkpoint", "ABSENT"], "ABSENT is not there"),
         (["verify", "LOG", "--checkpoint", "EMPTY"], "EMPTY is a directory, and a file is required"),
-        (["verify", "LOG", "--checkpoint", "FILE"], "there is no checkpoint in what was given"),
+        (["verify", "LOG", "--checkpoint", "FILE"], "the input has no checkpoint"),
         (["tail", "ABSENT"], "ABSENT is not there"),
         (["tail", "EMPTY"], "EMPTY has no audit log in it"),
         (["tail", "FILE"], "FILE is a file"),

@@ -136,7 +136,7 @@ def test_without_a_list_there_is_nowhere_to_write(home: Path) -> None:
 def test_a_file_that_is_no_list_stays_as_it_is(configured: tuple[Path, Path]) -> None:
     path, listed = configured
     listed.write_text('{"revoked": 1}')
-    assert run("revoke", *BOB, config=path) == (2, "not revoked: the file is not a list of revocations\n")
+    assert run("revoke", *BOB, config=path) == (2, "not revoked: the file is not a revocation list\n")
     assert listed.read_text() == '{"revoked": 1}'
 
 

@@ -228,9 +228,9 @@ async def test_what_is_left_is_said() -> None:
 @pytest.mark.parametrize(
     ("section", "key"),
     [
-        ({"principal": {"burst": 3}}, "one needs the other"),
-        ({"tenant": {"requests_per_second": 3}}, "one needs the other"),
-        ({"tenant": {"token_burst": 3}}, "token_burst: needs tokens_per_minute"),
+        ({"principal": {"burst": 3}}, "one requires the other"),
+        ({"tenant": {"requests_per_second": 3}}, "one requires the other"),
+        ({"tenant": {"token_burst": 3}}, "token_burst: requires tokens_per_minute"),
         ({"tenant": {"requests_per_second": 0.001, "burst": 1000}}, "burst: takes longer than a week"),
         ({"total": {"tokens_per_minute": 1, "token_burst": 100_000}}, "token_burst: takes longer than a week"),
         ({"total": {"concurrent_calls": 0}}, "total.concurrent_calls"),
