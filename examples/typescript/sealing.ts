@@ -1,4 +1,4 @@
-// Meshgate's sealed calls, version 1, from docs/sealing.md: bytes in, bytes out. The caller's side of
+// Meshgate's sealed calls, version 1, from docs/formats/sealed-calls.md: bytes in, bytes out. The caller's side of
 // calls with one request.
 import { createDecipheriv, createHash, hkdfSync, randomBytes } from "node:crypto";
 import { Aes256Gcm, CipherSuite, DhkemX25519HkdfSha256, HkdfSha256 } from "@hpke/core";

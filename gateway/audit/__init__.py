@@ -14,7 +14,8 @@ A record is durable before its caller has the outcome (`log.py`), in the log on 
 Each sink has a queue (`sinks/sink_queue.py`) and a thread, which takes all waiting records, writes them, syncs once and
 wakes their callers (group commit: `group_commit.py`). `chain/ledger.py` is the log on disk. `tools/verify.py` is for an
 auditor, offline; `chain/external_checkpoints.py` compares the checkpoints. The keys for signatures (`keys/signing.py`)
-and for HMACs of content (`keys/content_hmac.py`) rotate (`keys/key_rotation.py`). docs/audit.md is the format.
+and for HMACs of content (`keys/content_hmac.py`) rotate (`keys/key_rotation.py`).
+docs/formats/audit-log.md is the format.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ A sender seals a request to a recipient's public key (HPKE base mode, RFC 9180).
 header that anyone may read; `info` binds every byte of it, so that a body opens under its own header alone: not under
 another method, model, principal, key or time. Inside travels a fresh 32-byte reply key, from which both ends derive two
 AES-256-GCM keys (HKDF-SHA256), one a direction. A segment's nonce is a counter and its associated data says whether it
-is the last, so that reordering, repetition and truncation are errors. docs/sealing.md has the format for other
-languages, and what all this stops and does not stop.
+is the last, so that reordering, repetition and truncation are errors. docs/formats/sealed-calls.md specifies the
+format for other languages; docs/concepts/sealing.md has the threat model.
 
 Opening never returns a bool: it returns what was sealed, or raises InvalidArgument of reason SEAL_INVALID, the same for
 every cause, so that errors are no oracle.

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class SealedServiceStub:
     """Calls whose bodies only the recipient of an envelope can read (HPKE, RFC 9180). The format of envelopes is
-    specified in docs/sealing.md.
+    specified in docs/formats/sealed-calls.md.
 
     Errors: those of the method called, and INVALID_ARGUMENT of reason SEAL_INVALID (an envelope that does not open, for
     whatever cause), SEAL_EXPIRED (header time outside the window), SEAL_REPLAYED, SEAL_KEY_UNKNOWN.
@@ -53,7 +53,7 @@ class SealedServiceStub:
 
 class SealedServiceServicer:
     """Calls whose bodies only the recipient of an envelope can read (HPKE, RFC 9180). The format of envelopes is
-    specified in docs/sealing.md.
+    specified in docs/formats/sealed-calls.md.
 
     Errors: those of the method called, and INVALID_ARGUMENT of reason SEAL_INVALID (an envelope that does not open, for
     whatever cause), SEAL_EXPIRED (header time outside the window), SEAL_REPLAYED, SEAL_KEY_UNKNOWN.
@@ -97,7 +97,7 @@ def add_SealedServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class SealedService:
     """Calls whose bodies only the recipient of an envelope can read (HPKE, RFC 9180). The format of envelopes is
-    specified in docs/sealing.md.
+    specified in docs/formats/sealed-calls.md.
 
     Errors: those of the method called, and INVALID_ARGUMENT of reason SEAL_INVALID (an envelope that does not open, for
     whatever cause), SEAL_EXPIRED (header time outside the window), SEAL_REPLAYED, SEAL_KEY_UNKNOWN.

@@ -28,7 +28,7 @@ GRPC_VERSION: str
 
 class SealedServiceStub:
     """Calls whose bodies only the recipient of an envelope can read (HPKE, RFC 9180). The format of envelopes is
-    specified in docs/sealing.md.
+    specified in docs/formats/sealed-calls.md.
 
     Errors: those of the method called, and INVALID_ARGUMENT of reason SEAL_INVALID (an envelope that does not open, for
     whatever cause), SEAL_EXPIRED (header time outside the window), SEAL_REPLAYED, SEAL_KEY_UNKNOWN.
@@ -48,7 +48,7 @@ class SealedServiceStub:
 @_typing.type_check_only
 class SealedServiceAsyncStub(SealedServiceStub):
     """Calls whose bodies only the recipient of an envelope can read (HPKE, RFC 9180). The format of envelopes is
-    specified in docs/sealing.md.
+    specified in docs/formats/sealed-calls.md.
 
     Errors: those of the method called, and INVALID_ARGUMENT of reason SEAL_INVALID (an envelope that does not open, for
     whatever cause), SEAL_EXPIRED (header time outside the window), SEAL_REPLAYED, SEAL_KEY_UNKNOWN.
@@ -64,7 +64,7 @@ class SealedServiceAsyncStub(SealedServiceStub):
 
 class SealedServiceServicer(metaclass=_abc_1.ABCMeta):
     """Calls whose bodies only the recipient of an envelope can read (HPKE, RFC 9180). The format of envelopes is
-    specified in docs/sealing.md.
+    specified in docs/formats/sealed-calls.md.
 
     Errors: those of the method called, and INVALID_ARGUMENT of reason SEAL_INVALID (an envelope that does not open, for
     whatever cause), SEAL_EXPIRED (header time outside the window), SEAL_REPLAYED, SEAL_KEY_UNKNOWN.

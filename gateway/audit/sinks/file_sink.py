@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 _REMEDY: Final = (
     "`meshgate audit verify` says more. Put back what was moved, cut or replaced, from where it is or from a backup, "
     "and start again; or move the whole directory aside, keep it for whoever audits it, and a new log begins "
-    "(docs/audit.md, Archiving)"
+    "(docs/howto/hand-the-audit-over.md)"
 )
 
 

@@ -402,7 +402,7 @@ def test_a_kill_after_a_segment_could_not_be_begun(tmp_path: Path) -> None:
 
 
 def test_a_whole_log_is_archived_and_verifies_where_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """As docs/audit.md has it: with the gateway stopped the directory gets another name, and a new log begins."""
+    """As docs/howto/hand-the-audit-over.md says: the directory gets another name while the gateway is stopped."""
     for month in range(3):
         parted(tmp_path, "worker-0", "worker-1")
         (tmp_path / "audit").rename(tmp_path / f"audit-{month}")

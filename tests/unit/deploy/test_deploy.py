@@ -23,6 +23,7 @@ from services.generation.config import GenerationConfig
 
 ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy"
+GUIDE = DEPLOY.parent / "docs" / "howto" / "kubernetes.md"
 MANIFESTS = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
 SERVICES: dict[str, type[Any]] = {
     "generation": GenerationConfig,
@@ -139,8 +140,8 @@ def test_prometheus_reaches_every_part_and_nobody_else_its_metrics(name: str, mo
 
 
 def test_the_namespace_is_there_before_what_is_made_in_it() -> None:
-    text = (DEPLOY / "README.md").read_text()
-    commands = [line.strip() for line in text.splitlines() if line.startswith("    kubectl")]
+    text = GUIDE.read_text()
+    commands = [line.strip() for line in text.splitlines() if line.strip().startswith("kubectl ")]
     assert commands[0] == "kubectl apply --filename deploy/kubernetes/namespace.yaml"
     assert commands[-1] == "kubectl apply --kustomize deploy"
     assert len(commands) == 4
@@ -152,7 +153,7 @@ def test_the_namespace_is_there_before_what_is_made_in_it() -> None:
 
 
 def test_what_is_made_by_hand_is_what_the_manifests_name() -> None:
-    text = (DEPLOY / "README.md").read_text()
+    text = GUIDE.read_text()
     (env,) = container("gateway")["env"]
     assert f"generic {env['valueFrom']['secretKeyRef']['name']} " in text
     named = {volume["configMap"]["name"] for volume in pods()["gateway"]["volumes"] if "configMap" in volume}

@@ -250,7 +250,7 @@ def test_what_no_record_can_have_is_a_usage_error(home: Path, asked: tuple[str, 
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_every_event_that_is_allowed_is_documented(event: str) -> None:
-    assert f"`{event}`" in (Path(__file__).parents[4] / "docs" / "audit.md").read_text()
+    assert f"`{event}`" in (Path(__file__).parents[4] / "docs" / "formats" / "audit-log.md").read_text()
 
 
 def test_every_status_is_one_of_grpcs() -> None:

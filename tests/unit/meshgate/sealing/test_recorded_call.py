@@ -1,4 +1,4 @@
-"""The format of sealed calls in docs/sealing.md: a recorded call opens with our codec, and with RFC 9180 by hand.
+"""The format in docs/formats/sealed-calls.md: a recorded call opens with our codec, and with RFC 9180 by hand.
 
 The second half of this file is what an implementer in another language would write: it uses X25519, ML-KEM, SHA-2,
 SHA-3 and AES-GCM, and nothing of meshgate.sealing.codec.

@@ -1,4 +1,4 @@
-"""docs/operations.md: it names every metric that there is, and none that there is not."""
+"""docs/howto/monitor.md: its alerts name metrics that exist, with the defaults of the code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from services.generation.app import App as Generation
 from services.generation.config import EngineConfig, GenerationConfig
 from tests.support.network.mesh import mesh
 
-TEXT = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+TEXT = (Path(__file__).parents[3] / "docs" / "howto" / "monitor.md").read_text()
 
 
 def names(families: Iterable[Metric]) -> set[str]:
@@ -27,7 +27,7 @@ def names(families: Iterable[Metric]) -> set[str]:
     return {name for name in found if name.startswith("meshgate_")}
 
 
-async def test_every_metric_is_told_and_no_other(tmp_path: Path) -> None:
+async def test_every_metric_that_it_names_exists(tmp_path: Path) -> None:
     nowhere = tls.TlsConfig(certificate=tmp_path, key=tmp_path, ca=tmp_path)
     server = ServerConfig(tls=nowhere)
     services: tuple[Any, ...] = (
@@ -38,7 +38,9 @@ async def test_every_metric_is_told_and_no_other(tmp_path: Path) -> None:
     async with mesh(tmp_path, {}) as made:
         assert made.gateway.exposition is not None
         there |= names(made.gateway.exposition.registry.collect())
-    assert set(re.findall(r"meshgate_(?:gateway|generation|batcher)_\w+", TEXT)) == there
+    named = set(re.findall(r"meshgate_(?:gateway|generation|batcher)_\w+", TEXT))
+    assert len(named) > 10
+    assert not named - there
 
 
 def test_alerts_have_the_defaults_of_the_code() -> None:
