@@ -115,8 +115,8 @@ class AuditConfig(Strict):
     queue_records: int = Field(10_000, ge=1, le=1_000_000)
     """How many records may wait."""
     gather_seconds: float = Field(0.02, ge=0, le=0.1)
-    """The longest delay of a group commit: while many calls are in flight, records wait so long for others to share
-    their sync, and never longer than a fifth of the present duration of a call.
+    """The longest delay of a group commit. While many calls are in flight, records wait so long for others to share
+    their sync. The delay is never longer than a fifth of the present duration of a call.
     """
 
     @model_validator(mode="after")

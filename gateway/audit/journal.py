@@ -57,9 +57,8 @@ class Journal:
     async def failed(self, call: Call, error: BaseException) -> None:
         """Commits the last record of a call that `error` ended.
 
-        Raises Unavailable in its place, as `ended` does, and DeadlineExceeded where the caller's deadline has passed:
-        gRPC reports that status to the caller, whatever the gateway would report. The record has that status, and the
-        error's reason.
+        Raises Unavailable instead of `error`, as `ended` does. Raises DeadlineExceeded where the caller's deadline has
+        passed: gRPC reports that status to the caller in any case. The record has that status, and the error's reason.
         """
         found = outcome.of(error)
         late = found is not outcome.CANCELLED and call.over

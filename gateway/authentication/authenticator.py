@@ -1,6 +1,6 @@
 """The authenticator: a token in, a Principal out. A signature is checked once for each token, not for each call.
 
-What changes in the background has a number: the generation of an issuer's keys and the revision of the revocation list.
+Each background change has a number: the generation of an issuer's keys and the revision of the revocation list.
 So the first call after a change drops a token that was verified before, whatever the change was.
 """
 
@@ -102,7 +102,7 @@ class Authenticator:
         """The caller that `authorization` ("Bearer <token>", the scheme in any case) proves.
 
         `certificate_thumbprint` is the base64url SHA-256 of the client certificate of this connection, if it has one
-        (see certificate.py): a token that is bound to a certificate (RFC 8705) is valid only on such a connection.
+        (see certificate.py). A token that is bound to a certificate (RFC 8705) is valid only on such a connection.
 
         Raises Unauthenticated with a reason of token_errors.py whatever the string, or Unavailable where keys or
         revocations are not available, and nothing else.
@@ -171,7 +171,7 @@ class Authenticator:
 
 
 def _ignore_step(_check: str) -> None:
-    """Nobody asked how far a token came."""
+    """The `passed` of a call, which reports no steps."""
 
 
 class _KeyLocation(NamedTuple):

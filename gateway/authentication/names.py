@@ -28,7 +28,7 @@ _UNSEEN: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U00016fe4\U0001d159\U000e0100-\U000e01ef]"
 )
-"""Characters that Unicode calls default-ignorable or shows as a blank, and that Python calls printable all the same."""
+"""Characters that Unicode calls default-ignorable or shows as a blank, although Python calls them printable."""
 
 
 def is_tenant(value: object) -> TypeGuard[str]:

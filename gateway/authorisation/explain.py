@@ -164,7 +164,7 @@ _NOT_ASKED: Final[StepResult] = (None, "not asked")
 
 
 def _checks(question: Question, policy: Policy, models: ListedModels) -> dict[str, Check]:
-    """What answers for each step after the token's, by the step's name in gateway.stages."""
+    """The check of each step after the token's, by the step's name in gateway.stages."""
 
     def method(_: Principal) -> StepResult:
         if question.method not in PUBLIC_ROUTES:

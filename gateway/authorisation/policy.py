@@ -1,4 +1,4 @@
-"""The policy: one table, scopes to methods and tenants to models. Whatever is not in it is denied.
+"""The policy: one table, scopes to methods and tenants to models. Anything else is denied.
 
 It is compiled once to sets, so that a check is a lookup or two. A sealed call is checked by the method inside.
 """

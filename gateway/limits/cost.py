@@ -9,8 +9,8 @@ to be large enough for honest calls. Bulk streams alone have no cap: what they t
 they end.
 
 The limits that a service declares (ListModels) bound the estimate further: `max_input_tokens`, which for generation
-covers the input and output of a candidate together, and `max_source_tokens`, which covers the input alone where the
-model has an encoder of its own for it.
+covers the input and output of a candidate together; and `max_source_tokens`. The latter covers the input alone, where
+the model has an encoder of its own for it.
 """
 
 from __future__ import annotations

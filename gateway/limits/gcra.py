@@ -10,8 +10,8 @@ requests at once the TAT is 0.5 s ahead, and room for 150 is left. After 0.5 s w
 
 Times are integer nanoseconds. The interval is rounded up, so that never more is admitted than rate times time plus
 burst, whatever the order of charges, refunds and clock readings. The functions are pure. State and clock are the
-caller's, and so is the decision, because a call is charged to several buckets or to none: ask `room` of each bucket,
-then `charge` them all.
+caller's. So is the decision, because a call is charged to several buckets or to none: ask `room` of each bucket, then
+`charge` them all.
 """
 
 from __future__ import annotations

@@ -226,8 +226,9 @@ class RateLimiter:
 
 
 def _cap(wanted: RequestInfo, reserved: int) -> int:
-    """The most tokens that the service may take: the reserved ones, or the number in the envelope where that is less or
-    all there is. 0 is no cap: a stream's reservation grows with it, before each message is forwarded.
+    """The most tokens that the service may take: the reserved ones, or the number in the envelope where that is smaller
+    or the only one. 0 is no cap. A bulk stream has only the envelope's cap: its reservation grows before each message
+    is forwarded.
     """
     said = wanted.header.token_cap if wanted.header is not None else 0
     if wanted.route.client_streams:

@@ -12,8 +12,8 @@ class StoreDown(Exception):
 
 
 class Refusal(NamedTuple):
-    """The limit with the longest wait, and that wait in nanoseconds. Concurrency limits come before buckets: nobody can
-    tell when a slot becomes free, so there is no time after which the same call would be admitted.
+    """The limit with the longest wait, and that wait in nanoseconds. Concurrency limits come before buckets: it is not
+    known when a slot becomes free, so there is no time after which the same call would be admitted.
     """
 
     by: Bucket | ConcurrencyLimit

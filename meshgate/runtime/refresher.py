@@ -1,4 +1,4 @@
-"""What keeps rotated material fresh: TLS files, keys that seal, sign and verify, and lists of revocations.
+"""The refresher of rotated material: TLS files, keys that seal, sign and verify, and revocation lists.
 
 Each rotation is one `Refresher`: a name, an interval, an age for the metrics, and a log line when refreshing begins to
 fail and when it works again. A refresh that fails leaves the last good state in use.
@@ -100,7 +100,7 @@ class Refresher:
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         if self._own:
-            self.health.seen_at = clock()  # whoever makes a refresher has just loaded what it keeps fresh
+            self.health.seen_at = clock()  # the owner has just loaded the material
 
     def state(self) -> SourceState:
         """The freshness now."""

@@ -1,7 +1,7 @@
 """The reader of lines: whether a line is spelled exactly as the gateway writes it, and its record.
 
-The hash of a line shows that nobody changed it since. It does not show that all readers see the same record in it. JSON
-has many spellings of one value: escapes, white space, repeated members, numbers with a fraction. Each could hide a
+The hash of a line shows that it was not changed since. It does not show that all readers see the same record in it.
+JSON has many spellings of one value: escapes, white space, repeated members, numbers with a fraction. Each could hide a
 member from one reader and show it to another. So each of them breaks the chain.
 
 Nearly all lines are records of calls. One expression matches those, their members in order and each at most once, and
@@ -95,7 +95,7 @@ def unfinished(rest: bytes) -> bool:
 
 
 def _shapes(written: bytes) -> tuple[bytes, ...]:
-    """Beginnings of lines that agree with `written` in the digits of its hash."""
+    """Prefixes of lines that agree with `written` in the digits of its hash."""
     digits = written[len(b'{"hash":"') :][:64].ljust(64, b"0")
     return tuple(b'{"hash":"' + digits + rest for rest in (b'","record":{', b'","key":"'))
 

@@ -1,8 +1,8 @@
 """The bound of what may follow a checkpoint. Each checkpoint promises when the next one comes, and signs the promise.
 
-So nobody can delete checkpoints and say that none was due. The ledger keeps its promises: it refuses records that no
-checkpoint could be written for. Recovery and verification hold the log to them. A record that names the next signing
-key does not count: it has a signature of its own.
+So an attacker can't delete checkpoints and say that none was due. The ledger keeps its promises: it refuses records
+that no checkpoint could be written for. Recovery and verification hold the log to them. A record that names the next
+signing key does not count: it has a signature of its own.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _made_at(record: bytes) -> int:
 
 def time_of(record: bytes) -> int:
     """The time in a record, canonical or as a line without its newline. 0 for a record that is not spelled as the
-    gateway writes it: no other member may follow that could state another time.
+    gateway writes it. No other member may follow that could state another time.
     """
     at = record.rfind(_TIME_NAME)
     found = _TIME.fullmatch(record, at) if at > 0 else None

@@ -1,8 +1,8 @@
 """Whether the files of an open log are still the same and in their place.
 
-A writer holds its files open. So it can go on writing into a file that was renamed, removed or cut, and nobody who
-reads the log by its names would ever see these records. So the writer looks the names up again every half second, and
-not for each record.
+A writer holds its files open. So it can go on writing into a file that was renamed, removed or cut. A reader goes by
+the names, and would never see these records. So the writer looks the names up again every half second, and not for each
+record.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _REMEDY: Final = "put it back as it was, or stop the gateway and see what `meshg
 
 
 class LogFileChanged(OSError):
-    """A file of the log is not the same or not in its place: what is written to it is not in the log."""
+    """A file of the log was moved or changed: records that are written to it are not in the log."""
 
     def __init__(self, name: str, what: str) -> None:
         super().__init__(errno.ESTALE, f"{name} {what}; {_REMEDY}")

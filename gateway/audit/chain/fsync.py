@@ -86,7 +86,7 @@ class AppendFile:
     def append(self, data: bytes) -> None:
         """Writes and syncs `data`, or takes back the part that was written and raises OSError.
 
-        What a failed sync leaves in memory counts as lost: it is cut off, and a retry writes it again.
+        Bytes that a failed sync leaves in memory count as lost: they are cut off, and a retry writes them again.
         """
         self._repair()
         self._clean = False

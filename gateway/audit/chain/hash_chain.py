@@ -74,7 +74,7 @@ def after(line: bytes, last: Link) -> Link:
 
 
 def _why(line: bytes, expected: int) -> str:
-    """What seems to have happened to a bad line, judged by the number in it."""
+    """The probable fault of a bad line, judged by the number in it."""
     number = line[:-1].rpartition(_SEQ)[2]
     shaped = line.startswith(_HEAD) and line[_HASH_END:].startswith(_BODY) and line.endswith(b"}")
     if not shaped or not number.isdigit() or len(number) > _SEQ_DIGITS:

@@ -118,7 +118,7 @@ class Ledger:
         disk.sync_directory(self._directory)
 
     def check_unchanged(self) -> None:
-        """Raises LogFileChanged where a file of the log, or its directory, is not the same or not in its place."""
+        """Raises LogFileChanged where a file of the log, or its directory, was moved or changed."""
         self._log_directory.check()
         self._segment.check_unchanged()
         self._checkpoints.check_unchanged()

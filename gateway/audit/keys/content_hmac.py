@@ -1,4 +1,4 @@
-"""HMACs of content: they prove later that a text was the one sent, and reveal nothing to anybody without the key.
+"""HMACs of content: they prove later that a text was the one sent, and reveal nothing without the key.
 
 A key is in use for a time and is kept for ever after, so that old records can be matched. To make that impossible,
 delete the key's file: nothing else depends on it.

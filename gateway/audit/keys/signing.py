@@ -84,7 +84,7 @@ class SigningKeys:
         self.rotate()
 
     def rotate(self) -> None:
-        """Reads the keys that are there, and makes what is missing or due. Raises as the constructor does."""
+        """Reads the existing keys, and makes the missing or due ones. Raises as the constructor does."""
         number = self._files.newest(_new_key, before=self._clock() - self._age)
         private = _private(self._files.path(number))
         if not self.keys:

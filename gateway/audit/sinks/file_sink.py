@@ -59,8 +59,8 @@ class FileSink:
             raise ConfigError(f"audit.directory: {reason(error)}") from error
 
     def write(self, records: Sequence[bytes]) -> None:
-        """Returns when all records are durable. Raises OSError, and LogFileChanged where a file of the log is not in
-        its place.
+        """Returns when all records are durable. Raises OSError, and LogFileChanged where a file of the log was moved or
+        changed.
         """
         self._check.look()
         self._opened().append(records)
@@ -69,7 +69,7 @@ class FileSink:
         return min(self._check.due(), self._opened().due())
 
     def idle(self) -> None:
-        """Does the ledger's idle work. Raises SinkFailed where a file of the log is not in its place."""
+        """Does the ledger's idle work. Raises SinkFailed where a file of the log was moved or changed."""
         try:
             self._check.look()
             self._opened().idle()

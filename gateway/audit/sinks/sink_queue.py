@@ -2,15 +2,15 @@
 
 Theory. The event loop gathers records into a group. While the sink writes one group, the next one gathers. So a lone
 caller pays one sync, and a thousand callers at once share one. All state of the queue belongs to the event loop, which
-hands a whole group to the thread and gets it back whole: one wake of the thread and one of the loop for each group,
-because these hand-overs, and not the bytes, are the cost of a record.
+hands a whole group to the thread and gets it back whole. That is one wake of the thread and one of the loop for each
+group: these hand-overs, and not the bytes, are the cost of a record.
 
 While many calls are in flight, a group may grow for a while: see gateway.audit.group_commit. Otherwise each call would
 have a sync nearly to itself.
 
 A record for which a caller waits sends its group to the thread at the end of the loop's turn, with all others of that
-turn. A record for which no caller waits goes with the next group, and by itself after FLUSH_SECONDS: a crash can lose
-so much of the trace beyond the group that the sink was writing.
+turn. A record for which no caller waits goes with the next group, and by itself after FLUSH_SECONDS. So a crash can
+lose that much of the trace, beyond the group that the sink was writing.
 """
 
 from __future__ import annotations

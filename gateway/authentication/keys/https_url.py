@@ -10,7 +10,7 @@ _URL: Final = re.compile(r"[!-~]{1,2048}", re.ASCII)
 
 
 def https(value: str) -> str:
-    """An https URL, unchanged. Over plain http anybody on the way could replace the keys.
+    """An https URL, unchanged. Over plain http an attacker on the way could replace the keys.
 
     Raises ValueError for a text that is no such URL, and TypeError for another type.
     """

@@ -2,12 +2,13 @@
 
     XADD meshgate:revoked * issuer https://id.example jti 6f1c until 1767225600
 
-One cheap command reads the entries since the last look. A stream that was emptied or lost restores nobody: only an
+One cheap command reads the entries since the last look. A stream that was emptied or lost restores no token: only an
 entry with `restored 1` does. New entries come first in every look, however long the stream is.
 
 New entries alone do not show that another store took over, with other entries for earlier times. So the stream is read
-again from its beginning, a slice in each look: every minute, and at once and in larger slices where the store was away
-or its last entry is older than a known one. Then entries whose tokens have expired are deleted, by the store's clock.
+again from its beginning every minute, a slice in each look. Where the store was away, or its last entry is older than a
+known one, it is read again at once and in larger slices. Then entries whose tokens have expired are deleted, by the
+store's clock.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The content goes to a draft beside the file, which then takes the file's name in one step. A crash at any moment leaves
 the old file or the new one, and at most a draft (`.NAME.RANDOM`) beside it. The draft has its final mode from its
-first byte on, so that nobody else can read a secret even for a moment.
+first byte on, so that no other user can read a secret even for a moment.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Sync(Enum):
 def write(
     path: Path, content: bytes, *, mode: int = READABLE, sync: Sync = Sync.CONTENT, ignore_umask: bool = False
 ) -> None:
-    """Puts `content` at `path`, in place of what is there. A reader sees the old file or the new one. Raises OSError.
+    """Puts `content` at `path`, in place of an older file. A reader sees the old file or the new one. Raises OSError.
 
     `mode` is less what the umask takes away, unless `ignore_umask`. The directory must exist.
     """
@@ -45,7 +45,7 @@ def write(
 
 
 def create(path: Path, content: bytes, *, mode: int = OWNER_ONLY, sync: Sync = Sync.CONTENT) -> bool:
-    """Puts `content` at `path` unless a file is there: True if this call made the file. Raises OSError.
+    """Puts `content` at `path` unless a file exists: True if this call made the file. Raises OSError.
 
     Of two processes that create a file at once the first wins, and the other one's content is dropped.
     """

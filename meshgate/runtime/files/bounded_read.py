@@ -11,7 +11,7 @@ from pathlib import Path
 def read(path: Path, max_bytes: int) -> bytes:
     """The content of a file. Raises OSError, for a longer one and for what is no file too.
 
-    A pipe that nobody writes to would keep the start waiting for ever, and a device may have no end.
+    A pipe without a writer would keep the start waiting for ever, and a device may have no end.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:

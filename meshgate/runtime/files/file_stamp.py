@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class FileStamp(NamedTuple):
-    """What differs between a file and whatever takes its place: by a rename (another inode) or by writing into it."""
+    """The state by which a change of a file shows: a rename gives another inode, a write another time or size."""
 
     modified_ns: int
     """Nanoseconds since 1970. File systems keep it in steps of some milliseconds: what was written a moment ago may be
