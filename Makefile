@@ -17,8 +17,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 up: serving ## set everything up and serve until Ctrl-C
 	@$(BIN)/meshgate up $(ARGS)
 
-test: developing ## set everything up and run the unit and integration tests; all of them together measure coverage
-	$(BIN)/pytest $(or $(ARGS),--cov --cov-report=)
+test: developing ## set everything up and run the unit and integration tests; the unit tests have a floor of coverage
+	$(if $(ARGS),$(BIN)/pytest $(ARGS),$(BIN)/pytest tests/unit --cov --cov-report=)
+	$(if $(ARGS),,$(BIN)/pytest tests/integration)
 
 test-e2e: developing ## run the tests with the real default models
 	$(BIN)/pytest tests/e2e $(ARGS)

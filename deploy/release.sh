@@ -20,7 +20,7 @@ notes() {
 check() {
   grep -qx "__version__ = \"$version\"" meshgate/__init__.py || fail "meshgate/__init__.py has another version than $version"
   grep -qE "^## $version - [0-9]{4}-[0-9]{2}-[0-9]{2}$" CHANGELOG.md || fail "CHANGELOG.md has no dated section for $version"
-  notes | grep -q '^- ' || fail "CHANGELOG.md lists nothing for $version"
+  [[ $(notes) == *$'\n- '* ]] || fail "CHANGELOG.md lists nothing for $version"
   ! grep 'newTag:' deploy/kustomization.yaml | grep -qv "newTag: $version }" || fail "deploy/kustomization.yaml names images of another version than $version"
 }
 

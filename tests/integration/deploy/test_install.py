@@ -135,9 +135,9 @@ def test_everything_locked_is_installed_by_its_hash_but_torch(clone: Checkout) -
     assert len(calls) == 4
 
 
-def test_only_the_whole_test_run_measures_coverage(clone: Checkout) -> None:
-    assert clone.called("test")[-1] == "pytest --cov --cov-report="
-    assert clone.called("test", "ARGS=tests/unit")[-1] == "pytest tests/unit"
+def test_the_whole_run_measures_the_unit_tests_coverage_and_a_part_does_not(clone: Checkout) -> None:
+    assert clone.called("test")[-2:] == ["pytest tests/unit --cov --cov-report=", "pytest tests/integration"]
+    assert clone.called("test", "ARGS=tests/unit") == ["pytest tests/unit"]
 
 
 def test_what_is_there_is_not_installed_again(clone: Checkout) -> None:

@@ -73,7 +73,7 @@ library.mallinfo2.restype = memory_trimming._Mallinfo
 library.malloc.restype = ctypes.c_void_p
 library.malloc.argtypes = (ctypes.c_size_t,)
 library.free.argtypes = (ctypes.c_void_p,)
-trimmer = memory_trimming.Trimmer(lambda: memory_trimming._usage(library), lambda: library.malloc_trim(0))
+trimmer = memory_trimming.MemoryTrimmer(lambda: memory_trimming._usage(library), lambda: library.malloc_trim(0))
 resident = lambda: memory_trimming._usage(library).resident >> 20
 trimmer.look()
 before = resident()
