@@ -1,4 +1,4 @@
-"""SIGKILL, for real: whatever a caller was told is on disk, is."""
+"""SIGKILL, for real: every record whose call has its outcome is on disk."""
 
 from __future__ import annotations
 

@@ -4,10 +4,8 @@ refused rather than recorded where nobody will look, the process log names the f
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -22,6 +20,7 @@ from meshgate import errors
 from meshgate.runtime.config import ConfigError
 from tests.support.fixtures import audit_log
 from tests.support.fixtures.audit_log import Clock, FastDisk
+from tests.support.fixtures.waiting import until
 
 Disturb = Callable[[Path], None]
 
@@ -85,14 +84,6 @@ FOLDERS: Final[dict[str, tuple[Disturb, str]]] = {
     "removed": (lambda path: shutil.rmtree(path), "the directory of the audit log was renamed or removed"),
     "replaced": (replaced_folder, "the directory of the audit log was replaced"),
 }
-
-
-async def until(condition: Callable[[], bool], seconds: float = 20) -> float:
-    began = time.monotonic()
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - a thread finds out
-            await asyncio.sleep(0.01)
-    return time.monotonic() - began
 
 
 async def begun(tmp_path: Path) -> AuditLog:

@@ -1,4 +1,4 @@
-"""Every sink for real, and one that hangs: it holds up nobody but those who asked to wait for it."""
+"""Every sink for real, and one that hangs: it delays only the calls that require it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -25,6 +25,7 @@ from gateway.audit import AuditLog
 from meshgate.errors import Unavailable
 from tests.support.fixtures import audit_log
 from tests.support.fixtures.audit_log import record
+from tests.support.fixtures.waiting import until
 
 FILE = {"kind": "file"}
 
@@ -96,12 +97,6 @@ async def refused(log: AuditLog) -> None:
     with pytest.raises(Unavailable) as caught:
         await log.commit(record())
     assert caught.value.reason == "AUDIT_UNAVAILABLE"
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - nothing tells us but the count
-            await asyncio.sleep(0.02)
 
 
 def on_disk(directory: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Calls whose replies stream: none reaches the caller before the call is on record, for real."""
+"""Calls with streamed replies: no reply reaches the caller before the call is on record, for real."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An issuer that says itself where its keys are, over real TLS: asked, checked, bounded, and asked again."""
+"""Discovery over real TLS: the issuer names the URL of its keys, and the answer is checked and bounded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who calls, through the whole gateway: keys by URL, tokens revoked while it runs, tokens bound to a certificate."""
+"""Identity through the whole gateway: keys by URL, tokens revoked meanwhile, tokens bound to a certificate."""
 
 from __future__ import annotations
 

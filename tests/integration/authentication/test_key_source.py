@@ -1,4 +1,4 @@
-"""Keys over real TLS, in the background: fetched, fetched again, kept, and nothing left behind at the end."""
+"""Keys over real TLS, in the background: fetched, fetched again, kept, and no task left at the end."""
 
 from __future__ import annotations
 

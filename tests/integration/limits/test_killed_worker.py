@@ -1,4 +1,4 @@
-"""The places of a worker that was killed come back: real processes, a real Valkey, SIGKILL."""
+"""The concurrency slots of a killed worker come back: real processes, a real Valkey, SIGKILL."""
 
 from __future__ import annotations
 

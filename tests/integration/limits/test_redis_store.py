@@ -1,4 +1,4 @@
-"""Limits in a real Valkey: exact whoever asks, settled whatever becomes of the caller, and given back by the dead."""
+"""Limits in a real Valkey: exact for any number of callers, settled whatever the call's end, and freed by leases."""
 
 from __future__ import annotations
 

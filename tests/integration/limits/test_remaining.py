@@ -1,4 +1,4 @@
-"""What a caller is told is left says nothing of what others take, in one process and with a store."""
+"""The remaining quota in the trailers reveals nothing of other callers, in one process and with a store."""
 
 from __future__ import annotations
 

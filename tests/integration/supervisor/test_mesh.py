@@ -21,7 +21,8 @@ from meshgate.runtime.config import ConfigError
 from meshgate.supervisor import valkey
 from meshgate.supervisor.mesh import Mesh
 from meshgate.supervisor.paths import PORTS, STORE, Layout, service_of
-from tests.integration.supervisor.test_child import alive, until
+from tests.integration.supervisor.test_child import alive
+from tests.support.fixtures.waiting import until
 from tests.support.network.ports import free_ports
 
 # A part that says of itself what a real one does, over mutual TLS, without a model.

@@ -1,4 +1,4 @@
-"""The audit section: its default is the log on disk, and what can't be meant stops the start."""
+"""The [audit] section: its default is the log on disk, and an impossible section stops the start."""
 
 from __future__ import annotations
 

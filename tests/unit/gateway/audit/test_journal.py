@@ -1,4 +1,4 @@
-"""What the gateway records of a call, field by field, and what it waits for."""
+"""The journal: the records of a call, field by field, and the waits of a call for them."""
 
 from __future__ import annotations
 

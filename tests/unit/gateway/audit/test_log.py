@@ -1,4 +1,4 @@
-"""A commit that returns is on disk; one sync serves all who wait; a disk that refuses fails closed and recovers."""
+"""A commit that returns is durable; one sync serves all waiting calls; a failing disk refuses calls and recovers."""
 
 from __future__ import annotations
 

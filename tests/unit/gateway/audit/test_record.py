@@ -1,4 +1,4 @@
-"""One record, one encoding; one content, one digest for who has the key."""
+"""One record has one encoding; one content has one HMAC for each key."""
 
 from __future__ import annotations
 

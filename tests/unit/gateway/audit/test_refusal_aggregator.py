@@ -16,25 +16,18 @@ from gateway.audit.refusal_aggregator import (
     network,
     unauthenticated,
 )
+from tests.support.fixtures.clock import Clock
 
 START = 1_800_000_000_000_000
 SECOND = 1_000_000
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> int:
-        return self.now
-
-
-def flood(clock: Clock, **bounds: int) -> RefusalAggregator:
+def flood(clock: Clock[int], **bounds: int) -> RefusalAggregator:
     return RefusalAggregator(RefusalAggregatorConfig.model_validate({"singly_per_second": 3, **bounds}), clock)
 
 
 def test_the_first_of_a_second_are_recorded_singly_and_the_rest_in_one_sum() -> None:
-    clock = Clock()
+    clock = Clock(START)
     made = flood(clock)
     singly = 0
     for _ in range(1000):
@@ -48,14 +41,14 @@ def test_the_first_of_a_second_are_recorded_singly_and_the_rest_in_one_sum() -> 
 
 
 def test_sums_are_told_once() -> None:
-    made = flood(Clock())
+    made = flood(Clock(START))
     for _ in range(5):
         made.record_singly(unauthenticated("ipv4:192.0.2.1:1"), "TOKEN_MISSING")
     assert [(made.waiting, [found.count for found in made.drain()]) for _ in range(2)] == [(True, [2]), (False, [])]
 
 
 def test_a_new_second_and_another_address_have_places_of_their_own() -> None:
-    clock = Clock()
+    clock = Clock(START)
     made = flood(clock)
     assert [made.record_singly(unauthenticated("ipv4:192.0.2.1:1"), "X") for _ in range(5)] == [
         True,
@@ -72,14 +65,14 @@ def test_a_new_second_and_another_address_have_places_of_their_own() -> None:
 
 
 def test_another_port_or_another_address_of_one_network_is_the_same_caller() -> None:
-    made = flood(Clock())
+    made = flood(Clock(START))
     ports = [made.record_singly(unauthenticated(f"ipv4:192.0.2.1:{port}"), "X") for port in range(10)]
     hosts = [made.record_singly(unauthenticated(f"ipv6:%5B2001:db8::{host}%5D:1"), "X") for host in range(10)]
     assert (sum(ports), sum(hosts)) == (3, 3)
 
 
 def test_many_addresses_cost_no_more_than_one() -> None:
-    made = flood(Clock(), singly_per_second_in_all=50, peers=100)
+    made = flood(Clock(START), singly_per_second_in_all=50, peers=100)
     singly = sum(
         made.record_singly(unauthenticated(f"ipv4:10.{n // 65536}.{n // 256 % 256}.{n % 256}:1"), "X")
         for n in range(10_000)
@@ -92,7 +85,7 @@ def test_many_addresses_cost_no_more_than_one() -> None:
 
 
 def test_reasons_without_end_cost_no_more() -> None:
-    made = flood(Clock(), peers=1)
+    made = flood(Clock(START), peers=1)
     for number in range(10_000):
         made.record_singly(unauthenticated("ipv4:192.0.2.1:1"), f"R{number}")
     sums = made.drain()
@@ -105,7 +98,7 @@ def caller(number: int, tenant: str = "acme") -> Refused:
 
 
 def test_a_caller_is_who_its_token_says_wherever_it_calls_from_and_strangers_use_up_nothing_of_it() -> None:
-    made = flood(Clock(), callers_singly_per_second=2, singly_per_second_in_all=1)
+    made = flood(Clock(START), callers_singly_per_second=2, singly_per_second_in_all=1)
     strangers = [made.record_singly(unauthenticated(f"ipv4:192.0.2.{host}:1"), "TOKEN_MISSING") for host in range(5)]
     first = [made.record_singly(caller(1), "RATE_LIMITED") for _ in range(5)]
     assert (sum(strangers), first) == (1, [True, True, False, False, False])
@@ -119,7 +112,7 @@ def test_a_caller_is_who_its_token_says_wherever_it_calls_from_and_strangers_use
 
 
 def test_many_subjects_cost_no_more_than_few_and_their_tenant_remains() -> None:
-    made = flood(Clock(), callers_singly_per_second_in_all=50, callers=100)
+    made = flood(Clock(START), callers_singly_per_second_in_all=50, callers=100)
     singly = sum(made.record_singly(caller(number), "X") for number in range(10_000))
     singly += sum(made.record_singly(caller(0, tenant), "X") for tenant in ("globex", "initech"))
     sums = made.drain()
@@ -135,7 +128,7 @@ def test_many_subjects_cost_no_more_than_few_and_their_tenant_remains() -> None:
 
 
 def test_many_tenants_cost_no_more() -> None:
-    made = flood(Clock(), callers_singly_per_second_in_all=1, callers=100)
+    made = flood(Clock(START), callers_singly_per_second_in_all=1, callers=100)
     singly = sum(made.record_singly(caller(number, f"tenant-{number}"), f"R{number % 7}") for number in range(10_000))
     sums = made.drain()
     assert len(sums) <= 300
@@ -163,7 +156,7 @@ def test_many_tenants_cost_no_more() -> None:
     )
 )
 def test_nothing_is_lost_and_each_second_is_bounded(refusals: list[tuple[Refused, str, int, bool]]) -> None:
-    clock = Clock()
+    clock = Clock(START)
     made = flood(clock, singly_per_second_in_all=5, callers_singly_per_second_in_all=4, callers=2)
     singly: Counter[int] = Counter()
     told = 0

@@ -1,4 +1,4 @@
-"""What a verified token proves, and how long."""
+"""The principal that a verified token proves, and for how long it does."""
 
 from __future__ import annotations
 

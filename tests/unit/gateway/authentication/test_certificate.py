@@ -1,4 +1,4 @@
-"""RFC 8705: the name of a certificate in a token, and the connection that a bound token is good on."""
+"""RFC 8705: the thumbprint of a certificate in a token, and the connection on which a bound token is valid."""
 
 from __future__ import annotations
 

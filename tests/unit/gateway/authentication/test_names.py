@@ -1,4 +1,4 @@
-"""A name is one name: what hides in it, or can be written in two ways, is refused wherever somebody is named."""
+"""A name has one spelling: hidden characters and second spellings are refused in every name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bound of what a call takes is a bound, by real tokenisers, and as small as what services declare makes it."""
+"""The estimated cost is a bound for real tokenisers, and as small as the declared limits make it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""While the store is down nobody pays for finding out again, and one try now and then finds that it is back."""
+"""While the store is down no call waits for it, and one try now and then finds that it is back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The promise of the rate core: never more than rate times time plus burst, and a retry when it says succeeds."""
+"""The rate core never admits more than rate times time plus burst, and a retry after its wait succeeds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everybody, tenant and principal are charged together or not at all, and memory follows traffic."""
+"""All callers, tenant and principal are charged together or not at all, and memory follows traffic."""
 
 from __future__ import annotations
 

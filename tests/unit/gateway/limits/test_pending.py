@@ -1,4 +1,4 @@
-"""Whatever calls do, what they hold never exceeds a limit while they wait, and nothing is held once they are gone."""
+"""Pending calls never hold more slots than a limit has, and none once they have ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens are reserved by a bound before the work, settled by usage after it, and kept where nobody knows."""
+"""Tokens are reserved by a bound before the work, settled by usage after it, and kept where usage is unknown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A log never goes further beyond a checkpoint than that promised, whatever fails and whenever the process dies."""
+"""A log never exceeds the bound of its last checkpoint, whatever fails and whenever the process dies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys follow each other: one log over many keys verifies with the first, and old digests still match."""
+"""Key rotation: a log over many keys verifies with the first one, and old HMACs still match."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""A queue: one hand-over a group, a bound on all that waits, and nothing missing that is not owned to."""
+"""A sink queue: one hand-over for each group, a bound on waiting records, and a gap record for each lost one."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from gateway.audit.sinks.sink import SinkFailed, SinkRefused
 from gateway.audit.sinks.sink_queue import FLUSH_SECONDS, SinkOptions, SinkQueue
 from meshgate.runtime.config import ConfigError
+from tests.support.fixtures.waiting import until
 
 
 class Sink:
@@ -74,12 +75,6 @@ async def opened(
 async def entered(queue: SinkQueue, record: bytes) -> bool:
     done = queue.enqueue(record)
     return done is not None and await done
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - the thread tells nobody but the queue
-            await asyncio.sleep(0.001)
 
 
 async def test_what_nobody_waits_for_rides_with_what_somebody_does() -> None:

@@ -1,4 +1,4 @@
-"""What is looked for is found, in the order asked for, over all writers, and in constant memory."""
+"""A search finds its records, in the requested order, over all writers, and in constant memory."""
 
 from __future__ import annotations
 
