@@ -140,7 +140,7 @@ def test_a_misspelt_key_is_answered_with_what_was_meant_in_every_section() -> No
             [{"kind": "redis"}],
             "audit.sinks.0.url: is missing: it must be text in quotes",
         ),
-        ("gateway", ("audit", "sinks"), [], "audit.sinks: at least one is needed"),
+        ("gateway", ("audit", "sinks"), [], "audit.sinks: at least one is required"),
         ("gateway", ("issuers",), [], "issuers: must be a list of at least 1 value"),
         ("gateway", ("issuers", 0, "algorithms"), ["HS256"], "issuers.0.algorithms.0: must be one of ES256, EdDSA"),
         ("gateway", ("policy", "scopes", "x"), ["GET /"], "policy.scopes.x.0: "),
