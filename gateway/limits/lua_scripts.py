@@ -35,11 +35,11 @@ end
 TAKE: Final = (
     _COMMON
     + f"""
--- KEYS: buckets of requests, buckets of tokens, places. ARGV: how many of the first, how many of the second, least,
--- cost, lease, its milliseconds, the lease that the call holds already, how many of the first and of the second are
--- the caller's own; interval and burst of each bucket; how many may have each of the places.
--- Returns 1, granted, requests and tokens left of the caller's own; or 0, which of KEYS refuses, and for how long: of a
--- place nobody knows.
+-- KEYS: buckets of requests, buckets of tokens, sets of slots. ARGV: number of the first, number of the second, least,
+-- cost, lease, its milliseconds, the lease that the call already holds, how many of the first and of the second are the
+-- caller's own; interval and burst of each bucket; the maximum of each set of slots.
+-- Returns 1, granted tokens, and the caller's own requests and tokens that are left; or 0, the number of the key that
+-- refuses, and the wait, which means nothing for slots.
 local requests = tonumber(ARGV[1])
 local buckets = requests + tonumber(ARGV[2])
 local least, cost, lease, length = tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
@@ -84,15 +84,15 @@ return {{1, granted, owned[1] - 1, owned[2] - granted}}
 SETTLE: Final = (
     _COMMON
     + """
--- KEYS: of each grant its buckets of tokens and its places. ARGV: of each grant its lease, unused tokens, number of
--- buckets, number of places, and the interval of each bucket. A lease that is gone was settled, or was thought dead.
+-- KEYS: of each grant its buckets of tokens and its sets of slots. ARGV: of each grant its lease, unused tokens, number
+-- of buckets, number of sets, and the interval of each bucket. A lease that is gone was settled, or has expired.
 local key, argument = 1, 1
 while argument <= #ARGV do
   local lease, unused = ARGV[argument], tonumber(ARGV[argument + 1])
-  local buckets, places = tonumber(ARGV[argument + 2]), tonumber(ARGV[argument + 3])
+  local buckets, slots = tonumber(ARGV[argument + 2]), tonumber(ARGV[argument + 3])
   argument = argument + 4
   local held = 0
-  for i = 0, places - 1 do
+  for i = 0, slots - 1 do
     held = math.max(held, redis.call('ZREM', KEYS[key + buckets + i], lease))
   end
   if unused ~= 0 and held == 1 then
@@ -101,7 +101,7 @@ while argument <= #ARGV do
       keep(KEYS[key + i], at, debt - unused * tonumber(ARGV[argument + i]))
     end
   end
-  key, argument = key + buckets + places, argument + buckets
+  key, argument = key + buckets + slots, argument + buckets
 end
 """
 )
@@ -109,7 +109,7 @@ end
 RENEW: Final = (
     _COMMON
     + """
--- KEYS: places. ARGV: a lease's milliseconds; for each key the lease that goes on.
+-- KEYS: sets of slots. ARGV: a lease's milliseconds; for each key the lease to renew.
 local length = tonumber(ARGV[1])
 for i = 1, #KEYS do
   redis.call('ZADD', KEYS[i], now + length * 1000, ARGV[i + 1])

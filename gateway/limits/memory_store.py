@@ -47,8 +47,8 @@ class MemoryStore:
             requests, tokens = self._units(own.requests, now), self._units(own.tokens, now)
         self._charge(plan.requests, now, 1)
         self._charge(plan.tokens, now, granted)
-        for places in plan.concurrency:
-            self._taken[places.key] = self._taken.get(places.key, 0) + 1
+        for slots in plan.concurrency:
+            self._taken[slots.key] = self._taken.get(slots.key, 0) + 1
         if len(self._tats) > known:
             self._sweep(now, _SWEEP * (len(self._tats) - known))
         return Grant(self, plan, "", granted, requests - 1, tokens - granted)
@@ -58,12 +58,12 @@ class MemoryStore:
         if unused:
             self._correct(grant.plan.tokens, unused)
         taken = self._taken
-        for places in grant.plan.concurrency:
-            left = taken[places.key] - 1
+        for slots in grant.plan.concurrency:
+            left = taken[slots.key] - 1
             if left:
-                taken[places.key] = left
+                taken[slots.key] = left
             else:
-                del taken[places.key]
+                del taken[slots.key]
 
     async def stop(self) -> None:
         """See Store. There is nothing to send."""
@@ -81,8 +81,8 @@ class MemoryStore:
 
     def _full(self, plan: Plan) -> bool:
         taken = self._taken
-        for places in plan.concurrency:  # noqa: SIM110 - a generator would cost more than the rest
-            if taken.get(places.key, 0) >= places.maximum:
+        for slots in plan.concurrency:  # noqa: SIM110 - a generator would cost more than the rest
+            if taken.get(slots.key, 0) >= slots.maximum:
                 return True
         return False
 
@@ -104,9 +104,9 @@ class MemoryStore:
 
     def _refusal(self, plan: Plan, now: int, least: int) -> Refusal:
         """The limit that refuses. Of equal waits the first counts."""
-        for places in plan.concurrency:
-            if self._taken.get(places.key, 0) >= places.maximum:
-                return Refusal(places, None)
+        for slots in plan.concurrency:
+            if self._taken.get(slots.key, 0) >= slots.maximum:
+                return Refusal(slots, None)
         waits = [(self._wait(bucket, now, 1), bucket) for bucket in plan.requests]
         waits += [(self._wait(bucket, now, least), bucket) for bucket in plan.tokens]
         wait, bucket = max(waits, key=lambda each: each[0])

@@ -98,7 +98,7 @@ class Plan:
         return Plan(
             tuple(bucket._replace(limit=bucket.limit.part(count)) for bucket in self.requests),
             tuple(bucket._replace(limit=bucket.limit.part(count)) for bucket in self.tokens),
-            tuple(places._replace(maximum=max(1, places.maximum // count)) for places in self.concurrency),
+            tuple(slots._replace(maximum=max(1, slots.maximum // count)) for slots in self.concurrency),
         )
 
 
@@ -155,13 +155,13 @@ class Plans:
 
     def _make(self, tenant: str, subject: str, model: str, streams: bool) -> Plan:
         owners = self.owners(tenant, subject, model)
-        places = [concurrency_limit(owner, "concurrent_calls") for owner in owners]
+        slots = [concurrency_limit(owner, "concurrent_calls") for owner in owners]
         if streams:
-            places += [concurrency_limit(owner, "concurrent_streams") for owner in owners]
+            slots += [concurrency_limit(owner, "concurrent_streams") for owner in owners]
         return Plan(
             tuple(bucket for owner in owners if (bucket := _requests(owner)) is not None),
             tuple(bucket for owner in owners if (bucket := _tokens(owner)) is not None),
-            tuple(each for each in places if each is not None),
+            tuple(each for each in slots if each is not None),
         )
 
     def owners(self, tenant: str, subject: str, model: str) -> tuple[Owner, ...]:

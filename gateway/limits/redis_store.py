@@ -86,9 +86,9 @@ class RedisStore:
         for bucket in (*plan.requests, *plan.tokens):
             keys.append(self._prefix + bucket.key)
             arguments += (bucket.limit.interval, bucket.limit.burst)
-        for places in plan.concurrency:
-            keys.append(self._prefix + places.key)
-            arguments.append(places.maximum)
+        for slots in plan.concurrency:
+            keys.append(self._prefix + slots.key)
+            arguments.append(slots.maximum)
         return keys, arguments
 
     async def _settled(self, batch: Sequence[Settlement]) -> None:
@@ -97,13 +97,13 @@ class RedisStore:
         for grant, unused in batch:
             plan = grant.plan
             keys += (self._prefix + bucket.key for bucket in plan.tokens)
-            keys += (self._prefix + places.key for places in plan.concurrency)
+            keys += (self._prefix + slots.key for slots in plan.concurrency)
             arguments += (grant.lease, unused, len(plan.tokens), len(plan.concurrency))
             arguments += (bucket.limit.interval for bucket in plan.tokens)
         await self._call(self._settle, keys, arguments)
 
     async def _renewed(self, grants: Sequence[Grant]) -> None:
-        held = [(self._prefix + places.key, grant.lease) for grant in grants for places in grant.plan.concurrency]
+        held = [(self._prefix + slots.key, grant.lease) for grant in grants for slots in grant.plan.concurrency]
         await self._call(self._renew, [key for key, _ in held], [self._lease_ms, *(lease for _, lease in held)])
 
     async def _call(self, script: Any, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
