@@ -38,7 +38,7 @@ class ExternalCheckpoints:
         """Checkpoints of the log that match."""
         self.matched = 0
         """External checkpoints that match."""
-        self.coverage = CheckpointBound()
+        self.bound = CheckpointBound()
         self._name: object = None
         self._candidates = kept
         self._kept: deque[SignedCheckpoint] = deque()
@@ -61,7 +61,7 @@ class ExternalCheckpoints:
             dated(link.seq, time)
             self.key = successor(content, link.seq, self.key)
         else:
-            self.coverage.add(link.seq, time, event)
+            self.bound.add(link.seq, time, event)
 
     def settle(self, last: Link) -> None:
         """The log goes on after `last`, or ends there: the checkpoints up to it are compared."""
@@ -71,7 +71,7 @@ class ExternalCheckpoints:
             signed = self._next
             self._compare(signed, last)
             self.good += 1
-            self.coverage.signed(last.seq, signed.checkpoint.promise)
+            self.bound.signed(last.seq, signed.checkpoint.promise)
             self._next = self._read()
         while self._kept and self._kept[0].seq <= last.seq:
             self._compare(self._kept.popleft(), last)
@@ -89,7 +89,7 @@ class ExternalCheckpoints:
             return error
         if due:
             return BrokenChain(records, f"missing: a checkpoint covers the log as far as record {due[-1].seq}")
-        return self.coverage.missing("when the log began") if records > 1 and not self.good else None
+        return self.bound.missing("when the log began") if records > 1 and not self.good else None
 
     def close(self) -> None:
         self._lines.close()

@@ -204,7 +204,7 @@ def _follow(path: Path, covered: SignedCheckpoint | None, keys: SigningKeys) -> 
     stripped = _stripped(path)
     first = next(stripped)
     origin = _origin(first)
-    last, key, coverage = origin.start, origin.key, _covered(origin, covered)
+    last, key, bound = origin.start, origin.key, _covered(origin, covered)
     if covered is not None and covered.seq == last.seq:
         _check_signer(covered, origin, key)
     for line in _chained(first, stripped):
@@ -216,8 +216,8 @@ def _follow(path: Path, covered: SignedCheckpoint | None, keys: SigningKeys) -> 
         if content is not None and event == SIGNING_KEY:
             dated(last.seq, time)
             key = _next_key(content, last.seq, key, keys)
-        elif last.seq > coverage.seq:
-            coverage.add(last.seq, time, event)
+        elif last.seq > bound.seq:
+            bound.add(last.seq, time, event)
         if covered is not None and covered.seq == last.seq:
             _compare(last, covered.checkpoint.link)
             _check_signer(covered, origin, key)
@@ -226,13 +226,13 @@ def _follow(path: Path, covered: SignedCheckpoint | None, keys: SigningKeys) -> 
 
 def _covered(origin: ChainStart, covered: SignedCheckpoint | None) -> CheckpointBound:
     """The bound from the last checkpoint for a segment that begins there: the segment before ended covered."""
-    coverage = CheckpointBound()
+    bound = CheckpointBound()
     if covered is not None:
-        coverage.signed(covered.seq, covered.checkpoint.promise)
+        bound.signed(covered.seq, covered.checkpoint.promise)
         _compare(origin.start, covered.checkpoint.link)
         if covered.checkpoint.promise is not None and covered.seq < origin.start.seq:
-            raise coverage.missing("before the segment ended")
-    return coverage
+            raise bound.missing("before the segment ended")
+    return bound
 
 
 def _compare(found: Link, signed: Link) -> None:

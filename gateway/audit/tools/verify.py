@@ -86,8 +86,8 @@ def verify(directory: Path, key: Ed25519PublicKey, kept: Sequence[SignedCheckpoi
             report.broken = error
             report.records = min(report.records, max(0, error.seq))
         report.broken = _first(report.broken, checkpoints.rest(report.records, whole=report.broken is None))
-    coverage = checkpoints.coverage
-    report.checkpoints, report.covered, report.promised = checkpoints.good, coverage.seq, coverage.promise is not None
+    bound = checkpoints.bound
+    report.checkpoints, report.covered, report.promised = checkpoints.good, bound.seq, bound.promise is not None
     report.matched, report.origin, report.key = checkpoints.matched, checkpoints.writer, key_id(checkpoints.key)
     return report
 

@@ -22,13 +22,13 @@ START = 1_800_000_000_000_000
 SECOND = 1_000_000
 
 
-def flood(clock: Clock[int], **bounds: int) -> RefusalAggregator:
+def aggregator(clock: Clock[int], **bounds: int) -> RefusalAggregator:
     return RefusalAggregator(RefusalAggregatorConfig.model_validate({"singly_per_second": 3, **bounds}), clock)
 
 
 def test_the_first_of_a_second_are_recorded_singly_and_the_rest_in_one_sum() -> None:
     clock = Clock(START)
-    made = flood(clock)
+    made = aggregator(clock)
     singly = 0
     for _ in range(1000):
         singly += made.record_singly(unauthenticated("ipv4:192.0.2.1:40000"), "TOKEN_MISSING")
@@ -41,7 +41,7 @@ def test_the_first_of_a_second_are_recorded_singly_and_the_rest_in_one_sum() -> 
 
 
 def test_sums_are_told_once() -> None:
-    made = flood(Clock(START))
+    made = aggregator(Clock(START))
     for _ in range(5):
         made.record_singly(unauthenticated("ipv4:192.0.2.1:1"), "TOKEN_MISSING")
     assert [(made.waiting, [found.count for found in made.drain()]) for _ in range(2)] == [(True, [2]), (False, [])]
@@ -49,7 +49,7 @@ def test_sums_are_told_once() -> None:
 
 def test_a_new_second_and_another_address_have_places_of_their_own() -> None:
     clock = Clock(START)
-    made = flood(clock)
+    made = aggregator(clock)
     assert [made.record_singly(unauthenticated("ipv4:192.0.2.1:1"), "X") for _ in range(5)] == [
         True,
         True,
@@ -65,14 +65,14 @@ def test_a_new_second_and_another_address_have_places_of_their_own() -> None:
 
 
 def test_another_port_or_another_address_of_one_network_is_the_same_caller() -> None:
-    made = flood(Clock(START))
+    made = aggregator(Clock(START))
     ports = [made.record_singly(unauthenticated(f"ipv4:192.0.2.1:{port}"), "X") for port in range(10)]
     hosts = [made.record_singly(unauthenticated(f"ipv6:%5B2001:db8::{host}%5D:1"), "X") for host in range(10)]
     assert (sum(ports), sum(hosts)) == (3, 3)
 
 
 def test_many_addresses_cost_no_more_than_one() -> None:
-    made = flood(Clock(START), singly_per_second_in_all=50, peers=100)
+    made = aggregator(Clock(START), singly_per_second_in_all=50, peers=100)
     singly = sum(
         made.record_singly(unauthenticated(f"ipv4:10.{n // 65536}.{n // 256 % 256}.{n % 256}:1"), "X")
         for n in range(10_000)
@@ -85,7 +85,7 @@ def test_many_addresses_cost_no_more_than_one() -> None:
 
 
 def test_reasons_without_end_cost_no_more() -> None:
-    made = flood(Clock(START), peers=1)
+    made = aggregator(Clock(START), peers=1)
     for number in range(10_000):
         made.record_singly(unauthenticated("ipv4:192.0.2.1:1"), f"R{number}")
     sums = made.drain()
@@ -98,10 +98,10 @@ def caller(number: int, tenant: str = "acme") -> Refused:
 
 
 def test_a_caller_is_who_its_token_says_wherever_it_calls_from_and_strangers_use_up_nothing_of_it() -> None:
-    made = flood(Clock(START), callers_singly_per_second=2, singly_per_second_in_all=1)
-    strangers = [made.record_singly(unauthenticated(f"ipv4:192.0.2.{host}:1"), "TOKEN_MISSING") for host in range(5)]
+    made = aggregator(Clock(START), callers_singly_per_second=2, singly_per_second_in_all=1)
+    unknown = [made.record_singly(unauthenticated(f"ipv4:192.0.2.{host}:1"), "TOKEN_MISSING") for host in range(5)]
     first = [made.record_singly(caller(1), "RATE_LIMITED") for _ in range(5)]
-    assert (sum(strangers), first) == (1, [True, True, False, False, False])
+    assert (sum(unknown), first) == (1, [True, True, False, False, False])
     assert made.record_singly(caller(2), "RATE_LIMITED")
     assert not made.record_singly(caller(1), "SCOPE_MISSING")
     assert {(*found.caller, found.reason, found.count) for found in made.drain() if found.caller.tenant} == {
@@ -112,7 +112,7 @@ def test_a_caller_is_who_its_token_says_wherever_it_calls_from_and_strangers_use
 
 
 def test_many_subjects_cost_no_more_than_few_and_their_tenant_remains() -> None:
-    made = flood(Clock(START), callers_singly_per_second_in_all=50, callers=100)
+    made = aggregator(Clock(START), callers_singly_per_second_in_all=50, callers=100)
     singly = sum(made.record_singly(caller(number), "X") for number in range(10_000))
     singly += sum(made.record_singly(caller(0, tenant), "X") for tenant in ("globex", "initech"))
     sums = made.drain()
@@ -128,7 +128,7 @@ def test_many_subjects_cost_no_more_than_few_and_their_tenant_remains() -> None:
 
 
 def test_many_tenants_cost_no_more() -> None:
-    made = flood(Clock(START), callers_singly_per_second_in_all=1, callers=100)
+    made = aggregator(Clock(START), callers_singly_per_second_in_all=1, callers=100)
     singly = sum(made.record_singly(caller(number, f"tenant-{number}"), f"R{number % 7}") for number in range(10_000))
     sums = made.drain()
     assert len(sums) <= 300
@@ -157,7 +157,7 @@ def test_many_tenants_cost_no_more() -> None:
 )
 def test_nothing_is_lost_and_each_second_is_bounded(refusals: list[tuple[Refused, str, int, bool]]) -> None:
     clock = Clock(START)
-    made = flood(clock, singly_per_second_in_all=5, callers_singly_per_second_in_all=4, callers=2)
+    made = aggregator(clock, singly_per_second_in_all=5, callers_singly_per_second_in_all=4, callers=2)
     singly: Counter[int] = Counter()
     told = 0
     for who, reason, wait, ask in refusals:

@@ -118,8 +118,8 @@ def test_a_checkpoint_that_is_nonsense(log: Path) -> None:
 
 
 def test_a_checkpoint_of_another_key(log: Path, tmp_path: Path) -> None:
-    stranger = SigningKeys(tmp_path / "stranger", audit_log.LONG)
-    forged = Checkpoint(Link(25, bytes(32)), 0, "w").signed(stranger)
+    foreign = SigningKeys(tmp_path / "foreign", audit_log.LONG)
+    forged = Checkpoint(Link(25, bytes(32)), 0, "w").signed(foreign)
     tamper(log, lambda lines: [*lines, forged], FILE)
     report = audit_log.verified(log)
     assert report.broken is not None
@@ -128,8 +128,8 @@ def test_a_checkpoint_of_another_key(log: Path, tmp_path: Path) -> None:
 
 def test_verifying_with_the_wrong_key(log: Path, tmp_path: Path) -> None:
     os.replace(tmp_path / "keys" / "audit-key.pub.pem", tmp_path / "kept")  # noqa: PTH105
-    SigningKeys(tmp_path / "stranger", audit_log.LONG)
-    os.replace(tmp_path / "stranger" / "audit-key.pub.pem", tmp_path / "keys" / "audit-key.pub.pem")  # noqa: PTH105
+    SigningKeys(tmp_path / "foreign", audit_log.LONG)
+    os.replace(tmp_path / "foreign" / "audit-key.pub.pem", tmp_path / "keys" / "audit-key.pub.pem")  # noqa: PTH105
     assert first_bad(log) == 0
 
 
@@ -137,7 +137,7 @@ def test_the_wrong_key_is_found_where_no_checkpoint_is(log: Path, tmp_path: Path
     (log / FILE).unlink()
     audit_log.segment(log).write_bytes(audit_log.segment(log).read_bytes().splitlines(keepends=True)[0])
     assert first_bad(log) is None
-    report = verify(log, SigningKeys(tmp_path / "stranger", audit_log.LONG).newest.public)
+    report = verify(log, SigningKeys(tmp_path / "foreign", audit_log.LONG).newest.public)
     assert report.broken is not None
     assert (report.broken.seq, "another key" in report.broken.why) == (0, True)
 

@@ -125,20 +125,20 @@ def test_an_endorsement_counts_for_its_key_and_from_its_key_alone(tmp_path: Path
     SigningKeys(tmp_path, AGE)
     aged(tmp_path, PRIVATE_KEY)
     first, second = SigningKeys(tmp_path, AGE).keys
-    stranger = SigningKeys(tmp_path / "stranger", AGE).newest
+    foreign = SigningKeys(tmp_path / "foreign", AGE).newest
     assert second.endorsement is not None
     said = second.endorsement.fields()
     assert Endorsement.read(said, first.public).key == second.key_id
     for forged in (
-        {**said, "public": stranger.public.public_bytes_raw().hex(), "key": stranger.key_id},
-        {**said, "key": stranger.key_id},
-        {**said, "by": stranger.key_id},
+        {**said, "public": foreign.public.public_bytes_raw().hex(), "key": foreign.key_id},
+        {**said, "key": foreign.key_id},
+        {**said, "by": foreign.key_id},
         {**said, "signature": said["signature"][:-1] + ("1" if said["signature"][-1] == "0" else "0")},
     ):
         with pytest.raises(ValueError, match="did not sign"):
             Endorsement.read(forged, first.public)
     with pytest.raises(ValueError, match="did not sign"):
-        Endorsement.read(said, stranger.public)
+        Endorsement.read(said, foreign.public)
 
 
 def test_the_log_of_another_key_is_not_continued(tmp_path: Path) -> None:
