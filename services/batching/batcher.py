@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Generic, cast
 
-from meshgate.errors import DeadlineExceeded, Internal, MeshError, Unavailable
+from meshgate.errors import DeadlineExceeded, Internal, MeshError
 from services.batching import error_kinds
 from services.batching.admission import Admission
 from services.batching.batch_queue import BatchQueue
@@ -24,6 +24,7 @@ from services.batching.latency_model import LatencyModel
 from services.batching.tenant_capacity import Refusal
 from services.batching.worker import ItemT, ResultT, Run
 from services.batching.workers import Ended, Workers
+from services.common import drain_errors
 from services.common.caller import CallerIdentity
 
 _log = logging.getLogger(__name__)
@@ -118,12 +119,12 @@ class Batcher(Generic[ItemT, ResultT]):
         """Takes nothing new, lets what waits finish for `grace` seconds, then drops it. Leaves no task; and no thread,
         unless one hangs in the model.
         """
-        self.admission.close(_draining)
+        self.admission.close(drain_errors.draining)
         try:
             await asyncio.wait_for(self.admission.empty.wait(), grace)
         except TimeoutError:
             _log.warning("dropped what did not finish in time", extra={"calls": self.admission.calls.held})
-        self._drop((), _draining)
+        self._drop((), drain_errors.draining)
         if not await self._workers.stop(_JOIN_SECONDS, failed=self.failed.is_set()):
             _log.warning("the model still runs")
 
@@ -283,8 +284,8 @@ class Batcher(Generic[ItemT, ResultT]):
         now, in other batches, and in line.
         """
         self.failed.set()
-        self.admission.close(_model_failed)
-        self._drop(batch, _model_failed)
+        self.admission.close(drain_errors.model_failed)
+        self._drop(batch, drain_errors.model_failed)
 
     def _drop(self, batch: Sequence[Entry[ItemT, ResultT]], why: Refusal) -> None:
         halves = (entry for half in self._halves for entry in half)
@@ -293,11 +294,3 @@ class Batcher(Generic[ItemT, ResultT]):
         for entry in waiting:
             if not entry.gone:
                 entry.call.done.set_exception(why())
-
-
-def _draining() -> Unavailable:
-    return Unavailable("the service is draining", reason="DRAINING", retry_after=1.0)
-
-
-def _model_failed() -> Unavailable:
-    return Unavailable("the model failed", reason="MODEL_FAILED", retry_after=5.0)

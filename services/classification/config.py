@@ -6,9 +6,8 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
-from meshgate.rpc.server import ServerConfig
 from meshgate.runtime.config import ConfigPath, Strict, home
-from meshgate.runtime.metrics_server import MetricsConfig
+from services.common.config_base import EncoderEngineConfig, ServiceConfig
 from services.models.config import Dtype, SourceConfig, unique
 
 SHIPPED = "shipped:sentiment"
@@ -74,25 +73,9 @@ class CustomConfig(Strict):
     """How long the solver may take."""
 
 
-class EngineConfig(Strict):
-    """How calls share the models."""
+class EngineConfig(EncoderEngineConfig):
+    """The engine that runs batches of inputs; all calls and all models of the service share it."""
 
-    batch_tokens: int = Field(4096, ge=1, le=16_777_216)
-    """The most tokens of one batch, padding included."""
-    queue_tokens: int = Field(262_144, ge=1, le=1_073_741_824)
-    """The most tokens in hand; more is refused. One tenant alone gets three quarters of them."""
-    queue_calls: int = Field(4096, ge=1, le=1_048_576)
-    """The most calls in hand, likewise; of a stream, the messages that are in hand together."""
-    queue_bytes: int = Field(33_554_432, ge=65_536, le=17_179_869_184)
-    """The most bytes of texts that are in hand and not yet tokens, likewise."""
-    hang_seconds: float = Field(120.0, gt=0, le=3600)
-    """A batch that takes longer ends the process: the model hangs."""
-    max_batch: int = Field(1024, ge=1, le=65_536)
-    """The most inputs in one request."""
-    threads: int = Field(0, ge=0, le=1024)
-    """CPU threads of the models, of all batches together; 0 is one a core."""
-    concurrent_batches: int = Field(0, ge=0, le=64)
-    """Batches that run side by side; 0 is two on a CPU where there are two threads for them, and one elsewhere."""
     dtype: Dtype = "auto"
     """`auto` is bfloat16 where the device multiplies it natively, else float32."""
     device: str = Field("auto", min_length=1, max_length=64)
@@ -103,11 +86,9 @@ def _shipped() -> tuple[ClassifierConfig, ...]:
     return (ClassifierConfig(source=SHIPPED, name="sentiment"),)
 
 
-class ClassificationConfig(Strict):
-    """All of it. The first classifier is the default."""
+class ClassificationConfig(ServiceConfig):
+    """The configuration file of the service. The first classifier is the default."""
 
-    server: ServerConfig
-    metrics: MetricsConfig = MetricsConfig.model_validate({})
     classifiers: tuple[ClassifierConfig, ...] = Field(default_factory=_shipped, min_length=1)
     zero_shot: ZeroShotConfig | None = ZeroShotConfig.model_validate({})
     custom: CustomConfig | None = Field(default_factory=CustomConfig)

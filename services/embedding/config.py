@@ -7,9 +7,7 @@ from typing import Final, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from meshgate.rpc.server import ServerConfig
-from meshgate.runtime.config import Strict
-from meshgate.runtime.metrics_server import MetricsConfig
+from services.common.config_base import EncoderEngineConfig, ServiceConfig, named_sections
 from services.models.config import Dtype, SourceConfig, unique
 
 PROMPT_NAME_BYTES: Final = 64
@@ -39,32 +37,13 @@ class ModelConfig(SourceConfig):
         return value
 
 
-class EngineConfig(Strict):
-    """How calls share the model."""
-
-    batch_tokens: int = Field(4096, ge=1, le=16_777_216)
-    """The most tokens of one batch, padding included."""
-    queue_tokens: int = Field(262_144, ge=1, le=1_073_741_824)
-    """The most tokens in hand; more is refused. One tenant alone gets three quarters of them."""
-    queue_calls: int = Field(4096, ge=1, le=1_048_576)
-    """The most calls in hand, likewise; of a stream, the messages that are in hand together."""
-    queue_bytes: int = Field(33_554_432, ge=65_536, le=17_179_869_184)
-    """The most bytes of texts that are in hand and not yet tokens, likewise."""
-    hang_seconds: float = Field(120.0, gt=0, le=3600)
-    """A batch that takes longer ends the process: the model hangs."""
-    max_batch: int = Field(1024, ge=1, le=65_536)
-    """The most inputs in one request."""
-    threads: int = Field(0, ge=0, le=1024)
-    """CPU threads of the model, of all batches together; 0 is one a core."""
-    concurrent_batches: int = Field(0, ge=0, le=64)
-    """Batches that run side by side; 0 is two on a CPU where there are two threads for them, and one elsewhere."""
+class EngineConfig(EncoderEngineConfig):
+    """The engine that runs batches of inputs; all calls and all models of the service share it."""
 
 
-class EmbeddingConfig(Strict):
-    """All of it."""
+class EmbeddingConfig(ServiceConfig):
+    """The configuration file of the service."""
 
-    server: ServerConfig
-    metrics: MetricsConfig = MetricsConfig.model_validate({})
     model: ModelConfig = ModelConfig.model_validate({})
     """The default."""
     models: tuple[ModelConfig, ...] = Field((), max_length=64)
@@ -73,8 +52,8 @@ class EmbeddingConfig(Strict):
 
     @property
     def sections(self) -> dict[str, ModelConfig]:
-        """Every model by where it stands here; the default first."""
-        return {"model": self.model, **{f"models.{place}": each for place, each in enumerate(self.models)}}
+        """Every model by its key in this configuration; the default first."""
+        return named_sections(self.model, self.models)
 
     @model_validator(mode="after")
     def _unique(self) -> Self:

@@ -7,9 +7,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from meshgate.rpc.server import ServerConfig
 from meshgate.runtime.config import ConfigPath, Strict
-from meshgate.runtime.metrics_server import MetricsConfig
+from services.common.config_base import EngineLimits, ServiceConfig, named_sections
 from services.models.config import SourceConfig, unique
 
 _log = logging.getLogger(__name__)
@@ -57,7 +56,7 @@ class ModelConfig(SourceConfig):
     """Without it there are none; not where tensor_parallel is more than 1."""
 
 
-class EngineConfig(Strict):
+class EngineConfig(EngineLimits):
     """How many sequences share a model. Each model has an engine of its own."""
 
     max_batch: int = Field(32, ge=1, le=1024)
@@ -65,21 +64,17 @@ class EngineConfig(Strict):
     max_queue: int = Field(64, ge=0, le=100_000)
     """Sequences that may wait beyond those that run. One tenant alone gets three quarters of both together."""
     queue_tokens: int = Field(131_072, ge=1, le=1_073_741_824)
-    """Tokens of the prompts in hand; likewise."""
-    queue_bytes: int = Field(33_554_432, ge=65_536, le=17_179_869_184)
-    """Bytes of the inputs and constraints that are read; likewise."""
+    """The maximum number of prompt tokens in progress; one tenant alone gets three quarters."""
     reserved_rows: int = Field(1, ge=0, le=1024)
     """The last free rows of the batch, for interactive calls of tenants that have none in it. A batch of one row
     reserves none. The old name `guest_rows` is read for one release.
     """
     prefill_tokens: int = Field(128, ge=1, le=1_048_576)
-    """The most prompt tokens read between two steps: more reads prompts faster, less keeps streams smooth."""
-    hang_seconds: float = Field(120.0, gt=0, le=3600)
-    """A step that takes longer ends the process: the model hangs."""
+    """The maximum number of prompt tokens that are prefilled between two decode steps. A higher value prefills faster;
+    a lower value keeps streams smooth.
+    """
     prefix_cache_bytes: int = Field(134_217_728, ge=0, le=1_099_511_627_776)
     """Of a model and device, for the beginnings that prompts of one tenant share; 0 keeps none."""
-    threads: int = Field(0, ge=0, le=1024)
-    """CPU threads of the model; 0 is one a core."""
     tensor_parallel: int = Field(1, ge=1, le=64)
     """Processes that hold a part of the model each, one a GPU; more than one are started by torchrun."""
 
@@ -96,11 +91,9 @@ class EngineConfig(Strict):
         return {**renamed, "reserved_rows": given["guest_rows"]}
 
 
-class GenerationConfig(Strict):
-    """All of it."""
+class GenerationConfig(ServiceConfig):
+    """The configuration file of the service."""
 
-    server: ServerConfig
-    metrics: MetricsConfig = MetricsConfig.model_validate({})
     model: ModelConfig = ModelConfig.model_validate({})
     """The default."""
     models: tuple[ModelConfig, ...] = Field((), max_length=64)
@@ -109,8 +102,8 @@ class GenerationConfig(Strict):
 
     @property
     def sections(self) -> dict[str, ModelConfig]:
-        """Every model by where it stands here; the default first."""
-        return {"model": self.model, **{f"models.{place}": each for place, each in enumerate(self.models)}}
+        """Every model by its key in this configuration; the default first."""
+        return named_sections(self.model, self.models)
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

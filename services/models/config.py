@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -41,6 +41,9 @@ class SourceConfig(Strict):
         if self.compile and self.quantisation != "none":
             raise ValueError("compile: not together with quantisation")
         return self
+
+
+ModelT = TypeVar("ModelT", bound=SourceConfig)
 
 
 def unique(models: Iterable[SourceConfig]) -> None:

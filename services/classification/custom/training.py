@@ -26,6 +26,7 @@ from services.classification.custom.heads import Head, Matrix
 from services.classification.custom.tenant_classifiers import TenantClassifiers
 from services.classification.custom.training_plan import Stopped
 from services.classification.model_proxy import Item, Scores, ZeroShotProxy
+from services.common import drain_errors
 from services.common.caller import Caller
 from services.common.checks import TokenBudget
 from services.text.preparing import PreparationQueue, PreparedText
@@ -157,7 +158,7 @@ class Trainer:
 
     async def _fit(self, vectors: Matrix, examples: Examples) -> Fitted:
         if self._draining:
-            raise _stopping()
+            raise drain_errors.draining()
         stop = threading.Event()
         solving = asyncio.get_running_loop().run_in_executor(self._threads, _fit, vectors, examples, stop)
         self._solving[solving] = stop
@@ -167,7 +168,7 @@ class Trainer:
         except TimeoutError:
             raise DeadlineExceeded("the solver took too long: fewer texts or labels take less") from None
         except Stopped:
-            raise _stopping() from None
+            raise drain_errors.draining() from None
         finally:
             stop.set()
             await asyncio.wait((solving,), timeout=_STOP_SECONDS)
@@ -224,10 +225,6 @@ def _busy() -> LimitExceeded:
         subject="tenant",
         limit="trainings",
     )
-
-
-def _stopping() -> Unavailable:
-    return Unavailable("the service is draining", reason="DRAINING", retry_after=1.0)
 
 
 def _overloaded() -> Unavailable:
