@@ -19,13 +19,10 @@ from numpy.typing import NDArray
 
 from services.generation.constraints.choices import Choices, Spellings
 from services.generation.constraints.constraint import Constraint
-from services.generation.constraints.simplify import (
-    UnsupportedSchema,
-    check_patterns,
-    controls,
-    open_beside_names,
-    simplified,
-)
+from services.generation.constraints.keywords import UnsupportedSchema
+from services.generation.constraints.pattern_count import check_patterns
+from services.generation.constraints.schema_traits import has_control_characters, has_open_named_object
+from services.generation.constraints.simplify import simplified
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -160,10 +157,10 @@ def _grammar(constraint: Constraint) -> str:
 
 
 def _writing(schema: Any) -> Any:
-    """How JSON is written for a schema. Raises NotFollowed where a name could be written in two ways."""
-    if not controls(schema):
+    """How JSON is written for a schema. Raises UnsupportedSchema where a name could be written in two ways."""
+    if not has_control_characters(schema):
         return _JSON
-    if open_beside_names(schema):
+    if has_open_named_object(schema):
         raise UnsupportedSchema(
             "control characters can't be followed beside properties without additionalProperties: false"
         )
