@@ -1,4 +1,4 @@
-"""The generation service put together, and its life: load, warm up, serve, change models, drain."""
+"""The generation service put together: load, warm up, serve, change models, drain."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class App:
     name = "generation"
 
     def __init__(self, config: GenerationConfig, ranks: Ranks | None = None, path: Path | None = None) -> None:
-        """`ranks` are those that hold parts of the model, where it has several; this process is the first. `path` is
-        the file that the configuration came from: where it changes, the models do; a model in parts stays.
+        """`ranks` hold the parts of the model, where it has several; this process is the first of them. `path` is the
+        configuration's file: when it changes, the models change. A model in parts never changes.
         """
         self.failed = asyncio.Event()
         self._config = config
@@ -47,12 +47,21 @@ class App:
         watched = path is not None and ranks is None
         self._watch = ConfigWatcher(path, GenerationConfig, self.take) if path is not None and watched else None
         readings = Gauges()
-        readings.gauge("meshgate_generation_candidates", "Candidates in hand.", self._candidates, "model")
-        readings.gauge("meshgate_generation_queued_tokens", "Tokens of prompts in hand.", self._tokens, "model")
-        readings.counter("meshgate_generation_shed_total", "Calls ended for want of memory.", self._shed, "model")
-        readings.gauge("meshgate_generation_rows", "Sequences that memory suffices for.", self._rows, "model")
-        readings.counter("meshgate_generation_refused_total", "Calls not let in.", self._refused, "reason")
-        readings.counter("meshgate_generation_cached_tokens_total", "Prompt tokens not read.", self._cached, "model")
+        readings.gauge("meshgate_generation_candidates", "Candidates that run or wait.", self._candidates, "model")
+        readings.gauge(
+            "meshgate_generation_queued_tokens", "Tokens of the prompts that run or wait.", self._tokens, "model"
+        )
+        readings.counter(
+            "meshgate_generation_shed_total", "Calls that ended because memory ran out.", self._shed, "model"
+        )
+        readings.gauge("meshgate_generation_rows", "Rows that fit into memory.", self._rows, "model")
+        readings.counter("meshgate_generation_refused_total", "Calls that were not admitted.", self._refused, "reason")
+        readings.counter(
+            "meshgate_generation_cached_tokens_total",
+            "Prompt tokens that came from the prefix cache.",
+            self._cached,
+            "model",
+        )
         self._exposition = MetricsServer(config.metrics, readings)
 
     async def start(self) -> None:
@@ -63,13 +72,14 @@ class App:
             self._watch.start()
 
     async def take(self, config: GenerationConfig) -> None:
-        """Serves the models of a configuration, and no others; those that are loaded already stay as they are. All
-        else in it waits for the next start. Raises ConfigError, and then all stays as it was.
+        """Serves exactly the models of a configuration. Models that are already loaded stay as they are.
+
+        Every other key takes effect at the next start. Raises ConfigError, and then nothing changes.
         """
         self._place.served = ModelTable(await self._swap.load(config.sections))
 
     def cpu_seconds(self) -> float:
-        """What this process has used; other ranks of a model in parts answer for themselves."""
+        """The CPU seconds of this process, without those of other ranks."""
         return time.process_time()
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
@@ -81,7 +91,7 @@ class App:
         return [file.DESCRIPTOR.services_by_name[name].full_name for file, name in files]
 
     async def stop(self, grace: float) -> None:
-        """Lets what runs finish for at most `grace` seconds, then fails it."""
+        """Lets running calls finish for at most `grace` seconds, then fails them."""
         if self._watch is not None:
             await self._watch.stop()
         await self._factory.stop(grace)
@@ -116,7 +126,7 @@ def build(config: GenerationConfig, ranks: Ranks | None = None, path: Path | Non
 
 
 def follow(config: GenerationConfig, ranks: Ranks) -> int:
-    """What every rank but the first does until that ends. Returns the exit status. Raises ConfigError."""
+    """Runs every rank but the first, until the first ends. Returns the exit status. Raises ConfigError."""
     causal, _ = engine_factory.load(config.model, config.engine, "model")
     try:
         parallel.follow(causal, ranks)

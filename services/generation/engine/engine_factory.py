@@ -1,4 +1,4 @@
-"""A model put on its engine: from a section of the configuration to what servicers use, and the end of it."""
+"""The factory of engines: from a section of the configuration to a served model, and to the end of its engine."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ from services.text.preparing import PreparationQueue
 
 
 class _Companions(NamedTuple):
-    """What ends with an engine."""
+    """The parts that end with an engine."""
 
     tokenising: PreparationQueue
     admission: Admission
     adapters: LoadedAdapters | None
 
     def close(self, why: Callable[[], MeshError] | None = None) -> None:
-        """Ends their threads. Who waits for one is told `why`, or that the server stops."""
+        """Ends their threads. Calls that wait for one fail with `why`, or DRAINING."""
         self.tokenising.close(why)
         if self.adapters is not None:
             self.adapters.close(why)
@@ -58,8 +58,8 @@ class EngineFactory:
     """Starts engines, and ends each once its model is replaced and its last call is over."""
 
     def __init__(self, config: GenerationConfig, ranks: Ranks | None, failed: Callable[[], object]) -> None:
-        """`ranks` are those that hold parts of the one model. `failed` is called where an engine can't go on, on any
-        thread. Needs a running event loop.
+        """`ranks` hold the parts of the one model, if it has parts. `failed` is called, on any thread, when an engine
+        fails. Needs a running event loop.
         """
         self._engine: EngineConfig = config.engine
         self._ranks = ranks
@@ -82,36 +82,42 @@ class EngineFactory:
         ends = all_end_tokens(causal.end_tokens, tokenizer, causal.vocabulary_size)
         tokens = TokenBytes(tokenizer, causal.vocabulary_size, ends, fresh=causal.source is not None)
         tokeniser_check.check(tokenizer, tokens, key, settings.source)
-        pace, row_limit = LatencyModel(self._engine.prefill_tokens), RowLimit(self._engine.max_batch)
+        latency, row_limit = LatencyModel(self._engine.prefill_tokens), RowLimit(self._engine.max_batch)
         prefixes = self._prefixes(causal)
-        adapting, loadable = adapters.open_adapters(settings.adapters, causal.module, key)
+        adapter_layers, loaded_adapters = adapters.open_adapters(settings.adapters, causal.module, key)
         scheduler = Scheduler(
             self._leader or causal,
             tokens,
             ends,
             self._engine.prefill_tokens,
             reserved_rows=self._engine.reserved_rows,
-            prefill_latency=pace,
+            prefill_latency=latency,
             row_limit=row_limit,
-            adapter_layers=adapting,
+            adapter_layers=adapter_layers,
             prefixes=prefixes,
         )
         engine = EngineThread(scheduler, on_death=self._failed, enter_thread=causal.enter_thread)
-        grammars = _grammars(tokens, ends, tokenizer)
-        entrance = Admission(self._engine.max_batch + self._engine.max_queue, self._engine.queue_tokens, pace)
-        served = self._served(
-            settings,
-            causal,
-            PromptReader(tokenizer),
-            engine,
-            entrance,
-            row_limit,
-            grammars,
-            loadable,
-            prefixes,
-            default=key == "model",
+        bounds, prompts = self._limits(settings, causal), PromptReader(tokenizer)
+        served = ServedModel(
+            engine=engine,
+            prompts=prompts,
+            limits=bounds,
+            admission=Admission(self._capacity, self._engine.queue_tokens, latency),
+            row_limit=row_limit,
+            tokenising=PreparationQueue(self._engine.queue_bytes, "tokenising"),
+            card=model_card.card(
+                bounds, causal, chat=prompts.chat, default=key == "model", adapters=loaded_adapters is not None
+            ),
+            finaliser=FinaliserToken(),
+            grammars=_grammars(tokens, ends, tokenizer),
+            adapters=loaded_adapters,
+            prefixes=prefixes,
         )
-        self._running[engine] = _Companions(served.tokenising, entrance, loadable)
+        return self._started(served, engine, settings, key)
+
+    def _started(self, served: ServedModel, engine: EngineThread, settings: ModelConfig, key: str) -> ServedModel:
+        """Starts the model's engine and runs a first call on it. Raises ConfigError where that fails."""
+        self._running[engine] = _Companions(served.tokenising, served.admission, served.adapters)
         engine.start()
         weakref.finalize(served.finaliser, self._over, engine).atexit = False
         failed = run_first_call(engine, self._engine.max_batch, self._engine.hang_seconds)
@@ -120,7 +126,7 @@ class EngineFactory:
         return served
 
     async def stop(self, grace: float) -> None:
-        """Lets what runs finish for at most `grace` seconds, then fails it. Leaves no thread."""
+        """Lets running calls finish for at most `grace` seconds, then fails them. Leaves no thread."""
         self._watchdog.stop()
         for engine, beside in self._running.items():
             beside.admission.close(engine.refusal)
@@ -132,56 +138,32 @@ class EngineFactory:
         self._running.clear()
 
     def _prefixes(self, causal: LoadedModel) -> PrefixCache | None:
-        """Encoder-decoders keep none: what their encoder makes of a beginning depends on what follows it."""
+        """The prefix cache. None for an encoder-decoder: its states of a prefix depend on the rest of the text."""
         if not isinstance(causal, CausalModel):
             return None
         blocks = self._engine.prefix_cache_bytes // causal.block_bytes(BLOCK)
         return PrefixCache(self._leader or causal, blocks) if blocks else None
 
-    def _served(
-        self,
-        settings: ModelConfig,
-        causal: LoadedModel,
-        prompts: PromptReader,
-        engine: EngineThread,
-        entrance: Admission,
-        row_limit: RowLimit,
-        grammars: Grammars | None,
-        loadable: LoadedAdapters | None,
-        prefixes: PrefixCache | None,
-        *,
-        default: bool,
-    ) -> ServedModel:
-        capacity = self._engine.max_batch + self._engine.max_queue
+    def _limits(self, settings: ModelConfig, causal: LoadedModel) -> Limits:
         most = min(settings.max_output_tokens, causal.longest_output)
-        bounds = Limits(
+        return Limits(
             name=settings.name,
             aliases=settings.aliases,
             context=causal.context if causal.source is None else causal.source + most,
             source=causal.source,
             max_output_tokens=most,
-            max_candidates=min(limits.CANDIDATES, capacity),
+            max_candidates=min(limits.CANDIDATES, self._capacity),
             vocabulary_size=causal.vocabulary_size,
         )
-        card = model_card.card(bounds, causal, chat=prompts.chat, default=default, adapters=loadable is not None)
-        tokenising = PreparationQueue(self._engine.queue_bytes, "tokenising")
-        return ServedModel(
-            engine,
-            prompts,
-            bounds,
-            entrance,
-            row_limit,
-            tokenising,
-            card,
-            FinaliserToken(),
-            grammars,
-            loadable,
-            prefixes,
-        )
+
+    @property
+    def _capacity(self) -> int:
+        """Candidates that one model runs and queues together."""
+        return self._engine.max_batch + self._engine.max_queue
 
     def _over(self, engine: EngineThread) -> None:
-        """The model is replaced and no call is left on it. Called wherever its last reference goes."""
-        with contextlib.suppress(RuntimeError):  # the loop has closed, and the process ends
+        """Ends a replaced model's engine once no call is left on it, on the thread that drops the last reference."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
             self._loop.call_soon_threadsafe(self._end, engine)
 
     def _end(self, engine: EngineThread) -> None:
@@ -194,7 +176,7 @@ class EngineFactory:
 
 
 def load(settings: ModelConfig, engine: EngineConfig, key: str) -> tuple[LoadedModel, PreTrainedTokenizerBase]:
-    """A model that is warm, and its tokeniser. Raises ConfigError."""
+    """A warm model and its tokeniser. Raises ConfigError."""
     causal, where = causal_model.load(settings, engine, key)
     tokenizer: PreTrainedTokenizerBase = vocabulary.load(key, where)
     vocabulary.check(tokenizer, causal.vocabulary_size, key, where)

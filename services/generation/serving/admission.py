@@ -1,8 +1,8 @@
-"""Who is let in: a call takes a place for each candidate before any work is done for it, and its prompt's tokens before
-it is queued.
+"""Admission: a call takes a slot for each candidate before any work is done for it, and room for its prompt's tokens
+before it is queued.
 
-A unary call for which there is no place is refused at once and told when one will be free, by how fast they became free
-of late; a stream waits. A call whose time does not even suffice to read its own prompt is refused, too.
+A unary call for which there is no slot is refused at once, with a retry delay that follows from how fast slots became
+free lately. A stream waits. A call whose deadline is too near to prefill its own prompt is refused as well.
 """
 
 from __future__ import annotations
@@ -21,34 +21,36 @@ from services.common.drain_errors import draining
 _RETRY_LEAST: Final = 0.05
 _RETRY_MOST: Final = 30.0
 _WAIT_MOST: Final = 600.0
-"""Seconds that a stream waits whose caller has no deadline."""
+"""Seconds that a stream waits at most when its caller set no deadline."""
 _FIRST_GUESS: Final = 1.0
 _NEWEST: Final = 0.2
-"""What the newest interval counts for in their running mean."""
+"""The weight of the newest interval in the running mean."""
 
 
 class Admission:
-    """The places before one model. For one event loop. `reading` tells how long a prompt takes."""
+    """The slots of one model, and the tokens of the prompts in hand. For one event loop."""
 
     def __init__(
-        self, candidates: int, tokens: int, reading: LatencyModel, clock: Callable[[], float] = time.monotonic
+        self, candidates: int, tokens: int, prefill_latency: LatencyModel, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.candidates = TenantCapacity(candidates)
         self.tokens = TenantCapacity(tokens)
-        self._reading = reading
+        self._prefill_latency = prefill_latency
         self._clock = clock
         self._freed_at: float | None = None
         self._seconds_each: float | None = None
 
     def close(self, why: Refusal | None = None) -> None:
-        """Those who wait are told `why`, or that the server stops. Those who come later hear it from the engine."""
+        """Fails the calls that wait with `why`, or DRAINING. Later calls get the engine's error."""
         self.candidates.close(why or draining)
         self.tokens.close(why or draining)
 
     @asynccontextmanager
-    async def places(self, tenant: str, count: int, *, wait: bool, remaining: float | None) -> AsyncIterator[None]:
-        """Holds places for `count` candidates. Raises Unavailable (OVERLOADED) where there are none, unless `wait`,
-        which waits for as long as the caller has: then DeadlineExceeded.
+    async def slots(self, tenant: str, count: int, *, wait: bool, remaining: float | None) -> AsyncIterator[None]:
+        """Holds slots for `count` candidates during the block. `remaining` is in seconds; None without a deadline.
+
+        Raises Unavailable (OVERLOADED) where there are too few. With `wait` the call waits for them instead, and
+        DeadlineExceeded is raised when its time is over.
         """
         await self._take(self.candidates, tenant, count, wait=wait, remaining=remaining)
         try:
@@ -59,12 +61,16 @@ class Admission:
 
     @asynccontextmanager
     async def prompt(self, tenant: str, length: int, *, wait: bool, remaining: float | None) -> AsyncIterator[None]:
-        """Holds a prompt's tokens. Raises as `places` does, and DeadlineExceeded where the time is too short to read
-        it: the caller is not told to try again, for which there is less time still.
+        """Holds room for a prompt's tokens during the block. Raises as `slots` does.
+
+        Raises DeadlineExceeded where the remaining time is too short to prefill the prompt. The error suggests no
+        retry, because a retry would have even less time.
         """
-        needed = self._reading.seconds(length)
+        needed = self._prefill_latency.seconds(length)
         if remaining is not None and remaining < needed:
-            raise DeadlineExceeded(f"reading the input takes {needed:.2g} s and {max(remaining, 0.0):.2g} s are left")
+            raise DeadlineExceeded(
+                f"prefilling the input takes {needed:.2g} s, but only {max(remaining, 0.0):.2g} s are left"
+            )
         await self._take(self.tokens, tenant, length, wait=wait, remaining=remaining)
         try:
             yield
@@ -79,7 +85,7 @@ class Admission:
                 async with asyncio.timeout(_WAIT_MOST if remaining is None else remaining):
                     await room.wait(tenant, weight)
             except TimeoutError:
-                raise DeadlineExceeded("the deadline passed before there was a place") from None
+                raise DeadlineExceeded("the deadline passed before a slot was free") from None
         elif room.fits(tenant, weight):
             room.take(tenant, weight)
         else:
@@ -91,7 +97,7 @@ class Admission:
         return Unavailable("the queue is full", reason="OVERLOADED", retry_after=after)
 
     def _freed(self, count: int) -> None:
-        """Learns how fast places become free while there is work all the time."""
+        """Learns how fast slots become free while there is work all the time."""
         now = self._clock()
         if self._freed_at is not None:
             newest = (now - self._freed_at) / count

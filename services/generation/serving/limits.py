@@ -1,4 +1,4 @@
-"""What one model takes, and the bounds of the contract that are the same for every model."""
+"""The bounds of one model, and the bounds of the contract that are the same for every model."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ DEFAULT_OUTPUT_TOKENS = 256
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds of a model, in tokens: `context` is of input and output together, `source` of the input alone where
-    the model reads it apart from the output (encoder-decoder).
+    """The bounds of a model, in tokens.
+
+    `context` bounds input and output together. `source` bounds the input alone, of an encoder-decoder.
     """
 
     name: str
@@ -30,5 +31,5 @@ class Limits:
     source: int | None = None
 
     def answers_to(self, name: str) -> bool:
-        """Whether a request for `name` means this model; no name means the default."""
+        """Whether a request for `name` means this model; an empty name means the default model."""
         return not name or name == self.name or name in self.aliases

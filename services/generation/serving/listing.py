@@ -1,4 +1,4 @@
-"""meshgate.v1.ModelService of the generation service: its models, each with the adapters that the caller may name."""
+"""meshgate.v1.ModelService of the generation service: the models, each with the adapters that the caller may name."""
 
 from __future__ import annotations
 
@@ -23,29 +23,31 @@ _log = logging.getLogger(__name__)
 class GenerationModelServicer(models_pb2_grpc.ModelServiceServicer):
     """Lists the models."""
 
-    def __init__(self, place: ServedModels) -> None:
-        self._place = place
+    def __init__(self, models: ServedModels) -> None:
+        self._models = models
 
     async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
-        """The models that can do what is asked for. Who is nobody is told that there may be adapters, and not which."""
-        served = self._place.get()
+        """Lists the models with the requested capability. A caller without a tenant learns only that adapters may
+        exist.
+        """
+        served = self._models.get()
         reply = await ModelServicer(lambda: served.cards).ListModels(request, context)
         tenant = caller_of(context).tenant
         if tenant:
             of = {each.limits.name: each.adapters for each in served.models}
-            await asyncio.gather(*(_tell(card, of[card.name], tenant) for card in reply.models))
+            await asyncio.gather(*(_add_adapters(card, of[card.name], tenant) for card in reply.models))
         return reply
 
 
-async def _tell(card: pb.Model, adapters: LoadedAdapters | None, tenant: str) -> None:
-    """Where they can't be looked at, the card goes on saying that there may be some."""
+async def _add_adapters(card: pb.Model, adapters: LoadedAdapters | None, tenant: str) -> None:
+    """Adds the tenant's adapters to a card. Where they can't be read, the card keeps saying that there may be some."""
     if adapters is None:
         return
     try:
         names = await adapters.names(tenant)
     except MeshError as error:
         if isinstance(error, Internal):
-            _log.warning("adapters can't be listed", extra={"model": card.name, "reason": error.message})
+            _log.warning("the adapters can't be listed", extra={"model": card.name, "reason": error.message})
         return
     card.adapters[:] = names.names
     card.more_adapters = names.more

@@ -1,4 +1,4 @@
-"""What ListModels says of a model."""
+"""The entry of a model in ListModels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from services.generation.serving.limits import Limits
 
 
 def card(limits: Limits, causal: LoadedModel, *, chat: bool, default: bool, adapters: bool = False) -> pb.Model:
-    """A model that is ready to serve from now on, and every limit of it. Whether it may have `adapters`; which there
-    are depends on who asks.
+    """The card of a model that is ready to serve, with every limit of it.
+
+    `adapters` is whether it may have adapters; which ones depends on the caller.
     """
     made = pb.Model(
         name=limits.name,

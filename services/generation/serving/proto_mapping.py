@@ -1,4 +1,4 @@
-"""The engine's words to and from the contract's."""
+"""The mapping from the engine's data to the contract's messages."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _REASONS = {
 
 
 def finish(end: Finish | None) -> pb.Finish | None:
-    """Why a candidate ended; None while it goes on."""
+    """The reason why a candidate ended; None while it runs."""
     return None if end is None else pb.Finish(reason=_REASONS[end.reason], stop_matched=end.stop_matched)
 
 
 def logprobs(positions: Sequence[PositionLogprobs]) -> list[pb.PositionLogprobs]:
-    """One entry a token."""
+    """The log-probabilities, one entry for each token."""
     return [
         pb.PositionLogprobs(chosen=_logprob(each.chosen), alternatives=map(_logprob, each.alternatives))
         for each in positions
@@ -29,7 +29,7 @@ def logprobs(positions: Sequence[PositionLogprobs]) -> list[pb.PositionLogprobs]
 
 
 def delta(made: Delta) -> pb.CandidateDelta:
-    """A piece of a stream."""
+    """One delta of a stream."""
     return pb.CandidateDelta(
         index=made.candidate,
         text=made.text,
@@ -40,21 +40,21 @@ def delta(made: Delta) -> pb.CandidateDelta:
 
 
 class CandidateBuilder:
-    """A candidate put together from its deltas."""
+    """A candidate, built from its deltas."""
 
     def __init__(self, index: int) -> None:
         self._text: list[str] = []
         self._candidate = pb.Candidate(index=index)
 
     def add(self, made: Delta) -> None:
-        """Appends a piece."""
+        """Appends a delta."""
         self._text.append(made.text)
         self._candidate.token_ids.extend(made.token_ids)
         self._candidate.logprobs.extend(logprobs(made.logprobs))
         self._candidate.MergeFrom(pb.Candidate(finish=finish(made.finish)))
 
     def candidate(self) -> pb.Candidate:
-        """All of it."""
+        """The whole candidate."""
         self._candidate.text = "".join(self._text)
         return self._candidate
 

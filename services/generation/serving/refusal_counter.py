@@ -1,4 +1,4 @@
-"""Calls that were not let in, counted by the reason that they were told. Reasons are our own words: there are few."""
+"""The calls that were not admitted, counted by the reason of their error. The code has few reasons."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from meshgate.errors import MeshError
 
 
 class AdmissionMark:
-    """One call's way in."""
+    """Whether one call has been admitted."""
 
     def __init__(self) -> None:
-        self.passed = False
+        self.is_admitted = False
 
-    def enter(self) -> None:
-        """It is in: what becomes of it from here on is no refusal."""
-        self.passed = True
+    def admitted(self) -> None:
+        """Marks the call as admitted. An error after this is no refusal."""
+        self.is_admitted = True
 
 
 class RefusalCounter:
-    """The counts since the process began. For one event loop."""
+    """The counts since the process started, by reason. For one event loop."""
 
     def __init__(self) -> None:
         self.by_reason: dict[str, int] = defaultdict(int)
 
     @contextmanager
     def counted(self) -> Iterator[AdmissionMark]:
-        """Counts the MeshError that the block raises before the call has entered."""
-        door = AdmissionMark()
+        """Counts the MeshError that the block raises before the call is admitted."""
+        mark = AdmissionMark()
         try:
-            yield door
+            yield mark
         except MeshError as error:
-            if not door.passed:
+            if not mark.is_admitted:
                 self.by_reason[error.reason] += 1
             raise

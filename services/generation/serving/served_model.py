@@ -18,12 +18,15 @@ from services.text.preparing import PreparationQueue
 
 
 class FinaliserToken:
-    """Held by a model and by the calls that it serves. What its end brings about, see services.generation.app."""
+    """A token that a model and its calls hold. When the last of them lets go, the model's engine ends.
+
+    See EngineFactory in services/generation/engine/engine_factory.py.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A loaded model and what stands before it."""
+    """A loaded model, and everything that its calls pass."""
 
     engine: Engine
     prompts: PromptReader
@@ -34,10 +37,10 @@ class ServedModel:
     card: models_pb2.Model
     finaliser: FinaliserToken
     grammars: Grammars | None
-    """None of a model that has no token to end with: what it makes can't be constrained."""
+    """None for a model without an end token: its output can't be constrained."""
     adapters: LoadedAdapters | None = None
     prefixes: PrefixCache | None = None
 
 
 ServedModels = ModelSlot[ModelTable[ServedModel]]
-"""Where the loaded models will be."""
+"""The slot that holds the loaded models, empty until they are loaded."""

@@ -1,4 +1,4 @@
-"""The checks of every public field, cheap enough to be done before a permit is taken. Violations name the field."""
+"""The checks of every public field. They are cheap enough to run before admission. Each violation names its field."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _PRIORITIES = {
 
 
 def check_model(name: str, limits: Limits) -> None:
-    """Raises InvalidArgument for too long a name, NotFound (MODEL_NOT_FOUND) for one we don't have."""
+    """Raises InvalidArgument for too long a name, NotFound (MODEL_NOT_FOUND) for an unknown one."""
     _size("model", name, 0, bound.NAME_BYTES)
     if not limits.answers_to(name):
         raise checks.no_model(name)
 
 
 def check_input(request: Request, limits: Limits) -> None:
-    """Raises InvalidArgument unless exactly one input is there and in range."""
+    """Raises InvalidArgument unless exactly one input is set and in range."""
     match request.WhichOneof("input"):
         case "prompt":
             _size("prompt", request.prompt, 1, bound.TEXT_BYTES)
@@ -48,21 +48,23 @@ def check_input(request: Request, limits: Limits) -> None:
 
 
 def check_adapter(request: pb.GenerateRequest) -> None:
-    """Raises InvalidArgument for too long a name. Whether it names anything, the disk says."""
+    """Raises InvalidArgument for too long a name. Whether the adapter exists is checked on disk later."""
     _size("adapter", request.adapter, 0, bound.NAME_BYTES)
 
 
 def turns(conversation: pb.Conversation) -> list[dict[str, str]]:
-    """A conversation as templates know it. Raises InvalidArgument, naming the turn."""
+    """The conversation as chat templates take it. Raises InvalidArgument, naming the message."""
     messages = conversation.messages
     _range("conversation.messages", len(messages), 1, bound.MESSAGES, "turns")
     if messages[-1].role != pb.ROLE_USER:
-        raise InvalidArgument.of(f"conversation.messages[{len(messages) - 1}].role", "the last turn is the user's")
+        raise InvalidArgument.of(
+            f"conversation.messages[{len(messages) - 1}].role", "the last message must be the user's"
+        )
     return [_turn(message, index) for index, message in enumerate(messages)]
 
 
 def sampling(message: pb.Sampling, limits: Limits) -> Sampling:
-    """The choice of tokens with defaults filled in. Raises InvalidArgument."""
+    """The sampling parameters with defaults filled in. Raises InvalidArgument."""
     chosen = Sampling(
         temperature=message.temperature if message.HasField("temperature") else DEFAULT_TEMPERATURE,
         top_p=message.top_p if message.HasField("top_p") else 1.0,
@@ -89,7 +91,7 @@ def max_output_tokens(request: pb.GenerateRequest, limits: Limits) -> int:
 
 
 def candidate_count(request: pb.GenerateRequest, limits: Limits) -> int:
-    """How many candidates. Raises InvalidArgument."""
+    """The number of candidates. Raises InvalidArgument."""
     if not request.HasField("candidate_count"):
         return 1
     _range("candidate_count", request.candidate_count, 1, limits.max_candidates)
@@ -105,7 +107,7 @@ def stop(request: pb.GenerateRequest) -> tuple[str, ...]:
 
 
 def logprobs(request: pb.GenerateRequest) -> int | None:
-    """How many alternatives to report. Raises InvalidArgument."""
+    """How many alternatives to report for each token; None reports nothing. Raises InvalidArgument."""
     if not request.HasField("logprobs"):
         return None
     _range("logprobs", request.logprobs, 0, bound.LOGPROBS, "alternatives")
@@ -113,7 +115,7 @@ def logprobs(request: pb.GenerateRequest) -> int | None:
 
 
 def priority(request: pb.GenerateRequest) -> Priority:
-    """Which traffic it is. Raises InvalidArgument."""
+    """Interactive or batch. Raises InvalidArgument."""
     found = _PRIORITIES.get(request.priority)
     if found is None:
         raise InvalidArgument.of("priority", "not a known priority")
@@ -121,13 +123,13 @@ def priority(request: pb.GenerateRequest) -> Priority:
 
 
 def most_tokens(limits: Limits, token_cap: int | None) -> int:
-    """The longest input that `check_prompt_length` lets pass."""
+    """The longest input that `check_prompt_length` accepts, in tokens."""
     bounds = (limits.context - 1, limits.source, token_cap)
     return min(bound for bound in bounds if bound is not None)
 
 
 def check_counted(read: TokenisedInput, token_cap: int | None) -> None:
-    """Raises InvalidArgument (INPUT_TOO_LONG) where more tokens were counted than were reserved for it."""
+    """Raises InvalidArgument (INPUT_TOO_LONG) where the input has more tokens than the gateway reserved for it."""
     if token_cap is not None and read.tokens > token_cap:
         raise InvalidArgument.of(
             "input", f"more tokens than the {token_cap} that are reserved", reason="INPUT_TOO_LONG"
@@ -135,9 +137,10 @@ def check_counted(read: TokenisedInput, token_cap: int | None) -> None:
 
 
 def check_prompt_length(tokens: int, limits: Limits, token_cap: int | None, *, whole: bool = True) -> None:
-    """Raises InvalidArgument (INPUT_TOO_LONG) unless the context has room for a token of output, and when the input
-    alone takes more than the cap that was reserved for the call, or than an encoder takes. Where not the `whole` input
-    was read, that is said.
+    """Raises InvalidArgument (INPUT_TOO_LONG) where the input is too long.
+
+    The context must have room for one token of output. The input alone must fit into the cap that the gateway reserved
+    for the call, and into an encoder's source. `whole` is whether the whole input was tokenised; the error says so.
     """
     said = f"{'' if whole else 'at least '}{tokens} tokens are too many"
     if limits.source is not None and tokens > limits.source:
@@ -152,7 +155,7 @@ def check_prompt_length(tokens: int, limits: Limits, token_cap: int | None, *, w
 
 
 def within(prefix: str, error: InvalidArgument) -> InvalidArgument:
-    """The same violations, of fields of a message inside the request."""
+    """The same error, with `prefix` before each field: the fields of a message inside the request."""
     violations = tuple(FieldViolation(f"{prefix}.{each.field}", each.description) for each in error.violations)
     return InvalidArgument(f"{prefix}.{error.message}", reason=error.reason, violations=violations)
 
@@ -162,14 +165,14 @@ def _turn(message: pb.Message, index: int) -> dict[str, str]:
     if message.role not in _ROLES:
         raise InvalidArgument.of(f"{field}.role", "ROLE_SYSTEM, ROLE_USER or ROLE_ASSISTANT is required")
     if message.role == pb.ROLE_SYSTEM and index > 0:
-        raise InvalidArgument.of(f"{field}.role", "only the first turn may be the system's")
+        raise InvalidArgument.of(f"{field}.role", "only the first message may be the system's")
     _size(f"{field}.content", message.content, 1, bound.TEXT_BYTES)
     return {"role": _ROLES[message.role], "content": message.content}
 
 
 def _check_token_ids(ids: Sequence[int], limits: Limits) -> None:
     if not ids:
-        raise InvalidArgument.of("token_ids.ids", "1 token at least is required")
+        raise InvalidArgument.of("token_ids.ids", "at least 1 token is required")
     if max(ids) >= limits.vocabulary_size:
         raise InvalidArgument.of("token_ids.ids", f"each must be from 0 to {written(limits.vocabulary_size - 1)}")
 
@@ -179,7 +182,7 @@ def _size(field: str, text: str, low: int, high: int) -> None:
 
 
 def _range(field: str, value: float, low: int, high: int, unit: str = "") -> None:
-    if not low <= value <= high:  # so put, a NaN is out of range
+    if not low <= value <= high:  # written like this, a NaN is out of range
         raise InvalidArgument.of(field, f"must be from {written(low)} to {written(high)} {unit}".rstrip())
 
 

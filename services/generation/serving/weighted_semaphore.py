@@ -1,4 +1,4 @@
-"""How much may be in work at once. A call takes its permit before any work is done for it, or is refused at once."""
+"""A semaphore with weights that refuses instead of waiting: a call acquires its weight before any work, or fails."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _RETRY_SECONDS = 1.0
 
 
 class WeightedSemaphore:
-    """A bound on the weight of the calls in hand. For one event loop; not thread-safe."""
+    """A bound on the total weight of the calls in progress. For one event loop; not thread-safe."""
 
     def __init__(self, capacity: int) -> None:
         self.free = capacity
 
     @contextmanager
     def take(self, weight: int = 1) -> Iterator[None]:
-        """Holds `weight` for the block. Raises Unavailable (OVERLOADED) when so much is not free."""
+        """Holds `weight` for the block. Raises Unavailable (OVERLOADED) when less is free."""
         release = self.acquire(weight)
         try:
             yield
@@ -26,7 +26,7 @@ class WeightedSemaphore:
             release()
 
     def acquire(self, weight: int = 1) -> Callable[[], None]:
-        """Takes `weight` until what is returned is called, once. Raises Unavailable (OVERLOADED)."""
+        """Takes `weight` and returns the function that releases it once. Raises Unavailable (OVERLOADED)."""
         if weight > self.free:
             raise Unavailable("the queue is full", reason="OVERLOADED", retry_after=_RETRY_SECONDS)
         self.free -= weight

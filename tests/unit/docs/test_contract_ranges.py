@@ -28,7 +28,7 @@ from services.common import checks
 from services.embedding import validate as embedding
 from services.encoders.pooling import Pooling
 from services.generation import constraints
-from services.generation.serving import servicer, validate
+from services.generation.serving import preparation, validate
 from services.generation.serving.limits import Limits
 
 PROTOS: Final = Path(__file__).parents[3] / "protos"
@@ -120,7 +120,7 @@ MODELS: Final = classifying.Models({"c": ("c", CLASSIFIER)}, "c", ("z", ZERO_SHO
 
 
 def generated(request: generation_pb2.GenerateRequest) -> None:
-    servicer._options(request, LIMITS)
+    preparation._options(request, LIMITS)
     constraints.read(request.constraint)
 
 

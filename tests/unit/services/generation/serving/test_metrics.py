@@ -77,7 +77,7 @@ async def test_who_finds_no_place_is_counted_and_who_is_served_is_not(app: App) 
     await stream(app, pb.GenerateStreamRequest(request=ask()))
     assert not app._refusals.by_reason
     entrance = app._place.get().default.admission
-    async with entrance.places("another", 2, wait=False, remaining=None):
+    async with entrance.slots("another", 2, wait=False, remaining=None):
         with pytest.raises(MeshError):
             await generate(app, ask())
     assert refused(app, "OVERLOADED") == 1
@@ -85,8 +85,8 @@ async def test_who_finds_no_place_is_counted_and_who_is_served_is_not(app: App) 
 
 def test_what_fails_once_it_is_in_was_not_refused() -> None:
     refusals = RefusalCounter()
-    with pytest.raises(Internal), refusals.counted() as door:
-        door.enter()
+    with pytest.raises(Internal), refusals.counted() as mark:
+        mark.admitted()
         raise Internal("broken")
     assert not refusals.by_reason
 

@@ -217,7 +217,7 @@ async def test_a_conversation_goes_through_the_template(service: GenerationServi
 async def test_more_than_fits_is_refused_at_once_and_places_come_back(service: GenerationServicer, app: App) -> None:
     context: Any = Context()
     entrance = app._place.get().default.admission
-    async with entrance.places("another", 11, wait=False, remaining=None):
+    async with entrance.slots("another", 11, wait=False, remaining=None):
         with pytest.raises(Unavailable) as refused:
             await service.Generate(ask(candidate_count=2), context)
         assert (refused.value.reason, refused.value.retry_after is not None) == ("OVERLOADED", True)
@@ -229,7 +229,7 @@ async def test_more_than_fits_is_refused_at_once_and_places_come_back(service: G
 
 async def test_a_stream_waits_where_a_unary_call_is_refused(service: GenerationServicer, app: App) -> None:
     entrance = app._place.get().default.admission
-    async with entrance.places("another", 12, wait=False, remaining=None):
+    async with entrance.slots("another", 12, wait=False, remaining=None):
         waiting = asyncio.create_task(stream(service))
         await asyncio.sleep(0)
         with pytest.raises(Unavailable):
