@@ -1,8 +1,8 @@
-"""The engine: one thread owns the model and steps while there is work.
+"""The engine thread: one thread owns the model and steps the scheduler while there is work.
 
-Others only put jobs into its inbox and set flags that it reads once a step. When a step fails for a reason that is not
-one sequence's, the thread tells everyone who waits, says so through `on_death`, and ends: nobody hangs on a dead
-engine. A thread that hangs in a step can't tell anyone; `give_up` does.
+Other threads only put jobs into its inbox and set flags that it reads once a step. When a step fails for a reason that
+is not one sequence's, the thread fails every waiting request, calls `on_death`, and ends. A thread that hangs in a step
+can't do so; `give_up` does it for the thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from services.generation.scheduler.sequence import GenerationRequest
 _log = logging.getLogger(__name__)
 
 _LAST_STEP_SECONDS = 60.0
-"""How long the thread may take to notice that it should end: the longest step and then some."""
+"""How long `stop` waits for the thread to end after the grace period: longer than the longest step."""
 
 
 class EngineThread:
@@ -73,7 +73,7 @@ class EngineThread:
         return 0.0 if since is None else self._clock() - since
 
     def give_up(self) -> None:
-        """The thread hangs: who is in is told so at once, nobody is let in, and `stop` does not wait for it."""
+        """Gives up a thread that hangs: fails every request at once, refuses new ones, and lets `stop` not wait."""
         self._hangs = True
         self._refuse(model_failed)
         for reference in self._requests.valuerefs():  # a list, made at once whatever the thread does
@@ -83,11 +83,11 @@ class EngineThread:
 
     @property
     def refusal(self) -> Callable[[], MeshError] | None:
-        """Makes what callers are told once nobody is let in."""
+        """Makes the error of new calls; None while calls are admitted."""
         return self._refusal
 
     async def stop(self, grace: float) -> None:
-        """Refuses new jobs, lets those there are finish for `grace` seconds, then fails them."""
+        """Refuses new jobs, lets the present ones finish for `grace` seconds, then fails them."""
         self._refuse(draining)
         await asyncio.to_thread(self._join, grace)
 

@@ -1,4 +1,4 @@
-"""Looks whether the threads of engines still step. A thread that hangs in the model can't be ended; its process can."""
+"""The watchdog of engine threads that hang. A thread that hangs in the model can't be ended; its process can."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Final, Protocol
 
 _log = logging.getLogger(__name__)
 
-_LOOKS: Final = 4
-"""In the time that a step may take: it is noticed a quarter later at most."""
+_CHECKS: Final = 4
+"""Checks in the time that a step may take: a hang is noticed at most a quarter of that time late."""
 
 
 class WatchedEngine(Protocol):
-    """An engine, as far as it concerns us."""
+    """The part of an engine that the watchdog needs."""
 
     def stepping(self) -> float: ...
     def give_up(self) -> None: ...
@@ -30,13 +30,13 @@ class HangWatchdog:
         self._seconds = seconds
         self._failed = failed
         self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(seconds / _LOOKS, self._look)
+        self._timer = self._loop.call_later(seconds / _CHECKS, self._check)
 
     def stop(self) -> None:
         """Leaves no timer behind."""
         self._timer.cancel()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         hanging = [engine for engine in self._engines() if engine.stepping() >= self._seconds]
         for engine in hanging:
             _log.error("the model hangs", extra={"seconds": self._seconds})
@@ -44,4 +44,4 @@ class HangWatchdog:
         if hanging:
             self._failed()
             return
-        self._timer = self._loop.call_later(self._seconds / _LOOKS, self._look)
+        self._timer = self._loop.call_later(self._seconds / _CHECKS, self._check)

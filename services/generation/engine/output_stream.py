@@ -1,7 +1,7 @@
-"""One call's way from the engine's thread to its coroutine: what a step made, in order, until every candidate ended.
+"""The stream of a call's deltas from the engine's thread to the call's coroutine, in order, until each candidate ends.
 
-The engine ends a call before its deadline, by how long its steps took. One step that takes longer than all before it
-must not cost the answer: what was made by then is handed out without waiting for the step.
+The engine ends a call before its deadline, by how long its last steps took. A step that takes longer than those must
+not cost the answer: the tokens generated so far leave without waiting for that step.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class OutputStream:
             yield made
 
     def _late(self) -> Sequence[Delta]:
-        """What was made and not handed out, and the end of whoever has none."""
+        """The deltas not handed out yet, and an end for each candidate that has none."""
         made = list(self._made)
         open_ = self._open.difference(delta.candidate for delta in made if delta.finish is not None)
         return [*made, *(Delta(candidate, finish=Finish(FinishReason.CANCELLED)) for candidate in sorted(open_))]

@@ -1,5 +1,6 @@
-"""A first call on the engine's own thread, before anyone else's: OpenMP starts threads for each thread that multiplies,
-and oneDNN makes kernels when it first needs them, and no caller pays for either.
+"""The first call of an engine, on its own thread, so that no caller pays for the warm-up.
+
+OpenMP starts threads for each thread that multiplies, and oneDNN makes kernels when it first needs them.
 """
 
 from __future__ import annotations

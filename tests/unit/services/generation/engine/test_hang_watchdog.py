@@ -69,7 +69,7 @@ async def test_an_engine_without_work_or_with_short_steps_does_not_hang() -> Non
     made.submit(greedy("a", 20), heard)
     async with asyncio.timeout(10):
         await made.stop(5)
-    watchdog._look()
+    watchdog._check()
     watchdog.stop()
     assert not failed.is_set()
     assert made.stepping() == 0.0
