@@ -12,7 +12,7 @@ CANARY := .venv-canary
 PROTOS := $(wildcard protos/meshgate/v1/*.proto)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: up test test-e2e test-attack test-kinds check audit canary-grpcio canary-transformers prose proto reference lock dist release-check bench bench-gateway bench-services clean install serving developing benching documenting docs docs-serve train-sentiment
+.PHONY: up test test-e2e test-attack test-kinds check audit canary-grpcio canary-transformers prose proto sdk reference lock dist release-check bench bench-gateway bench-services clean install serving developing benching documenting docs docs-serve train-sentiment
 
 up: serving ## set everything up and serve until Ctrl-C
 	@$(BIN)/meshgate up $(ARGS)
@@ -38,6 +38,7 @@ check: developing ## types, lint, imports, contract, fresh stubs
 	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format -d --exit-code
 	cd protos && ../$(BIN)/buf breaking --against baseline.binpb
 	$(RUN) -m tools.fresh_stubs
+	$(RUN) -m tools.unasync
 	$(RUN) -m tools.fresh_locks
 	$(RUN) -m tools.reference
 	$(RUN) -m tools.links
@@ -68,6 +69,9 @@ proto: developing ## write the generated stubs
 	$(RUN) -m grpc_tools.protoc -I protos --python_out=. --grpc_python_out=. --mypy_out=quiet:. \
 		--mypy_grpc_out=quiet:. --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
 		--plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc $(PROTOS)
+
+sdk: developing ## write the blocking half of the SDK
+	$(RUN) -m tools.unasync --write
 
 reference: developing ## write docs/reference
 	$(RUN) -m tools.reference --write

@@ -12,7 +12,7 @@ import grpc
 
 from meshgate import errors
 from meshgate.client.options import SEALED_SERVICE
-from meshgate.client.token import Token
+from meshgate.client.token_cache import Token
 from meshgate.sealing import codec
 from meshgate.v1 import sealed_pb2
 

@@ -10,9 +10,10 @@ import grpc
 from meshgate.client import options as settings
 from meshgate.client.aio.interceptor import interceptors
 from meshgate.client.aio.sealed import SealedChannel
+from meshgate.client.aio.token_source import AsyncTokenSource
 from meshgate.client.keys import Recipients, pins
 from meshgate.client.seal import now_ms
-from meshgate.client.token import AsyncTokenOrigin, AsyncTokenSource
+from meshgate.client.token_cache import AsyncTokenOrigin
 
 DEFAULT_TARGET = "127.0.0.1:8443"
 

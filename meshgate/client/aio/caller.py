@@ -1,20 +1,23 @@
-"""What the sealed calls of an asyncio channel share: the keys to seal to, the token, the retry policy."""
+"""What the sealed calls of a channel share: the keys to seal to, the token, the retry policy."""
 
 from __future__ import annotations
 
-import asyncio
 import time
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import grpc
 
 from meshgate import errors
 from meshgate.client import seal
-from meshgate.client.failure import as_aio_failure, explain
+from meshgate.client.aio.token_source import AsyncTokenSource
+from meshgate.client.aio.transport import Lock, as_failure, each, next_reply, sleep, unary, within
+from meshgate.client.failure import explain
 from meshgate.client.keys import Recipients
 from meshgate.client.options import retry_policy
 from meshgate.client.retry import Attempts, Throttle
-from meshgate.client.token import AsyncTokenSource, Token, parse
+from meshgate.client.token_cache import Token, parse
+from meshgate.rpc.channel import EOF
 from meshgate.rpc.metadata import AUTHORIZATION
 from meshgate.sealing import codec
 from meshgate.v1 import sealed_pb2, sealed_pb2_grpc
@@ -23,14 +26,14 @@ _LIST_SECONDS: Final = 10.0
 
 
 class Caller:
-    """One for a channel."""
+    """One for a channel; it may be called from wherever the channel may."""
 
     def __init__(self, channel: grpc.aio.Channel, source: AsyncTokenSource | None, recipients: Recipients) -> None:
         self.sealed: Any = sealed_pb2_grpc.SealedServiceStub(channel)
         self._listing: Any = sealed_pb2_grpc.KeyServiceStub(channel)
         self._source = source
         self._recipients = recipients
-        self._lock = asyncio.Lock()
+        self._lock = Lock()
         self._policy = retry_policy()
         self._throttle = Throttle(self._policy)
 
@@ -41,13 +44,30 @@ class Caller:
     async def begin(
         self, method: seal.Method, attempts: Attempts, metadata: Any
     ) -> tuple[seal.Exchange, tuple[tuple[str, Any], ...]]:
-        """A new attempt, with its metadata. Raises AioRpcError."""
-        with as_aio_failure():
+        """A new attempt, with its metadata. Raises the SDK's failure, or what listing the keys ended with."""
+        with as_failure():
             token, sent = await self._token(attempts.remaining(), metadata)
             key = await self._key(method, attempts.remaining(), sent)
             return seal.Exchange(method, key, token, self._recipients.kind), sent
 
+    async def answer(
+        self, method: seal.Method, request: Any, timeout: float | None, metadata: Any, settings: Any
+    ) -> tuple[Any, Any]:
+        """Makes attempts at a unary call until one is answered or none is left. Returns the reply and gRPC's call."""
+        attempts = self.attempts(timeout)
+        while True:
+            exchange, sent = await self.begin(method, attempts, metadata)
+            try:
+                with as_failure():
+                    given = {"timeout": attempts.remaining(), "metadata": sent, **settings}
+                    reply, call = await unary(self.sealed.Call, exchange.seal_unary(request), **given)
+                    attempts.succeeded()
+                    return exchange.open_unary(reply), call
+            except grpc.aio.AioRpcError as error:
+                await sleep(self.pause(error, exchange.key, attempts))
+
     async def _token(self, timeout: float | None, metadata: Any) -> tuple[Token, tuple[tuple[str, Any], ...]]:
+        """The token of a call, and its metadata with that token in it. Raises Unauthenticated."""
         sent = tuple(metadata or ())
         own = next((str(value) for key, value in sent if key == AUTHORIZATION), None)
         if own is not None:
@@ -58,11 +78,11 @@ class Caller:
         return token, (*sent, (AUTHORIZATION, f"Bearer {token.value}"))
 
     async def _key(self, method: seal.Method, timeout: float | None, metadata: Any) -> codec.PublicKey:
-        """The key to seal to; lists the keys where that has to be done again. One task does, the others wait."""
+        """The key to seal to; lists the keys where that has to be done again. One caller does, the others wait."""
         keys = self._recipients.of(method.path)
         longest = _LIST_SECONDS if timeout is None else min(timeout, _LIST_SECONDS)
         try:
-            async with asyncio.timeout(longest), self._lock:
+            async with within(longest), self._lock:
                 if (key := keys.current()) is not None:
                     return key
                 request = sealed_pb2.ListSealingKeysRequest()
@@ -80,3 +100,20 @@ class Caller:
         if pause is None:
             raise error
         return pause
+
+
+async def sealed_requests(exchange: seal.Exchange, requests: Any) -> AsyncIterator[sealed_pb2.CallStreamRequest]:
+    """Seals requests as gRPC takes them. Replies come only after the envelope."""
+    async for request in each(requests):
+        yield exchange.seal_next(request)
+    if (end := exchange.seal_end()) is not None:
+        yield end
+
+
+async def next_opened(exchange: seal.Exchange, call: Any) -> Any:
+    """The next reply of a stream, opened, or EOF. Raises Internal where replies don't open or are incomplete."""
+    while (reply := await next_reply(call)) is not EOF:
+        if (opened := exchange.open_next(reply.segment)) is not None:
+            return opened[0]
+    exchange.close()
+    return EOF

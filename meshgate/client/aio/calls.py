@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from meshgate import errors
-from meshgate.client.aio.caller import Caller
+from meshgate.client import seal
+from meshgate.client.aio.caller import Caller, next_opened
 from meshgate.client.failure import aio_failure
 from meshgate.client.retry import Attempts
 from meshgate.client.seal import Exchange
 from meshgate.rpc.channel import EOF
 
 if TYPE_CHECKING:  # generic in the stubs alone
+    _UnaryUnary = grpc.aio.UnaryUnaryMultiCallable[Any, Any]
     _UnaryUnaryCall = grpc.aio.UnaryUnaryCall[Any, Any]
     _UnaryStreamCall = grpc.aio.UnaryStreamCall[Any, Any]
     _StreamStreamCall = grpc.aio.StreamStreamCall[Any, Any]
 else:
+    _UnaryUnary = grpc.aio.UnaryUnaryMultiCallable
     _UnaryUnaryCall = grpc.aio.UnaryUnaryCall
     _UnaryStreamCall = grpc.aio.UnaryStreamCall
     _StreamStreamCall = grpc.aio.StreamStreamCall
@@ -135,6 +138,20 @@ class SealedUnaryUnaryCall(_Status, _UnaryUnaryCall):
         self._task.add_done_callback(lambda _: callback(self))
 
 
+class SealedUnaryUnary(_UnaryUnary):
+    """A unary method."""
+
+    def __init__(self, caller: Caller, method: seal.Method) -> None:
+        self._caller = caller
+        self._method = method
+
+    def __call__(
+        self, request: Any, timeout: float | None = None, metadata: Any = None, *args: Any, **rest: Any
+    ) -> Any:
+        settings = seal.settings(*args, **rest)
+        return SealedUnaryUnaryCall(self._caller.answer(self._method, request, timeout, metadata, settings), timeout)
+
+
 Begin = Callable[[], Awaitable[tuple[Exchange, Any]]]
 
 
@@ -187,14 +204,11 @@ class _Replies(_Status):
                 self._start = self._begun(pause)
 
     async def _next(self, exchange: Exchange, call: Any) -> Any:
-        while (reply := await call.read()) is not EOF:
-            if (opened := exchange.open_next(reply.segment)) is not None:
-                if self._again:
-                    self._attempts.succeeded()
-                    self._again = False
-                return opened[0]
-        exchange.close()
-        return EOF
+        reply = await next_opened(exchange, call)
+        if self._again and reply is not EOF:
+            self._attempts.succeeded()
+            self._again = False
+        return reply
 
     async def _end(self) -> Any:
         if self._failure is not None:

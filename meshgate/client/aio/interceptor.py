@@ -7,8 +7,8 @@ from typing import Any
 
 import grpc
 
+from meshgate.client.aio.token_source import AsyncTokenSource
 from meshgate.client.failure import as_aio_failure
-from meshgate.client.token import AsyncTokenSource
 from meshgate.rpc.metadata import AUTHORIZATION
 from meshgate.rpc.private import stream_status
 

@@ -10,9 +10,10 @@ import grpc
 from meshgate.client import options as settings
 from meshgate.client.blocking.interceptor import TokenInterceptor
 from meshgate.client.blocking.sealed import SealedChannel
+from meshgate.client.blocking.token_source import TokenSource
 from meshgate.client.keys import Recipients, pins
 from meshgate.client.seal import now_ms
-from meshgate.client.token import TokenOrigin, TokenSource
+from meshgate.client.token_cache import TokenOrigin
 
 DEFAULT_TARGET = "127.0.0.1:8443"
 

@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from meshgate import errors
-from meshgate.client.blocking.caller import Caller
-from meshgate.client.failure import CallFailed
+from meshgate.client import seal
+from meshgate.client.blocking.caller import Caller, next_opened
+from meshgate.client.failure import CallFailed, as_call_failed
 from meshgate.client.retry import Attempts
 from meshgate.client.seal import Exchange
+from meshgate.rpc.channel import EOF
 from meshgate.v1 import sealed_pb2
 
 if TYPE_CHECKING:  # generic in the stubs alone
     _Future = grpc.Future[Any]
+    _UnaryUnary = grpc.UnaryUnaryMultiCallable[Any, Any]
 else:
     _Future = grpc.Future
+    _UnaryUnary = grpc.UnaryUnaryMultiCallable
 
 
 class _Proxy(grpc.Call):
@@ -113,20 +117,49 @@ class SealedFuture(_Proxy, _Future):
         return bool(self._call.done())
 
 
-class SealedStream(_Proxy):
+class SealedUnaryUnary(_UnaryUnary):
+    """A unary method."""
+
+    def __init__(self, caller: Caller, method: seal.Method) -> None:
+        self._caller = caller
+        self._method = method
+
+    def __call__(
+        self, request: Any, timeout: float | None = None, metadata: Any = None, *args: Any, **rest: Any
+    ) -> Any:
+        return self.with_call(request, timeout, metadata, *args, **rest)[0]
+
+    def with_call(
+        self, request: Any, timeout: float | None = None, metadata: Any = None, *args: Any, **rest: Any
+    ) -> tuple[Any, Any]:
+        """The reply, and gRPC's call."""
+        return self._caller.answer(self._method, request, timeout, metadata, seal.settings(*args, **rest))
+
+    def future(self, request: Any, timeout: float | None = None, metadata: Any = None, *args: Any, **rest: Any) -> Any:
+        """As gRPC's, but that it gets token and key before it returns, and makes one attempt."""
+        exchange, sent = self._caller.begin(self._method, self._caller.attempts(timeout), metadata)
+        with as_call_failed():
+            sealed = exchange.seal_unary(request)
+        call = self._caller.sealed.Call.future(sealed, timeout=timeout, metadata=sent, **seal.settings(*args, **rest))
+        return SealedFuture(call, exchange.open_unary)
+
+
+Begin = Callable[[], tuple[Exchange, Any]]
+
+
+class _Replies(_Proxy):
     """A stream of replies. Until the first is delivered, the call may be made again."""
 
-    def __init__(self, caller: Caller, begin: Callable[[], tuple[Exchange, Any]], attempts: Attempts | None) -> None:
-        """`attempts` None is a call that can't be made again."""
+    def __init__(self, caller: Caller, begin: Begin, attempts: Attempts, *, again: bool) -> None:
         self._caller = caller
         self._begin = begin
-        self._attempts = attempts
+        self._attempts = attempts if again else None
         self._delivered = False
         self._cancelled = threading.Event()
         self._exchange, call = begin()
         super().__init__(call)
 
-    def __iter__(self) -> SealedStream:
+    def __iter__(self) -> _Replies:
         return self
 
     def __next__(self) -> Any:
@@ -146,13 +179,11 @@ class SealedStream(_Proxy):
     def _read(self) -> Any:
         if self._failure is not None:
             raise self._failure
-        for reply in self._call:
-            if (opened := self._exchange.open_next(reply.segment)) is not None:
-                self._delivered = True
-                self._succeeded()
-                return opened[0]
-        self._exchange.close()
-        raise StopIteration
+        if (reply := next_opened(self._exchange, self._call)) is EOF:
+            raise StopIteration
+        self._delivered = True
+        self._succeeded()
+        return reply
 
     def _succeeded(self) -> None:
         if self._attempts is not None:
@@ -166,3 +197,11 @@ class SealedStream(_Proxy):
         if self._cancelled.wait(self._caller.pause(error, self._exchange.key, self._attempts)):
             raise error
         self._exchange, self._call = self._begin()
+
+
+class SealedUnaryStreamCall(_Replies):
+    """A call whose server streams."""
+
+
+class SealedStreamStreamCall(_Replies):
+    """A call whose both sides stream. It is made once: requests are sent as they come."""

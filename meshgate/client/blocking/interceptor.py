@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import grpc
 
+from meshgate.client.blocking.token_source import TokenSource
 from meshgate.client.failure import as_call_failed
-from meshgate.client.token import TokenSource
 from meshgate.rpc.metadata import AUTHORIZATION
 
 

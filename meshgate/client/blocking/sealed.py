@@ -1,32 +1,28 @@
-"""A blocking channel whose calls are sealed: the stubs' calls in, SealedService's calls out."""
+# Generated from meshgate/client/aio/sealed.py by `make sdk`. Change that file, not this one.
+"""A channel whose calls are sealed: the stubs' calls in, SealedService's calls out."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from meshgate.client import seal
-from meshgate.client.blocking.caller import Caller
-from meshgate.client.blocking.calls import SealedFuture, SealedStream
-from meshgate.client.failure import as_call_failed
+from meshgate.client.blocking.caller import Caller, sealed_requests
+from meshgate.client.blocking.calls import SealedStreamStreamCall, SealedUnaryStreamCall, SealedUnaryUnary
+from meshgate.client.blocking.token_source import TokenSource
+from meshgate.client.blocking.transport import ChannelProxy, as_failure
 from meshgate.client.keys import Recipients
-from meshgate.client.token import TokenSource
-from meshgate.v1 import sealed_pb2
 
 if TYPE_CHECKING:  # generic in the stubs alone
-    _UnaryUnary = grpc.UnaryUnaryMultiCallable[Any, Any]
     _UnaryStream = grpc.UnaryStreamMultiCallable[Any, Any]
     _StreamStream = grpc.StreamStreamMultiCallable[Any, Any]
 else:
-    _UnaryUnary = grpc.UnaryUnaryMultiCallable
     _UnaryStream = grpc.UnaryStreamMultiCallable
     _StreamStream = grpc.StreamStreamMultiCallable
 
 
-class SealedChannel(grpc.Channel):
+class SealedChannel(ChannelProxy):
     """Looks like any channel. Methods without content go in the clear, those without a sealed form not at all."""
 
     def __init__(self, channel: grpc.Channel, source: TokenSource | None, recipients: Recipients) -> None:
@@ -57,61 +53,6 @@ class SealedChannel(grpc.Channel):
             return self._channel.stream_stream(method, *args, **kwargs)
         return SealedStreamStream(self._caller, seal.method(method, *args, **kwargs))
 
-    def subscribe(self, callback: Callable[[grpc.ChannelConnectivity], None], try_to_connect: bool = False) -> None:
-        """As gRPC's."""
-        self._channel.subscribe(callback, try_to_connect)
-
-    def unsubscribe(self, callback: Callable[[grpc.ChannelConnectivity], None]) -> None:
-        """As gRPC's."""
-        self._channel.unsubscribe(callback)
-
-    def close(self) -> None:
-        """As gRPC's."""
-        self._channel.close()
-
-    def __enter__(self) -> SealedChannel:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class SealedUnaryUnary(_UnaryUnary):
-    """A unary method."""
-
-    def __init__(self, caller: Caller, method: seal.Method) -> None:
-        self._caller = caller
-        self._method = method
-
-    def __call__(
-        self, request: Any, timeout: float | None = None, metadata: Any = None, *args: Any, **rest: Any
-    ) -> Any:
-        return self.with_call(request, timeout, metadata, *args, **rest)[0]
-
-    def with_call(
-        self, request: Any, timeout: float | None = None, metadata: Any = None, *args: Any, **rest: Any
-    ) -> tuple[Any, Any]:
-        """Makes attempts until one is answered or none is left."""
-        attempts = self._caller.attempts(timeout)
-        while True:
-            exchange, sent = self._caller.begin(self._method, attempts, metadata)
-            settings = {"timeout": attempts.remaining(), "metadata": sent, **seal.settings(*args, **rest)}
-            try:
-                with as_call_failed():
-                    reply, call = self._caller.sealed.Call.with_call(exchange.seal_unary(request), **settings)
-                    attempts.succeeded()
-                    return exchange.open_unary(reply), call
-            except grpc.RpcError as error:
-                time.sleep(self._caller.pause(error, exchange.key, attempts))
-
-    def future(self, request: Any, timeout: float | None = None, metadata: Any = None, *args: Any, **rest: Any) -> Any:
-        """As gRPC's, but that it gets token and key before it returns, and makes one attempt."""
-        exchange, sent = self._caller.begin(self._method, self._caller.attempts(timeout), metadata)
-        with as_call_failed():
-            sealed = exchange.seal_unary(request)
-        call = self._caller.sealed.Call.future(sealed, timeout=timeout, metadata=sent, **seal.settings(*args, **rest))
-        return SealedFuture(call, exchange.open_unary)
-
 
 class SealedUnaryStream(_UnaryStream):
     """A method whose server streams."""
@@ -128,11 +69,11 @@ class SealedUnaryStream(_UnaryStream):
         def begin() -> tuple[seal.Exchange, Any]:
             exchange, sent = self._caller.begin(self._method, attempts, metadata)
             settings = {"timeout": attempts.remaining(), "metadata": sent, **seal.settings(*args, **rest)}
-            with as_call_failed():
+            with as_failure():
                 first = exchange.seal_next(request)
             return exchange, self._caller.sealed.CallStream(iter([first]), **settings)
 
-        return SealedStream(self._caller, begin, attempts)
+        return SealedUnaryStreamCall(self._caller, begin, attempts, again=True)
 
 
 class SealedStreamStream(_StreamStream):
@@ -144,7 +85,7 @@ class SealedStreamStream(_StreamStream):
 
     def __call__(
         self,
-        request_iterator: Iterable[Any],
+        request_iterator: Any,
         timeout: float | None = None,
         metadata: Any = None,
         *args: Any,
@@ -155,14 +96,7 @@ class SealedStreamStream(_StreamStream):
         def begin() -> tuple[seal.Exchange, Any]:
             exchange, sent = self._caller.begin(self._method, attempts, metadata)
             settings = {"timeout": attempts.remaining(), "metadata": sent, **seal.settings(*args, **rest)}
-            return exchange, self._caller.sealed.CallStream(_sealed(exchange, request_iterator), **settings)
+            messages = None if request_iterator is None else sealed_requests(exchange, request_iterator)
+            return exchange, self._caller.sealed.CallStream(messages, **settings)
 
-        return SealedStream(self._caller, begin, None)
-
-
-def _sealed(exchange: seal.Exchange, requests: Iterable[Any]) -> Iterator[sealed_pb2.CallStreamRequest]:
-    """Seals requests as gRPC takes them, on a thread of its own. Replies come only after the envelope."""
-    for request in requests:
-        yield exchange.seal_next(request)
-    if (end := exchange.seal_end()) is not None:
-        yield end
+        return SealedStreamStreamCall(self._caller, begin, attempts, again=False)
