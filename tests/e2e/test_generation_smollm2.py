@@ -32,7 +32,7 @@ async def service() -> AsyncIterator[GenerationServicer]:
     tls = {"certificate": "none.pem", "key": "none.pem", "ca": "none.pem"}
     app: App = build(GenerationConfig.model_validate({"server": {"tls": tls}}))
     await app.start()
-    yield GenerationServicer(app._place)
+    yield GenerationServicer(app._slot)
     await app.stop(0)
 
 

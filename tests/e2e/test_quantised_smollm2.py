@@ -27,9 +27,9 @@ async def test_it_answers_and_says_what_eight_bits_cost(tmp_path: Path, monkeypa
         asked = pb.Conversation(messages=[message])
         request = pb.GenerateRequest(conversation=asked, sampling=pb.Sampling(temperature=0))
         context: Any = FakeContext()
-        (candidate,) = (await GenerationServicer(app._place).Generate(request, context)).candidates
+        (candidate,) = (await GenerationServicer(app._slot).Generate(request, context)).candidates
         assert "Paris" in candidate.text
-        [card] = app._place.get().cards
+        [card] = app._slot.get().cards
         print(f"quality of int8: {card.quality:.4f}")
         assert 0.9 < card.quality < 1
         assert f"{card.quality:.4f}" in [str(cell) for cell in embed._described(card)]

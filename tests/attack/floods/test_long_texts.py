@@ -117,7 +117,7 @@ async def test_texts_that_are_cut_are_hardly_read(made: Mesh, text: str, truncat
 @pytest.mark.asyncio(loop_scope="module")
 async def test_who_leaves_is_not_read_on_for(made: Mesh) -> None:
     application: Any = made.services["generation"]._application
-    served = application._place.get().default
+    served = application._slot.get().default
     async with made.channel() as channel:
         stub: Any = generation_pb2_grpc.GenerationServiceStub(channel)
         call = stub.CountTokens(counting(TEXTS["words"], 7), metadata=made.auth(), timeout=60)

@@ -309,7 +309,7 @@ async def test_no_secret_is_written_anywhere(
     changes["limits"] = {"principal": {"requests_per_second": 0.01, "burst": 100}}  # slow: buckets stay
     async with meshes.mesh(home, {"generation": Leaky(), "embedding": embedding}, **changes) as mesh:
         await everything(mesh, spoken)
-        told = [await exposed(each.port) for each in (mesh.gateway.exposition, embedding._exposition)]
+        told = [await exposed(each.port) for each in (mesh.gateway.exposition, embedding._metrics_server)]
         await until(lambda: all(request in "".join(collector[0].bodies) for request in spoken.requests))
         kept, streamed = await asyncio.to_thread(stored, tmp_path / "v.sock")
         collector[0].refuses = True

@@ -34,7 +34,7 @@ async def test_every_metric_that_it_names_exists(tmp_path: Path) -> None:
         Generation(GenerationConfig(server=server)),
         Embedding(EmbeddingConfig(server=server)),  # and the classification service tells what it tells
     )
-    there = {name for each in services for name in names(each._exposition.registry.collect())}
+    there = {name for each in services for name in names(each._metrics_server.registry.collect())}
     async with mesh(tmp_path, {}) as made:
         assert made.gateway.exposition is not None
         there |= names(made.gateway.exposition.registry.collect())

@@ -39,7 +39,7 @@ async def test_every_metric_of_the_registries_is_in_it_and_no_other(tmp_path: Pa
         Generation(GenerationConfig(server=server)),
         Embedding(EmbeddingConfig(server=server)),  # the classification service has the same metrics
     )
-    there = {metric for each in services for metric in reported(each._exposition.registry.collect())}
+    there = {metric for each in services for metric in reported(each._metrics_server.registry.collect())}
     async with mesh(tmp_path, {}) as made:
         assert made.gateway.exposition is not None
         there |= reported(made.gateway.exposition.registry.collect())

@@ -45,7 +45,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> GenerationConfig:
 def slowed(app: App, seconds: float) -> None:
     """Every decode of every model takes so long from here on, and no token ends an answer."""
     for name in MODELS:
-        scheduler: Any = app._place.get().find(name).engine._scheduler  # type: ignore[attr-defined]
+        scheduler: Any = app._slot.get().find(name).engine._scheduler  # type: ignore[attr-defined]
         scheduler._candidates._end_tokens = frozenset()
         decode = scheduler._model.decode
 

@@ -53,15 +53,15 @@ async def app(file: Path) -> AsyncIterator[App]:
 
 
 async def take(app: App) -> None:
-    assert app._watch is not None
-    await app._watch.look()
+    assert app._watcher is not None
+    await app._watcher.look()
 
 
 async def test_a_swap_under_load_fails_no_call(app: App, file: Path, folder: Path, tmp_path: Path) -> None:
     async with meshes.mesh(tmp_path, {"embedding": app}, policy=POLICY) as mesh, mesh.channel() as channel:
         stub: Any = embedding_pb2_grpc.EmbeddingServiceStub(channel)
         swapped = asyncio.Event()
-        old = app._place.get().default.model
+        old = app._slot.get().default.model
 
         async def caller(name: str) -> int:
             after = calls = 0
@@ -77,7 +77,7 @@ async def test_a_swap_under_load_fails_no_call(app: App, file: Path, folder: Pat
         await take(app)
         swapped.set()
         assert sum(await callers) >= 18
-        assert app._place.get().default.model is not old
+        assert app._slot.get().default.model is not old
 
 
 async def test_an_alias_is_held_to_the_models_own_name(app: App, file: Path, folder: Path, tmp_path: Path) -> None:

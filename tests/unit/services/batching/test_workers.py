@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from meshgate.errors import Internal, Unavailable
 from services.batching import Batcher, Bounds
-from services.batching.workers import SharedTime, typical_seconds
+from services.batching.workers import SharedTime, default_workers
 
 
 class Model:
@@ -217,4 +217,4 @@ def test_seconds_of_batches_are_those_in_which_any_ran(steps: list[tuple[float, 
 
 @pytest.mark.parametrize(("threads", "batches"), [(0, 1), (1, 1), (2, 2), (64, 2)])
 def test_as_many_as_is_usual_where_nobody_says(threads: int, batches: int) -> None:
-    assert typical_seconds(threads) == batches
+    assert default_workers(threads) == batches

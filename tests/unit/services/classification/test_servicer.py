@@ -42,7 +42,7 @@ async def servicer(directory: Path) -> AsyncIterator[ClassificationServicer]:
     )
     app = App(config)
     await app.start()
-    yield ClassificationServicer(app._place)
+    yield ClassificationServicer(app._slot)
     await app.stop(1)
 
 

@@ -153,7 +153,7 @@ async def test_both_services_run_as_many_batches_as_they_are_told(
     await one.start()
     await other.start()
     assert one._batcher._workers.count == batches
-    assert other._place.get().batcher._workers.count == batches
+    assert other._slot.get().batcher._workers.count == batches
     await one.stop(1)
     await other.stop(1)
     for host in (embedding_app.build(embedding)._host, classification_app.build(classification)._host):

@@ -77,7 +77,7 @@ async def embedded(folder: Path, *texts: str, **options: Any) -> pb.EmbedRespons
     try:
         context: Any = FakeContext()
         request = pb.EmbedRequest(inputs=texts, options=pb.EmbedOptions(**options))
-        return await EmbeddingServicer(app._place).Embed(request, context)
+        return await EmbeddingServicer(app._slot).Embed(request, context)
     finally:
         await app.stop(1)
 
@@ -243,8 +243,8 @@ async def test_what_a_default_prompt_adds_is_listed(folder: Path) -> None:
         write(folder, "config_sentence_transformers.json", **said)
         app = App(EmbeddingConfig(server=ServerConfig(tls=nowhere), model=section, engine=EngineConfig()))
         await app.start()
-        listed.append(app._place.get().cards[0])
-        tokens = app._place.get().default.model.tokeniser.read(["find: x", "x"], Cut.END, "inputs")
+        listed.append(app._slot.get().cards[0])
+        tokens = app._slot.get().default.model.tokeniser.read(["find: x", "x"], Cut.END, "inputs")
         await app.stop(1)
     assert [card.HasField("default_prompt_tokens") for card in listed] == [False, True]
     assert listed[1].default_prompt_tokens >= tokens[0].length - tokens[1].length > 0

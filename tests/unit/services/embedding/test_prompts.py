@@ -25,7 +25,7 @@ async def test_the_configurations_prompts_stand_before_the_models(tmp_path: Path
     model = ModelConfig(source=source, dtype="float32", device="cpu", prompts=prompts)
     app = App(EmbeddingConfig(server=ServerConfig(tls=nowhere), model=model))
     await app.start()
-    servicer = EmbeddingServicer(app._place)
+    servicer = EmbeddingServicer(app._slot)
     context: Any = FakeContext()
 
     async def vector(text: str, name: str = "") -> list[float]:
@@ -39,7 +39,7 @@ async def test_the_configurations_prompts_stand_before_the_models(tmp_path: Path
         assert await vector("x", "query") != pytest.approx(await vector("x"), abs=1e-3)
         with pytest.raises(InvalidArgument, match="code, passage, query"):
             await vector("x", "document")
-        assert app._place.get().default.card.prompt_names == ["code", "passage", "query"]
+        assert app._slot.get().default.card.prompt_names == ["code", "passage", "query"]
     finally:
         await app.stop(1)
 

@@ -58,8 +58,8 @@ async def served(directory: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     engine = EngineConfig(queue_tokens=400, queue_calls=64, max_batch=64)
     made = App(EmbeddingConfig(server=ServerConfig(tls=nowhere), model=model, engine=engine))
     await made.start()
-    yield made._place.get().default
-    gate(made._place.get().default).set()
+    yield made._slot.get().default
+    gate(made._slot.get().default).set()
     await made.stop(5)
 
 

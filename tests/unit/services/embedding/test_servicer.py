@@ -44,7 +44,7 @@ async def app(directory: Path) -> AsyncIterator[App]:
 
 @pytest.fixture
 def servicer(app: App) -> EmbeddingServicer:
-    return EmbeddingServicer(app._place)
+    return EmbeddingServicer(app._slot)
 
 
 def request(*texts: str, model: str = "", **options: Any) -> pb.EmbedRequest:
@@ -178,7 +178,7 @@ async def test_a_stream_keeps_model_and_options(
 
 async def test_the_model_lists_its_limits(app: App) -> None:
     context: Any = FakeContext()
-    reply = await ModelServicer(lambda: app._place.get().cards).ListModels(models_pb2.ListModelsRequest(), context)
+    reply = await ModelServicer(lambda: app._slot.get().cards).ListModels(models_pb2.ListModelsRequest(), context)
     [model] = reply.models
     assert (model.max_input_tokens, model.max_batch, model.dimensions) == (64, 8, 32)
     assert list(model.prompt_names) == ["passage", "query"]

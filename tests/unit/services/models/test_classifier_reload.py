@@ -31,7 +31,7 @@ def write(file: Path, models: Path, *names: str) -> None:
 async def classify(app: App, name: str, *resolved: tuple[str, bytes]) -> str:
     context: Any = FakeContext(*resolved)
     request = pb.ClassifyRequest(model=name, inputs=[pb.ClassificationInput(text="hello")])
-    return (await ClassificationServicer(app._place).Classify(request, context)).model
+    return (await ClassificationServicer(app._slot).Classify(request, context)).model
 
 
 async def test_classifiers_change_under_load_and_the_old_are_freed(tmp_path: Path) -> None:
@@ -41,9 +41,9 @@ async def test_classifiers_change_under_load_and_the_old_are_freed(tmp_path: Pat
     write(file, tmp_path, "one", "two")
     app = App(config.load(file, ClassificationConfig), file)
     await app.start()
-    assert app._watch is not None
-    kept = app._place.get().models.classifiers["two"][1]
-    old = weakref.ref(app._place.get().models.classifiers["one"][1])
+    assert app._watcher is not None
+    kept = app._slot.get().models.classifiers["two"][1]
+    old = weakref.ref(app._slot.get().models.classifiers["one"][1])
     swapped = asyncio.Event()
 
     async def caller() -> None:
@@ -54,10 +54,10 @@ async def test_classifiers_change_under_load_and_the_old_are_freed(tmp_path: Pat
 
     callers = asyncio.gather(*(caller() for _ in range(6)))
     write(file, tmp_path, "two", "three")
-    await app._watch.look()
+    await app._watcher.look()
     swapped.set()
     await callers
-    assert app._place.get().models.classifiers["two"][1] is kept
+    assert app._slot.get().models.classifiers["two"][1] is kept
     assert [await classify(app, name) for name in ("", "three-alias")] == ["two", "three"]
     assert await classify(app, "two", ("x-meshgate-model-bin", b"three")) == "three"
     with pytest.raises(NotFound):

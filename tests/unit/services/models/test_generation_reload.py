@@ -54,7 +54,7 @@ async def app(file: Path) -> AsyncIterator[App]:
 async def generate(app: App, name: str = "", *resolved: tuple[str, bytes]) -> pb.GenerateResponse:
     context: Any = FakeContext(*resolved)
     request = pb.GenerateRequest(model=name, prompt="hello", max_output_tokens=8)
-    return await GenerationServicer(app._place).Generate(request, context)
+    return await GenerationServicer(app._slot).Generate(request, context)
 
 
 def write(file: Path, text: str) -> None:
@@ -63,8 +63,8 @@ def write(file: Path, text: str) -> None:
 
 async def look(app: App, file: Path, text: str) -> None:
     write(file, text)
-    assert app._watch is not None
-    await app._watch.look()
+    assert app._watcher is not None
+    await app._watcher.look()
 
 
 def engines() -> list[threading.Thread]:
@@ -82,7 +82,7 @@ async def one_engine() -> None:
 async def test_a_swap_under_load_fails_no_call_and_leaves_nothing_of_the_old(
     app: App, file: Path, folder: Path
 ) -> None:
-    finaliser = weakref.ref(app._place.get().default.finaliser)
+    finaliser = weakref.ref(app._slot.get().default.finaliser)
     [old] = engines()
     swapped, answers = asyncio.Event(), list[str]()
 
@@ -106,7 +106,7 @@ async def test_a_swap_under_load_fails_no_call_and_leaves_nothing_of_the_old(
 async def test_a_stream_ends_on_the_model_that_it_began_with(app: App, file: Path, folder: Path) -> None:
     context: Any = FakeContext()
     asked = pb.GenerateStreamRequest(request=pb.GenerateRequest(prompt="hello", max_output_tokens=100))
-    stream = GenerationServicer(app._place).GenerateStream(asked, context)
+    stream = GenerationServicer(app._slot).GenerateStream(asked, context)
     assert (await anext(stream)).model == "one"
     await look(app, file, model(folder, "two", "main"))
     assert (await generate(app)).model == "two"
@@ -127,17 +127,17 @@ async def test_several_are_served_by_name_and_the_gateways_word_counts_first(
     context: Any = FakeContext()
     asked = pb.GenerateStreamRequest(request=pb.GenerateRequest(model="x" * 257, prompt="hello"))
     with pytest.raises(InvalidArgument) as error:
-        await anext(GenerationServicer(app._place).GenerateStream(asked, context))
+        await anext(GenerationServicer(app._slot).GenerateStream(asked, context))
     assert [each.field for each in error.value.violations] == ["request.model"]
 
 
 async def test_a_model_that_fails_leaves_the_old_and_no_engine_of_another(
     app: App, file: Path, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept = app._place.get()
+    kept = app._slot.get()
     bad = model(Path("/nowhere"), "three", "third", "[[models]]")
     await look(app, file, model(folder, "two", "second") + bad)
-    assert app._place.get() is kept
+    assert app._slot.get() is kept
     assert "models.0.source: /nowhere: no such directory" in caplog.text
     await one_engine()
     assert (await generate(app)).model == "one"

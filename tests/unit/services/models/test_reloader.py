@@ -62,12 +62,12 @@ async def app(file: Path) -> AsyncIterator[App]:
 
 async def embed(app: App, name: str = "", *resolved: tuple[str, bytes]) -> pb.EmbedResponse:
     context: Any = FakeContext(*resolved)
-    return await EmbeddingServicer(app._place).Embed(pb.EmbedRequest(model=name, inputs=["hello"]), context)
+    return await EmbeddingServicer(app._slot).Embed(pb.EmbedRequest(model=name, inputs=["hello"]), context)
 
 
 async def look(app: App) -> None:
-    assert app._watch is not None
-    await app._watch.look()
+    assert app._watcher is not None
+    await app._watcher.look()
 
 
 def replace(file: Path, text: str) -> None:
@@ -80,9 +80,9 @@ async def test_a_swap_under_load_fails_no_call_and_frees_the_old_model(
     app: App, file: Path, folders: tuple[Path, Path]
 ) -> None:
     before = (await embed(app)).embeddings[0].floats.values[0]
-    run: Any = app._place.get().default.model._hosted.run
+    run: Any = app._slot.get().default.model._hosted.run
     old = [
-        weakref.ref(app._place.get().default.model),
+        weakref.ref(app._slot.get().default.model),
         weakref.ref(run.args[0]),
         weakref.ref(run.args[0].encoder._module),
     ]
@@ -118,7 +118,7 @@ async def test_a_call_in_hand_ends_on_the_model_that_it_began_with(
         yield pb.EmbedStreamRequest(request=pb.EmbedRequest(inputs=["hello"]))
 
     context: Any = FakeContext()
-    stream = EmbeddingServicer(app._place).EmbedStream(sent(), context)
+    stream = EmbeddingServicer(app._slot).EmbedStream(sent(), context)
     got = [(await anext(stream)).response.embeddings[0].floats.values[0]]
     replace(file, model(folders[1], "two", "other"))
     await look(app)
@@ -131,17 +131,17 @@ async def test_a_call_in_hand_ends_on_the_model_that_it_began_with(
 async def test_models_come_and_go_and_those_that_stay_are_not_loaded_again(
     app: App, file: Path, folders: tuple[Path, Path]
 ) -> None:
-    kept = app._place.get().default.model
+    kept = app._slot.get().default.model
     both = model(folders[0], "one", "main") + model(folders[1], "two", "second", "[[models]]")
     replace(file, both)
     await look(app)
-    assert app._place.get().default.model is kept
+    assert app._slot.get().default.model is kept
     assert [(await embed(app, name)).model for name in ("", "one", "main", "two", "second")] == ["one"] * 3 + [
         "two"
     ] * 2
     replace(file, model(folders[0], "one", "main"))
     await look(app)
-    assert app._place.get().default.model is kept
+    assert app._slot.get().default.model is kept
     with pytest.raises(NotFound):
         await embed(app, "second")
 
@@ -170,11 +170,11 @@ async def test_the_name_that_the_gateway_resolved_stands_in_place_of_an_alias(
 async def test_what_can_t_be_loaded_leaves_the_old_and_says_so(
     app: App, file: Path, caplog: pytest.LogCaptureFixture, text: str, said: str
 ) -> None:
-    kept = app._place.get()
+    kept = app._slot.get()
     replace(file, text)
     with caplog.at_level(logging.ERROR):
         await look(app)
-    assert app._place.get() is kept
+    assert app._slot.get() is kept
     assert said in caplog.text
     assert "Traceback" not in caplog.text
     assert (await embed(app, "main")).model == "one"
@@ -184,9 +184,9 @@ async def test_a_model_that_fails_leaves_the_old_even_where_another_loaded(
     app: App, file: Path, folders: tuple[Path, Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     replace(file, model(folders[1], "one", "main") + model(Path("/nowhere"), "two", "second", "[[models]]"))
-    kept = app._place.get()
+    kept = app._slot.get()
     await look(app)
-    assert app._place.get() is kept
+    assert app._slot.get() is kept
     assert "models.0.source" in caplog.text
 
 
@@ -202,7 +202,7 @@ async def test_the_file_is_watched(file: Path, folders: tuple[Path, Path]) -> No
 
 async def test_nothing_is_listed_before_all_are_warm(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     app = App(config.load(file, EmbeddingConfig))
-    servicer, context = ModelServicer(lambda: app._place.get().cards), FakeContext()
+    servicer, context = ModelServicer(lambda: app._slot.get().cards), FakeContext()
     with pytest.raises(Unavailable) as error:
         await servicer.ListModels(models_pb2.ListModelsRequest(), context)  # type: ignore[arg-type]
     assert error.value.reason == "STARTING"
@@ -210,7 +210,7 @@ async def test_nothing_is_listed_before_all_are_warm(file: Path, monkeypatch: py
     warm_up = EmbeddingModel.warm_up
 
     def noted(self: EmbeddingModel) -> None:
-        warmed.append(app._place.served)
+        warmed.append(app._slot.served)
         warm_up(self)
 
     monkeypatch.setattr(EmbeddingModel, "warm_up", noted)

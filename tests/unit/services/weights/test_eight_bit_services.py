@@ -43,7 +43,7 @@ async def cards(app: Any) -> list[models_pb2.Model]:
     await app.start()
     try:
         context: Any = FakeContext()
-        reply = await ModelServicer(lambda: app._place.get().cards).ListModels(models_pb2.ListModelsRequest(), context)
+        reply = await ModelServicer(lambda: app._slot.get().cards).ListModels(models_pb2.ListModelsRequest(), context)
         return list(reply.models)
     finally:
         await app.stop(1)
@@ -118,5 +118,5 @@ def graphs() -> int:
 
 async def vectors(app: Embedding, name: str, texts: list[str]) -> Any:
     context: Any = FakeContext()
-    reply = await EmbeddingServicer(app._place).Embed(pb.EmbedRequest(model=name, inputs=texts), context)
+    reply = await EmbeddingServicer(app._slot).Embed(pb.EmbedRequest(model=name, inputs=texts), context)
     return np.array([each.floats.values for each in reply.embeddings])

@@ -146,7 +146,7 @@ async def test_what_a_default_prompt_adds_to_each_text_is_listed(folder: Path) -
     app = App(configured(folder))
     await app.start()
     try:
-        [card] = [each for each in app._place.get().cards if pb_models.CAPABILITY_ZERO_SHOT in each.capabilities]
+        [card] = [each for each in app._slot.get().cards if pb_models.CAPABILITY_ZERO_SHOT in each.capabilities]
     finally:
         await app.stop(1)
     assert card.default_prompt_tokens > 2

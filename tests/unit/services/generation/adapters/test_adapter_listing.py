@@ -118,16 +118,16 @@ async def test_models_say_which_and_whether_there_may_be_others(
     app = build(GenerationConfig.model_validate({"server": {"tls": tls}, "engine": {"threads": 1}, **models}))
     await app.start()
     try:
-        assert await listed(app._place, (metadata.TENANT, "a")) == {
+        assert await listed(app._slot, (metadata.TENANT, "a")) == {
             "some": (["all", "mine"], False),
             "none": ([], False),
         }
-        assert await listed(app._place) == {"some": ([], True), "none": ([], False)}, "who is nobody is told no names"
+        assert await listed(app._slot) == {"some": ([], True), "none": ([], False)}, "who is nobody is told no names"
 
         async def failing(*_: object) -> AdapterNames:
             raise MeshError("no")
 
         monkeypatch.setattr(LoadedAdapters, "names", failing)
-        assert (await listed(app._place, (metadata.TENANT, "a")))["some"] == ([], True)
+        assert (await listed(app._slot, (metadata.TENANT, "a")))["some"] == ([], True)
     finally:
         await app.stop(0)

@@ -62,7 +62,7 @@ def request(adapter: str, **more: Any) -> pb.GenerateRequest:
 
 async def said(app: App, tenant: str, adapter: str) -> list[int]:
     context: Any = FakeContext((metadata.TENANT, tenant))
-    reply = await GenerationServicer(app._place).Generate(request(adapter), context)
+    reply = await GenerationServicer(app._slot).Generate(request(adapter), context)
     return list(reply.candidates[0].token_ids)
 
 
@@ -79,7 +79,7 @@ async def test_only_the_owner_may_name_it(app: App) -> None:
 
 async def test_one_that_cant_be_used_is_named_where_it_stands_in_the_request(app: App) -> None:
     context: Any = FakeContext((metadata.TENANT, "acme"))
-    service = GenerationServicer(app._place)
+    service = GenerationServicer(app._slot)
     with pytest.raises(InvalidArgument) as refused:
         await service.Generate(request("bad"), context)
     assert [each.field for each in refused.value.violations] == ["adapter"]
@@ -87,7 +87,7 @@ async def test_one_that_cant_be_used_is_named_where_it_stands_in_the_request(app
         [_ async for _ in service.GenerateStream(pb.GenerateStreamRequest(request=request("bad")), context)]
     assert [each.field for each in refused.value.violations] == ["request.adapter"]
     assert refused.value.violations[0].description == "use_dora is not supported"
-    assert app._place.get().default.admission.candidates.held == 0
+    assert app._slot.get().default.admission.candidates.held == 0
 
 
 async def test_a_model_without_adapters_says_so(directory: Path) -> None:
@@ -103,7 +103,7 @@ async def test_some_are_loaded_at_the_start(directory: Path, root: Path, caplog:
     with caplog.at_level(logging.WARNING):
         built = build(configuration(directory, places(root, preload=["acme/mine", "ours", "acme/bad", "other/none"])))
         await built.start()
-    adapters = built._place.get().default.adapters
+    adapters = built._slot.get().default.adapters
     assert adapters is not None
     assert [(each.folder, each.name) for each in adapters._kept] == [("acme", "mine"), ("", "ours")]
     assert [record.message.split(": ")[1] for record in caplog.records] == ["acme/bad", "other/none"]

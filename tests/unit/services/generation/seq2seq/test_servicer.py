@@ -55,7 +55,7 @@ async def app(folders: dict[str, Path]) -> AsyncIterator[App]:
 
 @pytest_asyncio.fixture
 async def service(app: App) -> GenerationServicer:
-    return GenerationServicer(app._place)
+    return GenerationServicer(app._slot)
 
 
 def context(*carried: tuple[str, str]) -> Any:
@@ -157,7 +157,7 @@ async def test_an_output_may_use_the_words_of_its_input(service: GenerationServi
 
 
 async def test_the_card_tells_input_and_output_apart(app: App) -> None:
-    t5, marian = (each.card for each in (app._place.get().find(name) for name in NAMES))
+    t5, marian = (each.card for each in (app._slot.get().find(name) for name in NAMES))
     for card in (t5, marian):
         assert (card.max_source_tokens, card.max_output_tokens, card.max_input_tokens) == (PLACES, 40, PLACES + 40)
         assert list(card.capabilities) == [models_pb2.CAPABILITY_GENERATE]
@@ -188,7 +188,7 @@ async def test_marians_own_tokeniser(folders: dict[str, Path], tmp_path: Path) -
     tokens, text, length = expected(folder, 20)
     built = build(configuration(folder))
     await built.start()
-    reply = await GenerationServicer(built._place).Generate(ask("marian"), context())
+    reply = await GenerationServicer(built._slot).Generate(ask("marian"), context())
     await built.stop(0)
     assert list(reply.candidates[0].token_ids) == tokens
     assert reply.usage.input_tokens == length

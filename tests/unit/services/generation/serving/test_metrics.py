@@ -31,12 +31,12 @@ async def app(tmp_path: Path) -> AsyncIterator[App]:
 
 
 def servicer(app: App) -> GenerationServicer:
-    return GenerationServicer(app._place, app._refusals)
+    return GenerationServicer(app._slot, app._refusals)
 
 
 def told(app: App, name: str, **labels: str) -> float:
     """A sample as Prometheus would read it; 0 where there is none."""
-    return app._exposition.registry.get_sample_value(name, labels) or 0.0
+    return app._metrics_server.registry.get_sample_value(name, labels) or 0.0
 
 
 def refused(app: App, reason: str) -> float:
@@ -76,7 +76,7 @@ async def test_who_finds_no_place_is_counted_and_who_is_served_is_not(app: App) 
     await generate(app, ask())
     await stream(app, pb.GenerateStreamRequest(request=ask()))
     assert not app._refusals.by_reason
-    entrance = app._place.get().default.admission
+    entrance = app._slot.get().default.admission
     async with entrance.slots("another", 2, wait=False, remaining=None):
         with pytest.raises(MeshError):
             await generate(app, ask())

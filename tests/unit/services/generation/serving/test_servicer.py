@@ -77,9 +77,9 @@ class _Counted:
 
 def watch(app: App) -> Watched:
     """Puts a watch around the engine."""
-    served = app._place.get().default
+    served = app._slot.get().default
     watched = Watched(served.engine)
-    app._place.served = ModelTable([dataclasses.replace(served, engine=watched)])
+    app._slot.served = ModelTable([dataclasses.replace(served, engine=watched)])
     return watched
 
 
@@ -104,7 +104,7 @@ async def app(directory: Path) -> AsyncIterator[App]:
 
 @pytest_asyncio.fixture
 async def service(app: App) -> GenerationServicer:
-    return GenerationServicer(app._place)
+    return GenerationServicer(app._slot)
 
 
 def ask(**fields: Any) -> pb.GenerateRequest:
@@ -216,7 +216,7 @@ async def test_a_conversation_goes_through_the_template(service: GenerationServi
 
 async def test_more_than_fits_is_refused_at_once_and_places_come_back(service: GenerationServicer, app: App) -> None:
     context: Any = Context()
-    entrance = app._place.get().default.admission
+    entrance = app._slot.get().default.admission
     async with entrance.slots("another", 11, wait=False, remaining=None):
         with pytest.raises(Unavailable) as refused:
             await service.Generate(ask(candidate_count=2), context)
@@ -228,7 +228,7 @@ async def test_more_than_fits_is_refused_at_once_and_places_come_back(service: G
 
 
 async def test_a_stream_waits_where_a_unary_call_is_refused(service: GenerationServicer, app: App) -> None:
-    entrance = app._place.get().default.admission
+    entrance = app._slot.get().default.admission
     async with entrance.slots("another", 12, wait=False, remaining=None):
         waiting = asyncio.create_task(stream(service))
         await asyncio.sleep(0)
@@ -280,7 +280,7 @@ async def test_leaving_a_stream_ends_its_work(service: GenerationServicer, app: 
     replies: Any = service.GenerateStream(request, context)
     await anext(replies)
     await replies.aclose()
-    assert app._place.get().default.admission.candidates.held == 0
+    assert app._slot.get().default.admission.candidates.held == 0
     assert watched.cancelled == 1
     reply = await service.Generate(ask(candidate_count=4), context)
     assert len(reply.candidates) == 4
@@ -291,13 +291,13 @@ async def test_a_cancelled_unary_call_gives_its_place_back(service: GenerationSe
     watched = watch(app)
     task = asyncio.ensure_future(service.Generate(ask(max_output_tokens=200, candidate_count=8), context))
     await asyncio.sleep(0)  # it runs up to its first await
-    assert app._place.get().default.admission.candidates.held == 8
+    assert app._slot.get().default.admission.candidates.held == 8
     await watched.submitted.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert watched.cancelled == 1
-    assert app._place.get().default.admission.candidates.held == 0
+    assert app._slot.get().default.admission.candidates.held == 0
 
 
 async def test_a_deadline_that_has_passed_makes_nothing(service: GenerationServicer) -> None:
@@ -318,14 +318,14 @@ async def test_before_it_is_loaded_it_says_so(directory: Path) -> None:
     context: Any = Context()
     unloaded = build(configuration(directory))
     with pytest.raises(MeshError) as refused:
-        await GenerationServicer(unloaded._place).Generate(ask(), context)
+        await GenerationServicer(unloaded._slot).Generate(ask(), context)
     assert refused.value.reason == "STARTING"
     await unloaded.stop(0)
 
 
 async def test_the_model_is_listed_with_every_limit(app: App) -> None:
     context: Any = Context()
-    catalogue = ModelServicer(lambda: app._place.get().cards)
+    catalogue = ModelServicer(lambda: app._slot.get().cards)
     (model,) = (await catalogue.ListModels(models_pb2.ListModelsRequest(), context)).models
     assert (model.name, list(model.aliases), model.default, model.dtype) == ("tiny", ["small"], True, "float32")
     assert list(model.capabilities) == [models_pb2.CAPABILITY_GENERATE, models_pb2.CAPABILITY_CHAT]

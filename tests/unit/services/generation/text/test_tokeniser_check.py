@@ -119,7 +119,7 @@ async def generate(folder: Path, file: Path) -> pb.Candidate:
     await app.start()
     context: Any = FakeContext()
     request = pb.GenerateRequest(prompt="hello", max_output_tokens=12, sampling=pb.Sampling(temperature=0))
-    answer = await GenerationServicer(app._place).Generate(request, context)
+    answer = await GenerationServicer(app._slot).Generate(request, context)
     await app.stop(5)
     return answer.candidates[0]
 
