@@ -1,9 +1,9 @@
-"""The line before the model: two priorities, each fair between tenants, and the next batch.
+"""The queue before the model: two priorities, each fair between tenants, and the next batch.
 
-Interactive inputs go first; batch traffic fills what room they leave in a batch. So that it is never starved, every
-ninth batch at the latest is made around the batch input whose turn it is: an input with k of its own kind before it
-runs within 9 (k + 1) batches. The bound is in batches and not in seconds, because batch traffic that became urgent by
-its age would, under a long overload, become urgent all of it, and priorities would mean nothing when they matter.
+Interactive inputs go first; batch traffic fills the rest of a batch. At least every ninth batch is made around the
+first input of the batch traffic, so that it never starves. An input with k batch inputs before it runs within
+9 (k + 1) batches. The bound is in batches and not in seconds: in a long overload all batch traffic would become urgent
+by its age, and priorities would have no effect.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from services.batching.fair_queue import EntryT, FairQueue
 from services.batching.select_batch import select_batch
 
 WINDOW: Final = 512
-"""How many of the inputs whose turn is next are looked at for one batch: bounds its cost."""
+"""The number of inputs from which one batch is selected. It bounds the cost of the selection."""
 PATIENCE: Final = 8
-"""So many batches in a row may be made around interactive inputs while batch traffic waits."""
+"""The maximum number of consecutive batches made around interactive inputs while batch traffic waits."""
 
 
 class BatchQueue(Generic[EntryT]):
-    """What waits for the model. Plain state."""
+    """The queued inputs. Plain state."""
 
     def __init__(self) -> None:
         self._interactive: FairQueue[EntryT] = FairQueue()
@@ -29,15 +29,15 @@ class BatchQueue(Generic[EntryT]):
         self._passed = 0
 
     def add(self, tenant: str, entries: Sequence[EntryT], *, yields: bool) -> None:
-        """Appends inputs of one tenant; `yields` says that they are batch traffic."""
+        """Appends inputs of one tenant. `yields` marks batch traffic."""
         (self._batch if yields else self._interactive).add(tenant, entries)
 
     def withdraw(self, tenant: str, count: int, *, yields: bool) -> None:
-        """Says that so many inputs, which were added and not taken, are gone."""
+        """Reports that `count` queued inputs of a tenant have no caller any more."""
         (self._batch if yields else self._interactive).withdraw(tenant, count)
 
     def next(self, budget: int) -> list[EntryT]:
-        """Removes and returns the next batch, of at most `budget` tokens with padding; empty if nothing waits."""
+        """Removes and returns the next batch: at most `budget` tokens with padding; empty if nothing is queued."""
         first, second = self._interactive, self._batch
         if self._passed >= PATIENCE or not first:
             first, second = second, first
@@ -52,5 +52,5 @@ class BatchQueue(Generic[EntryT]):
         return batch
 
     def clear(self) -> list[EntryT]:
-        """Removes and returns all that waits."""
+        """Removes and returns all queued inputs."""
         return [*self._interactive.clear(), *self._batch.clear()]

@@ -1,4 +1,4 @@
-"""What a batcher may hold, and what it counts."""
+"""The bounds of a batcher, and its counters."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a batcher may hold."""
+    """The bounds of a batcher."""
 
     batch_tokens: int
-    """Of one batch, padding included."""
+    """The maximum number of tokens in one batch, padding included."""
     queue_tokens: int
-    """In hand: those of the inputs, without padding."""
+    """The maximum number of input tokens in progress, without padding."""
     queue_calls: int = 4096
-    """In hand, those whose inputs are still being read included."""
+    """The maximum number of calls in progress, calls in tokenisation included."""
     hang_seconds: float = 120.0
-    """A batch that takes longer will never end."""
+    """A batch that takes longer counts as hung."""
 
 
 @dataclass(slots=True)
 class Counts:
-    """What happened since the start."""
+    """Counters since the start."""
 
     batches: int = 0
     inputs: int = 0
     tokens: int = 0
     padding: int = 0
-    """Tokens that batches had beside those of their inputs."""
+    """Padding tokens that ran."""
     refused: int = 0
-    """Calls for which there was no place."""
+    """Calls that were refused because the queue was full."""
     late: int = 0
-    """Calls whose time was too short."""
+    """Calls that were refused or ended because of their deadline."""
     failed_inputs: int = 0
     memory_splits: int = 0
-    """Batches that the device had no memory for."""
+    """Batches that were split because the device ran out of memory."""
 
     def add(self, inputs: int, tokens: int, padding: int) -> None:
-        """A batch was run."""
+        """Counts a batch that ran."""
         self.batches += 1
         self.inputs += inputs
         self.tokens += tokens

@@ -1,4 +1,4 @@
-"""A call that waits, and its inputs, which may run in several batches."""
+"""A queued call and its inputs, which may run in several batches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from services.batching.worker import ItemT, ResultT
 
 
 class Call(Generic[ItemT, ResultT]):
-    """What one caller waits for."""
+    """One call: its results so far, its deadline and the future that its caller awaits."""
 
     __slots__ = ("done", "expires", "left", "results", "tenant")
 
@@ -21,7 +21,7 @@ class Call(Generic[ItemT, ResultT]):
         self.done = done
 
     def fill(self, index: int, result: ResultT) -> None:
-        """The result of one input; the last ends the call."""
+        """Stores the result of one input. The last result ends the call."""
         self.results[index] = result
         self.left -= 1
         if not self.left and not self.done.done():

@@ -1,4 +1,4 @@
-"""What an error of the model says: of one input, of the batch's size, or of the model itself."""
+"""The kinds of a model's errors: one input is bad, the batch is too large, or the model itself is broken."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from enum import Enum, auto
 
 
 class Fault(Enum):
-    """Whose fault an error is."""
+    """The cause of an error."""
 
     INPUT = auto()
-    """An input's: halves of the batch are tried, until the bad one fails alone."""
+    """One input is bad. The batcher runs halves of the batch until the bad input fails alone."""
     MEMORY = auto()
-    """The batch was too large for the device: its halves are run, and the next batches are smaller."""
+    """The device ran out of memory. The batcher runs halves of the batch, and makes smaller batches from then on."""
     MODEL = auto()
-    """The model's, or its device's: nothing can run any more."""
+    """The model or its device is broken. No batch can run any more."""
 
 
 ErrorClassifier = Callable[[BaseException], Fault]
 
 
 def classify(error: BaseException) -> Fault:
-    """For models in plain Python. What is no Exception, such as SystemExit, was not meant for one input."""
+    """The cause of an error of a model in plain Python. A BaseException that is no Exception breaks the model."""
     if isinstance(error, MemoryError):
         return Fault.MEMORY
     return Fault.INPUT if isinstance(error, Exception) else Fault.MODEL

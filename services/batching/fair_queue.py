@@ -1,10 +1,9 @@
-"""Whose turn it is: each tenant that waits gets an equal share of the tokens that the model reads.
+"""A queue that is fair between tenants: each waiting tenant gets an equal share of the model's tokens.
 
-Start-time fair queueing (Goyal, Vin and Cheng, "Start-time Fair Queueing", SIGCOMM 1996). Each tenant has a start: the
-tokens that it was served, counted from where the others stood when it came. The tenant with the least start is next.
-So one who comes with a single input is before all but one input of each other, however many those others have queued;
-and who was idle has saved nothing up. An input is charged when it is taken, not when it comes: one that is withdrawn
-costs its tenant nothing.
+Start-time fair queueing (Goyal, Vin and Cheng, "Start-time Fair Queueing", SIGCOMM 1996). Each tenant has a start tag:
+the tokens that it was served, counted from the virtual time at its arrival. The tenant with the smallest tag is next. A
+tenant with a single input waits for at most one input of each other tenant, however long their queues are. An idle
+tenant saves no credit. An input is charged when it is taken and not when it arrives, so a withdrawn input is free.
 """
 
 from __future__ import annotations
@@ -15,30 +14,30 @@ from heapq import heapify, heappop, heapreplace
 from typing import Final, Generic, Protocol, TypeVar
 
 _REMEMBERED: Final = 1024
-"""Idle tenants that are kept before those that owe nothing are looked for."""
+"""The number of idle tenants that are kept before those without debt are removed."""
 
 
 class Waiting(Protocol):
-    """An input that waits."""
+    """A queued input."""
 
     @property
     def tenant(self) -> str:
-        """Whose it is."""
+        """The tenant that it belongs to."""
 
     @property
     def length(self) -> int:
-        """Its tokens: what it costs."""
+        """Its tokens, which are its cost."""
 
     @property
     def gone(self) -> bool:
-        """Whether nobody waits for it any more."""
+        """Whether its call has ended."""
 
 
 EntryT = TypeVar("EntryT", bound=Waiting)
 
 
 class _Flow(Generic[EntryT]):
-    """What one tenant has waiting, oldest first."""
+    """The queued inputs of one tenant, oldest first."""
 
     __slots__ = ("entries", "gone", "number", "start")
 
@@ -63,8 +62,8 @@ class FairQueue(Generic[EntryT]):
     def __init__(self) -> None:
         self._flows: dict[str, _Flow[EntryT]] = {}
         self._idle: dict[str, int] = {}
-        self._reached = 0
-        """The start of whoever's turn was last."""
+        self._virtual_time = 0
+        """The virtual time: the start tag of the tenant that was served last."""
         self._numbers = 0
 
     def __bool__(self) -> bool:
@@ -75,12 +74,12 @@ class FairQueue(Generic[EntryT]):
         flow = self._flows.get(tenant)
         if flow is None:
             self._numbers += 1
-            start = max(self._idle.pop(tenant, 0), self._reached)
+            start = max(self._idle.pop(tenant, 0), self._virtual_time)
             flow = self._flows[tenant] = _Flow(start, self._numbers)
         flow.entries.extend(entries)
 
     def withdraw(self, tenant: str, count: int) -> None:
-        """Says that so many inputs of a tenant are gone. They are swept out once they are half of what it has."""
+        """Reports that `count` inputs of a tenant are gone. They are removed once they are half of its queue."""
         flow = self._flows.get(tenant)
         if flow is None:
             return
@@ -92,7 +91,7 @@ class FairQueue(Generic[EntryT]):
                 self._retire(tenant, flow)
 
     def draw(self, most: int) -> list[EntryT]:
-        """Removes up to `most` inputs, those whose turn is next, in order. `settle` must follow."""
+        """Removes and returns the next `most` inputs in order. `settle` must follow."""
         turns = [(flow.start, flow.number, flow) for flow in self._flows.values()]
         heapify(turns)
         drawn: list[EntryT] = []
@@ -103,13 +102,13 @@ class FairQueue(Generic[EntryT]):
                 heappop(turns)
                 continue
             if not drawn:
-                self._reached = max(self._reached, start)
+                self._virtual_time = max(self._virtual_time, start)
             drawn.append(entry)
             heapreplace(turns, (start + entry.length, number, flow))
         return drawn
 
     def settle(self, drawn: Sequence[EntryT], taken: Collection[int]) -> None:
-        """Charges the inputs at the indices `taken` to their tenants and puts the others back in their places."""
+        """Charges the inputs at the indices `taken` to their tenants and puts the others back in their order."""
         for index in range(len(drawn) - 1, -1, -1):
             entry = drawn[index]
             flow = self._flows[entry.tenant]
@@ -121,20 +120,20 @@ class FairQueue(Generic[EntryT]):
             self._retire(tenant, self._flows[tenant])
 
     def clear(self) -> list[EntryT]:
-        """Removes and returns all that waits."""
+        """Removes and returns all queued inputs."""
         left = [entry for flow in self._flows.values() for entry in flow.entries if not entry.gone]
         self._flows.clear()
         self._idle.clear()
-        self._reached = 0
+        self._virtual_time = 0
         return left
 
     def _retire(self, tenant: str, flow: _Flow[EntryT]) -> None:
-        """A tenant that has nothing waiting keeps what it owes, as long as somebody else waits."""
+        """Removes a tenant without queued inputs. It keeps its debt as long as another tenant waits."""
         del self._flows[tenant]
         if not self._flows:
             self._idle.clear()
-            self._reached = 0
+            self._virtual_time = 0
             return
         self._idle[tenant] = flow.start
         if len(self._idle) > _REMEMBERED:
-            self._idle = {name: start for name, start in self._idle.items() if start > self._reached}
+            self._idle = {name: start for name, start in self._idle.items() if start > self._virtual_time}

@@ -1,8 +1,8 @@
-"""How fast the model is: what its last batches say of the next ones.
+"""A model of a batch's duration, fitted to the last batches.
 
-The seconds of a batch are a + b x its padded tokens: a fit by least squares, in which each new batch makes the older
-ones count less. Where the batches don't tell a from b, because they were all of one size, b is 0, and the estimate is
-too short: a call is not refused on a guess.
+Duration in seconds = a + b x padded tokens, fitted by least squares; each new batch reduces the weight of older ones.
+If all batches had one size, a and b can't be separated and b is 0. The estimate is then too short on purpose: a guess
+must not refuse a call.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import Final
 
 _KEPT: Final = 0.9
-"""What a batch still counts after the next one."""
+"""The factor by which each new batch reduces the weight of older ones."""
 
 
 class LatencyModel:
-    """Estimates from what was measured. Before the first batch everything takes no time."""
+    """Estimates durations from measured batches. Before the first batch every estimate is 0."""
 
     def __init__(self, batch_tokens: int) -> None:
         self._batch_tokens = batch_tokens
@@ -22,7 +22,7 @@ class LatencyModel:
         self._fixed = self._each = 0.0
 
     def learn(self, tokens: int, seconds: float) -> None:
-        """A batch of so many tokens, padding included, took so long."""
+        """Adds a batch of `tokens`, padding included, that took `seconds`."""
         self._count = _KEPT * self._count + 1
         self._tokens = _KEPT * self._tokens + tokens
         self._seconds = _KEPT * self._seconds + seconds
@@ -36,5 +36,5 @@ class LatencyModel:
         self._fixed = (self._seconds - self._each * self._tokens) / self._count
 
     def seconds(self, tokens: int) -> float:
-        """How long so many tokens take, in as few batches as can be."""
+        """The estimated duration of `tokens`, run in as few batches as possible."""
         return max(1.0, tokens / self._batch_tokens) * self._fixed + tokens * self._each

@@ -1,7 +1,7 @@
-"""Which waiting inputs run together.
+"""The selection of the queued inputs that run in one batch.
 
-A batch is padded to its longest input, so its cost is longest x count; `take` therefore picks inputs of like length,
-around the one whose turn it is, so that none waits for ever.
+A batch is padded to its longest input, so its cost is longest x count. `select_batch` therefore takes inputs of similar
+length. They lie around the first input of the queue, so that no input waits for ever.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 
 def select_batch(lengths: Sequence[int], budget: int) -> list[int]:
-    """The indices of the inputs to run together; `lengths` are their tokens, in the order of their turns.
+    """The indices of the inputs of the next batch. `lengths` are the inputs' tokens in queue order.
 
-    The first, whose turn it is, is always among them. Their padded cost, longest x count, is at most `budget` tokens,
-    unless the first alone is more, and at most half of it is padding. Of equal ones those are taken whose turn is next.
+    The batch always contains the first input. Its padded cost, longest x count, is at most `budget` tokens, unless the
+    first input alone exceeds it. At most half of the cost is padding. Of equally long inputs, earlier ones are taken.
     """
     if not lengths:
         return []
@@ -23,7 +23,7 @@ def select_batch(lengths: Sequence[int], budget: int) -> list[int]:
 
 
 def _grow(lengths: Sequence[int], anchor: int, budget: int) -> tuple[int, int]:
-    """The widest run of sorted `lengths` around `anchor` that stays in budget and wastes at most half. Inclusive."""
+    """The widest range of sorted `lengths` around `anchor` within the budget, at most half padding; inclusive."""
     low = high = anchor
     total = lengths[anchor]
     while True:

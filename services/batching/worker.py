@@ -1,7 +1,7 @@
-"""A thread of the model. It does one job after another and hands what came of each to the event loop.
+"""A thread that runs the model. It runs one batch after the other and passes each outcome to the event loop.
 
-It is a daemon, and not of an executor's: the interpreter waits for those at exit, and a model that hangs would keep the
-process from ending, which is the one thing that is left to do with it.
+It is a daemon thread and not a thread of an executor. The interpreter waits for an executor's threads at exit, so a
+model that hangs would keep the process from ending.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 Run = Callable[[Sequence[ItemT]], Sequence[ResultT]]
-"""Runs a batch on a thread of the model; results are index-aligned."""
+"""Runs a batch on a worker thread; result i belongs to input i."""
 
 
 class Worker(Generic[ItemT, ResultT]):
@@ -28,7 +28,7 @@ class Worker(Generic[ItemT, ResultT]):
         loop: asyncio.AbstractEventLoop,
         finished: Callable[[Sequence[ResultT] | BaseException], object],
     ) -> None:
-        """`finished` is called on the loop, once for each `put`, with the results or what was raised."""
+        """`finished` is called on the loop, once for each `put`, with the results or the exception."""
         self._run = run
         self._loop = loop
         self._finished = finished
@@ -40,31 +40,31 @@ class Worker(Generic[ItemT, ResultT]):
         self._thread.start()
 
     def put(self, batch: Sequence[ItemT]) -> None:
-        """Runs a batch after those before it."""
+        """Queues a batch behind the earlier ones."""
         self._jobs.put(batch)
 
     async def stop(self, seconds: float) -> bool:
-        """Ends the thread after its last job; False if it is still at that after `seconds`, and is left."""
+        """Ends the thread after its last batch. False if it still runs after `seconds`; it is then abandoned."""
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join, seconds)
         return not self._thread.is_alive()
 
     def _serve(self) -> None:
         while (batch := self._jobs.get()) is not None:
-            told = self._tell(self._attempt(batch))
-            del batch  # its memory is not kept while nothing runs
-            if not told:
+            reported = self._report(self._attempt(batch))
+            del batch  # frees its memory before the next wait
+            if not reported:
                 return
 
     def _attempt(self, batch: Sequence[ItemT]) -> Sequence[ResultT] | BaseException:
         try:
             return self._run(batch)
-        except BaseException as error:  # whatever it is, those who wait are told
+        except BaseException as error:  # reported to the callers, whatever it is
             return error
 
-    def _tell(self, outcome: Sequence[ResultT] | BaseException) -> bool:
+    def _report(self, outcome: Sequence[ResultT] | BaseException) -> bool:
         try:
             self._loop.call_soon_threadsafe(self._finished, outcome)
-        except RuntimeError:  # the loop has closed, and nobody waits
+        except RuntimeError:  # the loop has closed, so no call waits
             return False
         return True

@@ -1,4 +1,4 @@
-"""The threads that run batches side by side, and how long each batch had the model."""
+"""The threads that run batches in parallel, and the model time of each batch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 CPU_WORKERS: Final = 2
-"""Batches side by side on a CPU. One batch on all cores waits, at the end of each product, for the core that something
-else has just then; two with half of the cores each do not: measured on two cores, 14 to 36% more texts.
+"""The default number of parallel batches on a CPU. One batch on all cores waits, at the end of each matrix product, for
+a core that something else occupies at that moment. Two batches on half of the cores each do not wait: on two cores they
+ran 14 to 36% more texts.
 """
 
 
@@ -27,11 +28,11 @@ def default_workers(threads: int) -> int:
 
 
 class SharedTime:
-    """Seconds of the model as batches that run side by side share it.
+    """The model time of batches that run in parallel, in seconds.
 
-    With two of them it goes at half the speed. What passes of it while a batch runs is the batch's part of the model,
-    so as many seconds as there are go to batches however many run. (The virtual time of processor sharing: Demers,
-    Keshav and Shenker, "Analysis and Simulation of a Fair Queueing Algorithm", SIGCOMM 1989.)
+    With n batches in parallel, model time passes at 1/n of the clock's speed. The model time that passes while a batch
+    runs is charged to that batch, so the batches' times add up to the busy time. (The virtual time of processor
+    sharing: Demers, Keshav and Shenker, "Analysis and Simulation of a Fair Queueing Algorithm", SIGCOMM 1989.)
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -40,13 +41,13 @@ class SharedTime:
         self._running = 0
 
     def begin(self) -> float:
-        """A batch begins; `end` wants what this returns."""
+        """A batch begins. Returns the argument of `end`."""
         self._look()
         self._running += 1
         return self._passed
 
     def end(self, began: float) -> float:
-        """A batch has ended: its seconds."""
+        """A batch has ended. Returns its model time in seconds."""
         self._look()
         self._running -= 1
         return self._passed - began
@@ -64,17 +65,17 @@ class _Batch(NamedTuple, Generic[EntryT]):
 
 
 class Ended(NamedTuple, Generic[EntryT, ResultT]):
-    """A batch that was run."""
+    """A batch that ran."""
 
     entries: list[EntryT]
     outcome: Sequence[ResultT] | BaseException
-    """Results, or what was raised."""
+    """The results, or the exception."""
     seconds: float
-    """See SharedTime."""
+    """The model time, see SharedTime."""
 
 
 class Workers(Generic[EntryT, ItemT, ResultT]):
-    """Threads that run a batch each. For one event loop."""
+    """Threads that run one batch each. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -88,11 +89,11 @@ class Workers(Generic[EntryT, ItemT, ResultT]):
         self._ended = ended
         self._workers: list[Worker[ItemT, ResultT]] = []
         self._free: list[int] = []
-        """The last one was the last to run: what it needs is in the caches, and so are its arena's pages."""
+        """A stack: the thread that ran last runs next, because its data and malloc arena are still in the caches."""
         self._batches: dict[int, _Batch[EntryT]] = {}
 
     def start(self, count: int) -> None:
-        """Starts so many threads."""
+        """Starts `count` threads."""
         loop = asyncio.get_running_loop()
         self._workers = [Worker(self._run, loop, partial(self._finished, number)) for number in range(count)]
         self._free = [*reversed(range(count))]
@@ -101,7 +102,7 @@ class Workers(Generic[EntryT, ItemT, ResultT]):
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of threads."""
         return len(self._workers)
 
     @property
@@ -111,11 +112,11 @@ class Workers(Generic[EntryT, ItemT, ResultT]):
 
     @property
     def running(self) -> list[EntryT]:
-        """All that runs."""
+        """The inputs that run now."""
         return [entry for batch in self._batches.values() for entry in batch.entries]
 
     def put(self, entries: list[EntryT], items: Sequence[ItemT], seconds: float, hung: Callable[[], object]) -> None:
-        """Runs a batch on a thread that is free; `hung` is called once it took so many seconds of the clock."""
+        """Runs a batch on a free thread. `hung` is called when it takes longer than `seconds`."""
         number = self._free.pop()
         watch = asyncio.get_running_loop().call_later(seconds, hung)
         self._batches[number] = _Batch(entries, self._time.begin(), watch)
@@ -128,8 +129,8 @@ class Workers(Generic[EntryT, ItemT, ResultT]):
         self._ended(Ended(batch.entries, outcome, self._time.end(batch.began)))
 
     async def stop(self, seconds: float, *, failed: bool) -> bool:
-        """Ends the threads after what they run; False if one is still at it after `seconds`, and is left. One that runs
-        a model that `failed` is not waited for.
+        """Ends the threads after their batches. False if one still runs after `seconds`; that thread is abandoned. With
+        `failed`, threads that still run the model are not waited for.
         """
         for batch in self._batches.values():
             batch.watch.cancel()

@@ -23,7 +23,7 @@ def shaped(vector: Vector, dimensions: int | None, *, normalise: bool) -> Vector
     kept = vector[:dimensions]
     norm = float(np.linalg.norm(kept.astype(np.float64)))  # the squares of what float32 holds can be too large for it
     if not math.isfinite(norm):
-        raise Internal("the model could not do this input")
+        raise Internal("the model failed to run this input")
     return kept if not normalise or norm in (0.0, 1.0) else np.asarray(kept / norm, dtype=np.float32)
 
 

@@ -35,5 +35,5 @@ def ranked(raw: Scores, scores: Scores, labels: Sequence[str], top_k: int) -> li
 def checked(raw: Scores) -> Scores:
     """Raises Internal where a model has made something that is no number: that must not look like a score."""
     if not np.isfinite(raw).all():
-        raise Internal("the model could not do this input")
+        raise Internal("the model failed to run this input")
     return raw
