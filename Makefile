@@ -18,7 +18,7 @@ up: serving ## set everything up and serve until Ctrl-C
 	@$(BIN)/meshgate up $(ARGS)
 
 test: developing ## set everything up and run the unit and integration tests; the unit tests have a floor of coverage
-	$(if $(ARGS),$(BIN)/pytest $(ARGS),$(BIN)/pytest tests/unit --cov --cov-report=)
+	$(if $(ARGS),$(BIN)/pytest $(ARGS),$(BIN)/pytest tests/unit -n 2 --dist loadfile --cov --cov-report=)
 	$(if $(ARGS),,$(BIN)/pytest tests/integration)
 
 test-e2e: developing ## run the tests with the real default models

@@ -136,7 +136,10 @@ def test_everything_locked_is_installed_by_its_hash_but_torch(clone: Checkout) -
 
 
 def test_the_whole_run_measures_the_unit_tests_coverage_and_a_part_does_not(clone: Checkout) -> None:
-    assert clone.called("test")[-2:] == ["pytest tests/unit --cov --cov-report=", "pytest tests/integration"]
+    assert clone.called("test")[-2:] == [
+        "pytest tests/unit -n 2 --dist loadfile --cov --cov-report=",
+        "pytest tests/integration",
+    ]
     assert clone.called("test", "ARGS=tests/unit") == ["pytest tests/unit"]
 
 
