@@ -43,10 +43,10 @@ class Log:
         self.counts["committed"] += 1
         await self.open.wait()
 
-    def leave(self, record: Any) -> None:
+    def enqueue_nowait(self, record: Any) -> None:
         self.counts["left"] += 1
 
-    def note(self, *, count: int, **fields: Any) -> None:
+    def log_event(self, *, count: int, **fields: Any) -> None:
         self.counts["sums"] += 1
         self.summed += count
 
