@@ -92,6 +92,9 @@ def test_envelopes(path: str, data: st.DataObject, method: str, model: str) -> N
         found = request_info.read(PUBLIC_ROUTES[path], outer(envelope=envelope).SerializeToString())
     except errors.InvalidArgument:
         return
+    except errors.Unimplemented as error:  # the header begins as compressed messages do
+        assert (error.reason, compression.is_compressed(envelope.header)) == ("COMPRESSED", True)
+        return
     assert found.route.path in MODEL_ROUTES
 
 
