@@ -1,0 +1,1 @@
+"""Which files of the project run in one call: `python -m tools.call_path`."""
