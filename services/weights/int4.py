@@ -25,7 +25,7 @@ _OUTPUTS: Final = 16
 _PART: Final = 1024
 """Outputs that are looked at together, so that little memory is taken for it, and most layers are given up on early."""
 FEW_ROWS: Final = 4
-"""Up to here torch's kernel for four bits is the faster way (docs/models.md)."""
+"""Up to here torch's kernel for four bits is the faster way (bench/RESULTS.md)."""
 
 
 class Int4Weight(NamedTuple):

@@ -1,7 +1,7 @@
 """bfloat16 weights laid out beforehand as oneDNN multiplies them.
 
 torch hands oneDNN the weights of a linear layer as they lie, and they are laid out anew in every call. With few rows
-that takes about as long as multiplying (docs/models.md). What comes out is the same, but for rounding.
+that takes about as long as multiplying (bench/RESULTS.md). What comes out is the same, but for rounding.
 
 This leans on operators of torch that are not public (Inductor's own, for weights that it has frozen); torch is pinned,
 and a test holds them.

@@ -1,4 +1,4 @@
-"""What zero-shot gives with the model that ships, on tickets it was not tuned to; see docs/classification.md."""
+"""What zero-shot gives with the model that ships, on tickets it was not tuned to; see bench/RESULTS.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/encoder-kinds.md, of what the matrix of encoders, classifiers and taggers has found."""
+"""docs/reference/kinds/encoders.md, of what the matrix of encoders, classifiers and taggers has found."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-PAGE: Final = Path(__file__).parents[2] / "docs" / "encoder-kinds.md"
+PAGE: Final = Path(__file__).parents[2] / "docs" / "reference" / "kinds" / "encoders.md"
 WRITE: Final = "MESHGATE_WRITE_KINDS"
 """Set to write the page, and not only compare it."""
 

@@ -1,4 +1,4 @@
-"""docs/kinds.md, from the table of kinds: `python -m tests.kinds.page` writes it."""
+"""docs/reference/kinds/decoders.md, from the table of kinds: `python -m tests.kinds.page` writes it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from services.generation.model import decoder_kinds
 from services.generation.seq2seq.decoders import DECODERS
 from tests.tinymodels import kinds as tiny
 
-PLACE: Final = Path(__file__).parents[2] / "docs" / "kinds.md"
+PLACE: Final = Path(__file__).parents[2] / "docs" / "reference" / "kinds" / "decoders.md"
 _HEAD: Final = """# Kinds of model that generation serves
 
 A kind is what a checkpoint's config.json calls its `model_type`. `make test-kinds` makes a tiny random model of each

@@ -4,7 +4,7 @@ A constraint (a JSON schema, a regular expression, a list of choices) is checked
 model's thread, and kept. Each candidate then follows a copy of its own: before each choice it says which tokens keep
 the output within the grammar, after it it takes the chosen one. A row without a constraint pays nothing.
 
-The library behind it is llguidance (Microsoft, MIT): docs/structured-output.md has the comparison. It is imported by
+The library behind it is llguidance (Microsoft, MIT): ADR 0003 has the comparison. It is imported by
 `grammar.py` alone.
 """
 

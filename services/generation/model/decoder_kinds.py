@@ -1,7 +1,7 @@
 """The kinds of decoder that are served. A kind is what a checkpoint's config.json calls its `model_type`.
 
 The tests show of each that it says here, in pieces, in a batch and after a shared beginning, what it says in
-transformers alone (tests/kinds, `make test-kinds`). docs/kinds.md is made from this table.
+transformers alone (tests/kinds, `make test-kinds`). docs/reference/kinds/decoders.md is made from this table.
 """
 
 from __future__ import annotations
@@ -137,7 +137,9 @@ def check(config: Any, key: str, where: Path) -> None:
     """Raises ConfigError, naming the section `key` and the kind, for a kind that is not served."""
     kind = str(config.model_type)
     if kind not in SERVED:
-        raise ConfigError(f"{key}.source: {where}: models of the kind {kind} are not served: see docs/kinds.md")
+        raise ConfigError(
+            f"{key}.source: {where}: models of the kind {kind} are not served: see docs/reference/kinds/decoders.md"
+        )
     if kind == "falcon" and config.alibi:
         raise ConfigError(
             f"{key}.source: {where}: falcon models with alibi are not served, those with rotary embeddings are"

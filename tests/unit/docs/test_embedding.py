@@ -1,4 +1,4 @@
-"""docs/embedding.md: it tells of every field and encoding, and its numbers are those of the code."""
+"""docs/howto/embed-in-bulk.md: it tells of every field and encoding, and its numbers are those of the code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.common import ordered_stream
 from services.embedding.config import EngineConfig, ModelConfig
 from services.embedding.vectors import encoded
 
-TEXT = (Path(__file__).parents[3] / "docs" / "embedding.md").read_text()
+TEXT = (Path(__file__).parents[3] / "docs" / "howto" / "embed-in-bulk.md").read_text()
 
 
 def test_the_configuration_it_shows_is_one() -> None:

@@ -79,7 +79,7 @@ def test_a_folder_that_cant_be_read_is_not_an_empty_one(tmp_path: Path, monkeypa
 
 
 def test_bounds_are_as_documented() -> None:
-    text = (Path(__file__).parents[5] / "docs" / "generation.md").read_text()
+    text = (Path(__file__).parents[5] / "docs" / "howto" / "serve-lora-adapters.md").read_text()
     assert f"up to {adapter_store.LISTED} of a model" in text
     assert f"the first {adapter_store._LOOKED:,} entries" in text
 
