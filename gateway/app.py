@@ -1,4 +1,4 @@
-"""The gateway put together, and its life: audit first, then backends, then the door; and the same backwards."""
+"""The gateway's parts and their order: audit starts first, then backends, then the server. They stop in reverse."""
 
 from __future__ import annotations
 

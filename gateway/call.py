@@ -1,4 +1,4 @@
-"""What the gateway knows of one call: filled stage by stage, read by the audit."""
+"""The record of one call: the stages fill it, and the audit reads it."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def _request_ids() -> Iterator[str]:
 
 
 class Requests(Protocol):
-    """What the caller sends, message by message."""
+    """The caller's messages, one after the other."""
 
     async def read(self) -> bytes | None:
         """The next message, or None when the caller has sent all."""
 
 
 class Replies(Protocol):
-    """What the caller gets."""
+    """The replies to the caller."""
 
     async def send(self, reply: bytes) -> None:
         """Sends one message; waits while the caller reads slowly."""
@@ -61,12 +61,12 @@ class Call:
     request_id: str = field(default_factory=_request_ids().__next__)
     """128 random bits in hexadecimal."""
     inside: bool = False
-    """Whether it has a place: see gateway.edge.concurrency."""
+    """Whether the admission gate counts it: see gateway.edge.concurrency."""
     principal: Principal | None = None
     drained: bool = False
     """Whether it was ended because the gateway stops."""
     slots: tuple[ConcurrencyLimit, ...] = ()
-    """What it holds in this process of its caller's concurrency limits: see gateway.limits.pending."""
+    """The slots that it holds of its caller's concurrency limits in this process: see gateway.limits.pending."""
     held: Grant | None = None
     """The same in the store, where it took them before it began: see gateway.limits.shared_pending."""
     admitted: bool = False

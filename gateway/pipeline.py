@@ -3,8 +3,8 @@
     audit opens -> authenticate -> enter -> read -> authorise -> reserve -> open seal (or relay) -> forward
     -> seal replies -> settle -> audit closes
 
-Each stage is its own file and can refuse by raising a MeshError. A unary call is a stream of one message: nothing here
-asks for the arity, except on behalf of `journal`: a call's beginning is on record before the first of several replies
+Each stage is its own file and can refuse by raising a MeshError. A unary call is a stream of one message, so the stages
+do not depend on the arity. Only `journal` does: a call's beginning is on record before the first of several replies
 leaves, and its end before the final status does.
 """
 
@@ -32,7 +32,7 @@ from meshgate.rpc.status import TOO_LARGE
 
 
 class Forwarder(Protocol):
-    """What answers a route: a service, or the gateway itself."""
+    """The part that answers a route: a service, or the gateway itself."""
 
     async def forward(self, call: Call, route: Route, first: bytes, passage: MessageRelay) -> None:
         """Answers `first`, and what `passage` reads after it, by what it sends on `passage`. Returns when all is sent.
@@ -141,8 +141,8 @@ class Pipeline:
         return reservation
 
     async def _open(self, call: Call, principal: Principal, wanted: RequestInfo) -> MessageCodec:
-        """From here on the request is in the clear, or sealed to the service. What was inside an envelope that opened
-        is held to the policy as well.
+        """The request in the clear, or sealed to the service. The policy is checked again for a request that was inside
+        an envelope.
         """
         exchange = await self.opener.open(call, principal, wanted)
         if exchange.inner is not wanted:

@@ -1,4 +1,4 @@
-"""Who calls, as proven by a verified token. What every later stage knows of the caller, and all it knows."""
+"""The caller, as proven by a verified token. Later stages know nothing else of the caller."""
 
 from __future__ import annotations
 

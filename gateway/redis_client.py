@@ -1,7 +1,7 @@
 """The store that workers and replicas share: Redis or Valkey. Limits, replays and revocations agree through it.
 
-One pool of connections for the whole process, each command bounded in time, so that a store that hangs costs a caller
-that much and no more. Who uses it decides what its absence means.
+The process has one pool of connections. Each command has a time limit, which bounds what a hanging store costs a
+caller. The part that uses the store decides what its outage means.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from meshgate.runtime.config import Strict
 _PORT: Final = 6379
 _CAUSES: Final = 8
 _CODE: Final = re.compile(r"[A-Z]{2,32}\b", re.ASCII)
-"""What the errors of a store begin with, as in `OOM command not allowed`."""
+"""The code that the errors of a store begin with, as in `OOM command not allowed`."""
 SCHEMES: Final = ("redis://", "rediss://", "unix://")
 
 _URL_RULE: Final = (
@@ -36,7 +36,7 @@ Client = redis.Redis
 
 
 def _url(value: SecretStr) -> SecretStr:
-    """The URL as it is, where redis-py can make a connection of it. Nothing of it is told: it holds a password."""
+    """The URL as it is, where redis-py can make a connection of it. Errors do not repeat it: it holds a password."""
     try:
         if not value.get_secret_value().startswith(SCHEMES):
             raise ValueError
@@ -61,7 +61,7 @@ class StoreConfig(Strict):
     connections: int = Field(32, ge=1, le=1000)
     """The most connections of one worker."""
     prefix: str = Field("meshgate", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    """What every key begins with, so that several meshes can share a store."""
+    """The prefix of every key, so that several meshes can share a store."""
 
 
 @asynccontextmanager
@@ -75,9 +75,10 @@ async def bounded(seconds: float) -> AsyncIterator[None]:
 
 
 def heed_cancellation() -> None:
-    """Raises CancelledError where the task was cancelled. To be called after commands: redis-py sends by
-    asyncio.wait_for, which before Python 3.12 keeps back a cancellation that comes as it ends, so that a loop would go
-    on for ever.
+    """Raises CancelledError if the task was cancelled. Call it after commands.
+
+    redis-py sends by asyncio.wait_for. Before Python 3.12, that swallows a cancellation that comes as it ends, and a
+    loop would never stop.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
@@ -112,7 +113,7 @@ def address(url: str) -> str:
 def cause(error: BaseException | None) -> str:
     """Why a store did not answer, or how it refused.
 
-    It is told in the system's words or by the store's own code: the text of an answer may repeat what was sent.
+    The cause is the system's message or the store's own code. The text of an answer may repeat what was sent.
     """
     found: BaseException | None = error
     for _ in range(_CAUSES):

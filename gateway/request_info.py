@@ -1,4 +1,4 @@
-"""What the gateway must know of a request before it decides: which method, which model, how many tokens at most.
+"""The parts of a request that decisions need: the method, the model, and the most tokens.
 
 A message is parsed once, here, and its original bytes are what travels on.
 """
@@ -19,7 +19,7 @@ _MAX_NAME_BYTES: Final = 256
 
 
 class RequestInfo(NamedTuple):
-    """What a caller asks for, as far as policy is concerned."""
+    """The request of a caller, as far as policy is concerned."""
 
     route: Route
     """The method that does the work."""

@@ -65,7 +65,7 @@ MODEL_ROUTES: Final[Mapping[str, Route]] = {
 """The methods of the services."""
 
 PUBLIC_ROUTES: Final[Mapping[str, Route]] = {**MODEL_ROUTES, **LOCAL_ROUTES, **SEALED_ROUTES}
-"""All that a caller may name. What is not here is refused, and audited as refused."""
+"""All methods that a caller may name. Any other method is refused, and audited as refused."""
 
 
 def relay_of(inner: Route, sealed: Route) -> Route:

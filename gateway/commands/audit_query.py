@@ -26,8 +26,9 @@ _REASON: Final = re.compile(r"[A-Z][A-Z0-9_]{0,62}", re.ASCII)
 
 
 def query(asked: Mapping[str, str | None], since: str | None, until: str | None, now: float) -> Query:
-    """What is looked for. `asked` has fields of a record, and `method`; None is not asked for. Raises ValueError, which
-    names the option and what it may be.
+    """The values that are searched for. `asked` has fields of a record, and `method`; None is not asked for.
+
+    Raises ValueError, which names the option and its allowed values.
     """
     said = {name: value for name, value in asked.items() if value is not None}
     for name, value in said.items():

@@ -92,11 +92,11 @@ async def _explained(question: Question, loaded: GatewayConfig, token: str, bond
 
 
 async def _models(loaded: GatewayConfig) -> ListedModels:
-    """What the services list, asked once with the gateway's own certificate."""
+    """The models that the services list, asked once with the gateway's own certificate."""
     try:
         backends = {name: Backend(name, section, loaded.mesh) for name, section in loaded.backends.items()}
     except (OSError, configs.ConfigError):
-        return explanation.NO_SERVICES  # without the gateway's certificate nobody would answer
+        return explanation.NO_SERVICES  # without the gateway's certificate no service would answer
     try:
         found = ModelCatalogue(backends, _unheard)
         await found.ask()
@@ -106,11 +106,11 @@ async def _models(loaded: GatewayConfig) -> ListedModels:
 
 
 async def _unheard(_backend: str, _serving: bool) -> None:
-    """Nobody waits here for services to come or go."""
+    """Does nothing: the command does not wait for services to come or go."""
 
 
 async def _examined(loaded: GatewayConfig, token: str, bond: str | None) -> TokenReport:
-    """What the configured issuers and revocations say of the token now."""
+    """The verdict of the configured issuers and revocations on the token now."""
     client = None if loaded.store is None else redis_client.connect(loaded.store)
     try:
         prefix = "" if loaded.store is None else loaded.store.prefix

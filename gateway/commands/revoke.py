@@ -89,7 +89,7 @@ def _seconds(text: str) -> int:
 
 
 def _check_issuer(entry: Revoked, loaded: GatewayConfig) -> None:
-    """An entry of an issuer whom nobody believes would revoke nothing."""
+    """An entry of an issuer that is not configured would revoke nothing."""
     known = {issuer.issuer for issuer in loaded.issuers}
     if entry.issuer not in known:
         raise ValueError(f"the gateway knows no issuer {entry.issuer!r}{meant(entry.issuer, known)}")

@@ -1,9 +1,8 @@
-"""The door: how many callers may be inside before anyone knows who they are.
+"""The admission gate: a bound on calls whose caller is not authenticated yet.
 
-Behind authentication every caller has limits of its own. Before it nobody has a name, so what strangers can hold at
-once is one number for all of them: a flood of bad tokens fills it, and is refused from there on without a signature
-checked, a key looked for or a record waited for. A caller who is known leaves the door at once, so that those inside
-are only ever the ones being looked at.
+After authentication every caller has limits of its own. Before it callers have no name, so one number bounds all of
+them together. A flood of bad tokens fills it. Further calls are then refused before a signature is checked, a key is
+looked up or a record is awaited. An authenticated call leaves the gate at once, so only calls in authentication count.
 """
 
 from __future__ import annotations
@@ -31,21 +30,21 @@ class AdmissionGate:
         """Calls that found no room, since the start."""
 
     def enter(self) -> None:
-        """Takes a place, which the same call gives back. Raises Unavailable (OVERLOADED) if none is free."""
+        """Takes a slot, which the same call gives back. Raises Unavailable (OVERLOADED) if none is free."""
         if self.inside >= self.most:
             self.turned_away += 1
             raise errors.Unavailable("too many callers at once", reason="OVERLOADED", retry_after=_RETRY_SECONDS)
         self.inside += 1
 
     def leave(self) -> None:
-        """Gives the place back: the principal is known, or the call has been refused. Once for each `enter`."""
+        """Gives the slot back: the principal is known, or the call has been refused. Once for each `enter`."""
         if self.inside == 0:
             raise RuntimeError("nobody is inside")
         self.inside -= 1
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Holds a place. Raises Unavailable (OVERLOADED)."""
+        """Holds a slot. Raises Unavailable (OVERLOADED)."""
         self.enter()
         try:
             yield
@@ -54,7 +53,7 @@ class AdmissionGate:
 
 
 class ConnectionAdmission:
-    """Both doors: that of all calls, and behind it that of strangers."""
+    """Two gates: one for all calls, and one for those of unauthenticated callers."""
 
     __slots__ = ("calls", "strangers")
 
@@ -63,7 +62,7 @@ class ConnectionAdmission:
         self.strangers = AdmissionGate(most_strangers)
 
     def enter(self, call: Call) -> None:
-        """Lets a call in as a stranger. Raises Unavailable (OVERLOADED)."""
+        """Counts a call as that of an unauthenticated caller. Raises Unavailable (OVERLOADED)."""
         self.calls.enter()
         try:
             self.strangers.enter()
@@ -74,17 +73,17 @@ class ConnectionAdmission:
 
     @contextmanager
     def visit(self) -> Iterator[None]:
-        """The same for a call of which nobody will know the principal. Raises Unavailable (OVERLOADED)."""
+        """The same for a call that will never have a principal. Raises Unavailable (OVERLOADED)."""
         with self.calls.place(), self.strangers.place():
             yield
 
     def known(self, call: Call) -> None:
-        """The call's principal is known from here on: it is no stranger any more."""
+        """Stops counting the call as unauthenticated, because its principal is known."""
         if call.inside and call.principal is not None:
             self.strangers.leave()
 
     def leave(self, call: Call) -> None:
-        """The call is over, whatever became of it."""
+        """Gives the call's slots back when it ends, successful or not."""
         if call.inside:
             call.inside = False
             self.calls.leave()

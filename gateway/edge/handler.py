@@ -32,7 +32,7 @@ _NO_DEADLINE: Final = 86_400.0 * 365
 """gRPC gives a call without a deadline one that is further away than this."""
 
 _ENTRY_BYTES: Final = 32
-"""What an entry of metadata counts beside its name and value (RFC 9113 section 6.5.2)."""
+"""Bytes that an entry of metadata counts beside its name and value (RFC 9113 section 6.5.2)."""
 
 _END_SECONDS: Final = 1.0
 """How long an error may take to leave: that of a caller who does not read waits behind what it has not read."""
@@ -132,10 +132,10 @@ class EdgeHandler(grpc.GenericRpcHandler):
         )
 
     def _authorization(self, context: Context) -> str | None:
-        """The token as sent. Two of them are none at all: which one counts must not be a matter of opinion.
+        """The token as sent, or None. Two tokens count as none, because it is not defined which one holds.
 
-        None is also what a caller has shown that sends more metadata than allowed. gRPC refuses it only once our
-        settings are acknowledged, and those who mean harm need not do that.
+        A caller with too much metadata has no token either. gRPC refuses such a call only after the client has
+        acknowledged our settings, which a hostile client need not do.
         """
         size, found = 0, []
         for key, value in context.invocation_metadata() or ():
@@ -179,11 +179,11 @@ def _draining() -> errors.Unavailable:
 
 
 async def _end(context: Context, error: errors.MeshError, request_id: str) -> None:
-    """Ends the call with `error`. Who does not read gets it once it does; meanwhile nothing of ours waits."""
+    """Ends the call with `error`. A caller that does not read gets it later; the gateway waits a bounded time."""
     try:
         async with asyncio.timeout(_END_SECONDS):
             await guard.abort(context, error, request_id)
-    except (TimeoutError, grpc.aio.InternalError):  # InternalError: it has been told already, or is gone
+    except (TimeoutError, grpc.aio.InternalError):  # InternalError: the call has a status already, or has ended
         raise asyncio.CancelledError from None
 
 
@@ -198,7 +198,7 @@ class RequestStream:
     __slots__ = ("_begun", "_call", "_context", "_first", "_later")
 
     def __init__(self, context: Context, call: Call, first: IdleTimeouts, later: IdleTimeouts) -> None:
-        """`first` is the patience with a call that has not begun, which holds a place for nothing."""
+        """`first` is the idle timeout of a call that has not begun, `later` that of its further messages."""
         self._context = context
         self._call = call
         self._first = first

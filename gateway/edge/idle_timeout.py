@@ -1,9 +1,9 @@
 """How long the gateway waits for a caller to read or to write, without a timer for each message.
 
-gRPC's flow control makes a write wait while the caller does not read, so a caller who stops holds one message and one
-window's worth of memory; it is time that has no bound. A timer for each message would cost more than the rest of
-relaying it. So waits are only noted, and one timer for all of them looks a few times in the allowed time for those that
-take too long: a wait ends after `seconds`, or up to a quarter more.
+gRPC's flow control makes a write wait while the caller does not read. A caller that stops reading holds one message and
+one window of memory, but for an unbounded time. A timer for each message would cost more than the rest of relaying it.
+So waits are only noted, and one timer checks all of them four times in the allowed time. A wait ends after `seconds`,
+or up to a quarter more.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Methods that need no token: health and, where it is switched on, reflection. They are registered beside the pipeline.
 
-Whoever calls them is an unauthenticated caller and is counted as one while its request is read. gRPC receives a message
-whole before its size is known, up to twice `max_message_bytes`, so few requests are read at a time, and fewer of one
-network address. Calls that last (watchers of health, reflection) have places of their own, of which one address
-can have a part.
+Their callers count as unauthenticated while a request is read. gRPC receives a message whole before its size is known,
+up to twice `max_message_bytes`. So few requests are read at a time, and fewer of one network address. Long calls
+(watchers of health, reflection) have slots of their own, and one address can have a part of these.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ _TALKERS_EACH: Final = 8
 _WAITING_EACH: Final = 100
 """Requests of one address that wait for their turn to be read."""
 _GONE: Final = (grpc.aio.UsageError, *names.CALL_ENDED)
-"""What writing and aborting raise where the caller has left."""
+"""The errors of writing and aborting when the caller has left."""
 
 
 class OpenMethods:
@@ -84,7 +83,7 @@ class OpenMethods:
         return grpc.stream_stream_rpc_method_handler(_ending(self._conversation(handler)))
 
     def _lasting(self, serve: Callable[[Any, Any], Awaitable[_T]]) -> Callable[[Any, Any], Awaitable[_T]]:
-        """The same, holding a place until the reply has left: a caller who does not read leaves it with gRPC."""
+        """The same, with a slot held until the reply has left. An unread reply stays in gRPC."""
 
         async def call(requests: Any, context: Any) -> _T:
             reply = await serve(requests, context)
@@ -118,7 +117,7 @@ class OpenMethods:
 
 
 class FairTurns:
-    """Whose request is read: a few at a time, fewer of one address, first come first served. For one event loop."""
+    """A fair queue of requests to read: a few at a time, fewer of one address, in order. For one event loop."""
 
     def __init__(self, most: int, most_each: int, waiting_each: int) -> None:
         self._most = asyncio.Semaphore(most)

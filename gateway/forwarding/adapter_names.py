@@ -1,5 +1,5 @@
 """The adapters that a caller may name. Each tenant has its own, so a service is asked in the caller's name, call by
-call: nothing of one tenant's is kept that another could be told.
+call. The gateway keeps none of them, so it cannot list one tenant's adapters to another.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from meshgate import errors
 from meshgate.v1 import models_pb2
 
 _SECONDS: Final = 2.0
-"""How long a service may take. Without its answer a model is listed all the same, and says that there may be some."""
+"""How long a service may take. Without its answer a model is still listed, with `more_adapters` set."""
 
 
 class AdapterLookup(Protocol):

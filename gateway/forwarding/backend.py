@@ -120,7 +120,7 @@ class Backend:
         return make(self._channel)
 
     async def models(self, call: Call, seconds: float) -> Iterable[models_pb2.Model]:
-        """What the service lists for the caller of `call`, asked for at most so many seconds. Raises MeshError."""
+        """The models that the service lists for the caller of `call`, within `seconds`. Raises MeshError."""
         timeout = _timeout(call, seconds)
         stub = self.stub(models_pb2_grpc.ModelServiceStub)
         try:
@@ -175,7 +175,7 @@ class Backend:
                 await asyncio.gather(pump, return_exceptions=True)
 
     def _method(self, route: Route) -> Any:
-        """What calls a streaming method on the present channel."""
+        """The callable of a streaming method on the present channel."""
         found = self._methods.get(route.path)
         if found is None:
             arities = {

@@ -1,4 +1,6 @@
-"""What passes between an admitted caller and who answers: opened on the way in, sealed on the way out."""
+"""The relay of messages between an admitted caller and the service. It calls four stages back: seal, limits, journal
+and policy, for each message or at set times.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,10 @@ Recorded = Callable[[], Awaitable[None]]
 class MessageRelay:
     """Both directions of one call, in the clear on the side of the forwarder, and digested there for the audit.
 
-    Digests are of what was said, not of how it was sealed, so that a text can be matched with its record later. What
-    is sealed to a service stays sealed here, and that is what is digested.
+    Digests are of the clear text, not of its sealed form, so that a text can be matched with its record later. A
+    message that is sealed to a service stays sealed here, and its digest is of the sealed form.
 
-    The first reply waits until it is on record that the call was let through.
+    The first reply waits until the audit has the record of the admitted call.
     """
 
     __slots__ = (

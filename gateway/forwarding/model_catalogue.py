@@ -32,8 +32,8 @@ class ModelCatalogue:
     def __init__(
         self, backends: Mapping[str, Backend], changed: Changed, listed: Callable[[], None] = lambda: None
     ) -> None:
-        """`changed(backend, serving)` is told when a service comes or goes, `listed()` when one was asked for its list
-        and says another than before, or nothing.
+        """`changed(backend, serving)` is called when a service comes or goes. `listed()` is called when a service lists
+        other models than before, or none.
         """
         self._backends = backends
         self._changed = changed
@@ -123,7 +123,7 @@ class ModelCatalogue:
         return True
 
     def _note_stranger(self, backend: Backend, error: grpc.aio.AioRpcError) -> None:
-        """Says once that somebody else answers where a service should be: waiting will not mend that."""
+        """Logs once that another party answers at a service's address: waiting will not repair that."""
         if _OTHER_NAME in (error.details() or "") and backend.name not in self._strange:
             self._strange.add(backend.name)
             why = {"backend": backend.name, "expected": backend.server_name}
@@ -138,7 +138,7 @@ class ModelCatalogue:
 
 
 async def _keys_of(backend: Backend) -> tuple[sealed_pb2.SealingKey, ...]:
-    """What a service lists of its own keys; nothing where it can't be sealed to."""
+    """The sealing keys that a service lists; none if calls cannot be sealed to it."""
     stub = backend.stub(sealed_pb2_grpc.KeyServiceStub)
     try:
         reply = await stub.ListSealingKeys(sealed_pb2.ListSealingKeysRequest(), timeout=_ASK_SECONDS)

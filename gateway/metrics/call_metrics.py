@@ -1,11 +1,11 @@
-"""What the gateway counts of every call, at a cost of a few microseconds each.
+"""The metrics of every call, at a cost of a few microseconds each.
 
-Counting is adding to integers on the event loop; names, labels and buckets are made when Prometheus asks (see
-`meshgate.runtime.metrics_server`). Whatever a caller can choose has no series of its own: a method that is not served
-is `unknown`, and a tenant is named only where the configuration does, the others being one.
+Counting adds to integers on the event loop. Names, labels and buckets are made when Prometheus asks (see
+`meshgate.runtime.metrics_server`). A caller cannot create a series. A method that is not served is `unknown`. A tenant
+has its own series only if the configuration names it; all other tenants share one.
 
-Times are counted in buckets that double from one microsecond: the bucket of a time is the length of its number in bits,
-so that there is nothing to search, and any quantile read from them is within a factor of two.
+Times are counted in buckets that double from one microsecond. The bucket of a time is the bit length of its number, so
+no search is needed, and any quantile is within a factor of two.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ OTHER: Final = "OTHER"
 _MAX_REASONS: Final = 100
 _MICROSECONDS: Final = 1_000_000
 _BOUNDS: Final = {length: repr((1 << length) / _MICROSECONDS) for length in range(4, 28)}
-"""The upper bounds that are told, in seconds, from 16 us to 134 s, by the length in bits of what is below."""
+"""The upper bounds that are exported, in seconds, from 16 us to 134 s, by the bit length of the times below."""
 
 
 class GatewayMetricsConfig(MetricsConfig):
     """The metrics section of the gateway."""
 
     tenants: tuple[TenantName, ...] = Field((), max_length=1000)
-    """Tenants whose calls, bytes and tokens are told apart; all others are one, whose name is empty."""
+    """Tenants with series of their own for calls, bytes and tokens; all others share one with an empty name."""
 
 
 class StageTimes:
@@ -59,7 +59,7 @@ class StageTimes:
 
 
 class _Share:
-    """What one tenant, or all that have no name here, did with one method."""
+    """The counts of one tenant, or of all unnamed tenants, for one method."""
 
     __slots__ = ("bytes_in", "bytes_out", "codes", "input_tokens", "output_tokens")
 
@@ -76,7 +76,7 @@ class _Share:
 
 
 class _Method:
-    """What happened to one method."""
+    """The counts of one method."""
 
     __slots__ = ("in_flight", "name", "shares", "times")
 
@@ -99,11 +99,11 @@ class CallMetrics(Collector):
         self._failed: dict[str, int] = defaultdict(int)
 
     def began(self, call: Call) -> None:
-        """A call is here."""
+        """Counts a call that has begun."""
         self._methods.get(call.method, self._unknown).in_flight += 1
 
     def ended(self, call: Call, outcome: Outcome) -> None:
-        """It has ended thus."""
+        """Counts a call that has ended with `outcome`."""
         method = self._methods.get(call.method, self._unknown)
         method.in_flight -= 1
         principal = call.principal
@@ -122,7 +122,7 @@ class CallMetrics(Collector):
         method.times.buckets[total.bit_length()] += 1
 
     def describe(self) -> Iterable[Metric]:
-        """As it will be told, without a call."""
+        """The metrics as exported, before any call."""
         return self.collect()
 
     def collect(self) -> Iterator[Metric]:

@@ -1,4 +1,4 @@
-"""What the gateway's parts know of themselves anyway, under the names that Prometheus has for it."""
+"""Gauges and counters of the gateway's parts, read from them when Prometheus asks."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from meshgate.runtime.refresher import SourceState
 
 
 class Inside(Protocol):
-    """Whom the door lets in, as its numbers: see gateway.edge.concurrency.AdmissionGate."""
+    """The numbers of an admission gate: see gateway.edge.concurrency.AdmissionGate."""
 
     inside: int
     turned_away: int
 
 
 def of_audit(readings: Gauges, log: AuditLog) -> None:
-    """How each sink gets on. A required one that is not healthy refuses calls."""
+    """The health and the queue of each audit sink. While a required sink is unhealthy, calls are refused."""
     readings.gauge(
         "meshgate_gateway_audit_sink_up",
         "Whether the sink took the last that it was given",
@@ -68,7 +68,7 @@ def of_refreshers(readings: Gauges, states: Callable[[], Iterable[SourceState]])
 
 
 def of_limits(readings: Gauges, limits: RateLimiter) -> None:
-    """What the store's absence did: `down`, `up`, `denied`, `local` and `lost`. It is up while down equals up."""
+    """The events of the store's outages: `down`, `up`, `denied`, `local` and `lost`. It is up while down equals up."""
     readings.counter(
         "meshgate_gateway_limit_store_events_total",
         "How often the store of limits went down or came up, and decisions without it",
@@ -93,7 +93,7 @@ def of_backends(readings: Gauges, serving: Callable[[], Mapping[str, bool]]) -> 
 
 
 def of_doors(readings: Gauges, doors: Mapping[str, Inside]) -> None:
-    """Who is inside each door, and who was turned away at it."""
+    """The calls in each admission gate, and those that it rejected."""
     readings.gauge(
         "meshgate_gateway_inside_calls",
         "Calls inside a door",

@@ -25,7 +25,7 @@ DRAINING = Outcome("UNAVAILABLE", "DRAINING")
 
 
 def of(error: BaseException) -> Outcome:
-    """The outcome of a call that `error` ended. Of an error that is not one of ours nothing is told."""
+    """The outcome of a call that `error` ended. An error that is not a MeshError has no details."""
     if isinstance(error, errors.Cancelled):
         return CANCELLED
     if isinstance(error, errors.MeshError):

@@ -12,7 +12,7 @@ from meshgate import errors
 from meshgate.sealing import codec
 
 _APART_MS: Final = 60_000
-"""How far the clocks of two gateways may be apart: by so much longer may the slower one let an envelope in again."""
+"""How far the clocks of two gateways may differ: the slower one could accept an envelope that much longer."""
 
 
 class ReplayCache(Protocol):
@@ -21,7 +21,7 @@ class ReplayCache(Protocol):
     async def admit(self, used: bytes, now_ms: int) -> None:
         """`used` is sealing.used_by of the envelope and its caller.
 
-        Raises InvalidArgument (SEAL_REPLAYED) for an envelope seen before, and Unavailable where nobody can say.
+        Raises InvalidArgument (SEAL_REPLAYED) for an envelope seen before, and Unavailable if the store is down.
         """
 
 
@@ -32,7 +32,7 @@ class ProcessReplayCache:
         self._cache = codec.ReplayCache(window_ms, capacity)
 
     async def admit(self, used: bytes, now_ms: int) -> None:
-        """See Replays."""
+        """See ReplayCache."""
         self._cache.admit(used, now_ms)
 
     def forget(self, used: bytes) -> None:
@@ -43,12 +43,12 @@ class ProcessReplayCache:
 class RedisReplayCache:
     """In Redis or Valkey: a key an envelope, which ends a minute after the envelope does. It must not evict keys.
 
-    How many there are is bounded by what each process lets in, and in the end by the store's `maxmemory`: a store that
-    is full refuses the key, and so the call is refused.
+    Two bounds hold: the capacity of each process, and the store's `maxmemory`. A full store refuses the key, and so the
+    call is refused.
     """
 
     def __init__(self, client: Client, prefix: str, window_ms: int, capacity: int, timeout: float) -> None:
-        """`capacity` is how many envelopes this process lets in while they could be used again. Each command is
+        """`capacity` is how many envelopes this process remembers while they could be used again. Each command is
         bounded by `timeout` seconds.
         """
         self._client = client
@@ -58,9 +58,9 @@ class RedisReplayCache:
         self._timeout = timeout
 
     async def admit(self, used: bytes, now_ms: int) -> None:
-        """See Replays. Without the store sealed calls are refused: an envelope used twice can't be told.
+        """See ReplayCache. Without the store sealed calls are refused, since a replay could not be detected.
 
-        One that was refused for that was not used, and may come again while the store has not heard of it.
+        An envelope that was refused for that was not used. It may come again unless the store has recorded it.
         """
         await self._own.admit(used, now_ms)
         mine = os.urandom(8)  # a command that the client sent twice must not take itself for another's

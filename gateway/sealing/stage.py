@@ -1,7 +1,7 @@
 """The seal stage: opens what callers sealed to the gateway, and seals what they get back. A plain call passes through,
 and so does what is sealed to a service, of which only the header can be read here.
 
-What comes out is an `Exchange`: the request in the clear, and how to treat every later message of the call.
+The result is a `MessageCodec`: the request in the clear, and how to treat every later message of the call.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class MessageCodec(Protocol):
         """A later request message in the clear; None, given or returned, is the end of the requests."""
 
     def seal(self, reply: bytes) -> bytes | None:
-        """What the caller gets for a reply; None to keep it back."""
+        """The message to the caller for a reply; None to keep it back."""
 
     def finish(self, call: Call) -> bytes | None:
-        """What the caller gets after the last reply, if anything."""
+        """The message to the caller after the last reply, if any."""
 
 
 class PlainCodec:

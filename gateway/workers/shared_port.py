@@ -1,9 +1,9 @@
 """A port that workers share (SO_REUSEPORT, socket(7)), held by their supervisor so that it is theirs alone.
 
 The kernel gives each new connection to one of the sockets that listen on the port. It lets any process of the same user
-join them, which is how a second gateway on a busy port would take half of the calls unseen. So the supervisor has a
-socket of its own there that never takes a connection: it binds alone, which fails when anyone else is there, and lets
-others join only then. It also keeps the port while no worker listens.
+join them, so a second gateway on a busy port would silently take half of the calls. So the supervisor has a socket of
+its own on the port that never takes a connection. It binds alone, which fails if another process has the port, and only
+then lets others join. It also keeps the port while no worker listens.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ class SharedPort:
 
 
 def _bind_alone(held: socket.socket, address: str, number: int) -> None:
-    """Binds where nobody else is bound, although connections of a former server may linger there (SO_REUSEADDR).
+    """Binds a port that no other socket has, although connections of a former server may linger there (SO_REUSEADDR).
 
     Only listening finds out the others that have SO_REUSEADDR too; `shutdown` ends it, and the port stays bound.
     """
-    if not number:  # the kernel chooses one that nobody has
+    if not number:  # the kernel chooses a free one
         held.bind((address, 0))
         return
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

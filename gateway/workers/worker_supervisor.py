@@ -1,8 +1,8 @@
 """Several gateway processes on one port, because one Python process has one core's worth of Python.
 
 The supervisor holds the port, starts `python -m gateway --worker N` for each and handles no call itself. A worker that
-dies loses the calls it had and is started again, after a pause that grows; the others go on. What workers must agree
-on, limits above all, they keep in the store; each has an audit log of its own.
+dies loses the calls it had and is started again, after a pause that grows; the others go on. Workers share
+limits and other common state through the store; each has an audit log of its own.
 
 Workers are started by exec and never forked: gRPC does not survive a fork.
 """
@@ -22,7 +22,7 @@ from meshgate.runtime.child.child import Child
 _log = logging.getLogger(__name__)
 
 _LEAVE_SECONDS: Final = 4.0
-"""What a worker gets beyond its drain to close its audit log."""
+"""Seconds beyond its drain in which a worker closes its audit log."""
 
 Command = Callable[[int, str], Sequence[str]]
 
