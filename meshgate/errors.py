@@ -55,19 +55,19 @@ class InvalidArgument(MeshError):
 
 
 class Unauthenticated(MeshError):
-    """Who calls is not proven: get a new token."""
+    """The caller is not authenticated: it needs a new token."""
 
     default_reason = "UNAUTHENTICATED"
 
 
 class PermissionDenied(MeshError):
-    """Who calls is known and may not do this."""
+    """The caller is authenticated and may not do this."""
 
     default_reason = "PERMISSION_DENIED"
 
 
 class NotFound(MeshError):
-    """What is named does not exist, or the caller may not know that it does."""
+    """The named object does not exist, or the caller may not know that it does."""
 
     default_reason = "NOT_FOUND"
 
@@ -75,7 +75,7 @@ class NotFound(MeshError):
 class LimitExceeded(MeshError):
     """A limit of the caller is spent. `subject` and `limit` name it.
 
-    `retry_after`: a retry so many seconds later succeeds, unless others come first; None: nobody knows when.
+    `retry_after`: a retry so many seconds later succeeds, unless others come first; None: the time is unknown.
     """
 
     default_reason = "RATE_LIMITED"

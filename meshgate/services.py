@@ -1,4 +1,4 @@
-"""The table of services. Whatever else needs to know which services there are reads it here.
+"""The table of services. Every part that needs the list of services reads it here.
 
 A new service is one row, its package `services/<name>`, its `protos/meshgate/v1/<name>.proto` and its configuration
 `<name>.toml`. The table imports nothing of Meshgate, so that the SDK, the certificates and the supervisor can read it.
@@ -35,7 +35,7 @@ class CostRule(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """What the gateway must know of a method beyond its descriptor."""
+    """The facts of a method that its descriptor lacks."""
 
     cost: CostRule
     repeatable: bool = False

@@ -29,9 +29,9 @@ class Running:
     config_dir: str
     """Where the configuration of its parts is."""
     backends: Mapping[str, str] = field(default_factory=dict)
-    """Its services by name, each where the gateway was told that it is; empty where it was told nothing."""
+    """The address of each service by its name, as given to the gateway; empty if none was given."""
     store: str = ""
-    """The store that the gateway was told of beside its configuration."""
+    """The URL of the store, if one was given to the gateway beside its configuration."""
 
 
 def home() -> Path:
@@ -50,7 +50,7 @@ def running(home: Path) -> Running | None:
 
 
 def _read(found: dict[str, Any]) -> Running:
-    """What a file says; one of an older version says less. Raises KeyError and TypeError."""
+    """The content of a state file; an older version has fewer fields. Raises KeyError and TypeError."""
     backends = found.get("backends", {})
     texts = (found["target"], found["config_dir"], found.get("store", ""), *backends, *backends.values())
     if not all(isinstance(text, str) for text in texts):

@@ -4,7 +4,7 @@ Escaped are control characters (C0, DEL and C1, and with them every escape seque
 line and paragraph separators, zero-width and other invisible characters, and lone surrogates. An escape is visible:
 `\x1b`, `\u202e`. A joiner between letters of a script that needs it, or between emoji, is part of the text and stays.
 
-Rich reads markup in text, and not here: whoever prints with it gives `rich.text.Text` of an escaped text.
+Rich interprets markup in text. So code that prints with Rich passes `rich.text.Text` of an escaped text.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _JOINERS: Final = r"[\u200c\u200d\ufe0e\ufe0f]"
 _JOINED: Final = r"\u0600-\u08ff\u0900-\u109f\u1780-\u18af\u2000-\u33ff\ufe0e\ufe0f\U0001f000-\U0001faff"
 """Arabic, the scripts of India and their neighbours, and what is drawn: symbols and emoji."""
 _SELECTED: Final = _JOINED + r"0-9#*\xa9\xae"
-"""What a variation selector can follow; a digit becomes a keycap by one."""
+"""The characters that a variation selector can follow; it turns a digit into a keycap."""
 
 _BEFORE: Final = rf"(?:(?<![{_SELECTED}])[\ufe0e\ufe0f]|(?<![{_JOINED}])[\u200c\u200d])"
 _AFTER: Final = rf"[\u200c\u200d](?![{_JOINED}])"

@@ -1,8 +1,8 @@
 """How calls are spread over the replicas of a service: as gRPC's own service config, so that none of it is ours.
 
 gRPC's core resolves the target to addresses, keeps a connection to each, asks each for its health, and picks one for
-every call; Python sees none of that. What is written here is the configuration it is given, once a channel. The
-policies are of gRFC A6 (retries), A17 (health), A50 (outliers) and A58 (weights).
+every call; Python sees none of that. This module writes its configuration, once a channel. The policies are of
+gRFC A6 (retries), A17 (health), A50 (outliers) and A58 (weights).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _FIRST_BACKOFF: Final = "0.02s"
 """A retry goes to another replica, so there is nothing to wait for but a connection that is just being made."""
 _LONGEST_BACKOFF: Final = "0.2s"
 _RETRYABLE: Final = ["UNAVAILABLE", "CANCELLED"]
-"""What a server that stops says of calls that came and were not taken up yet is CANCELLED (grpc/grpc#41785). A caller
-who cancels is not meant: his call is over.
+"""CANCELLED is the status that a stopping server gives to calls that it has not begun (grpc/grpc#41785). A call that
+the caller cancels has ended and is not tried again.
 """
 
 
@@ -35,11 +35,11 @@ class RetriesConfig(Strict):
     throttle_tokens: int = Field(100, ge=1, le=1000)
     """A call that fails takes one; while half are gone nothing is retried, so that trouble is not made worse."""
     token_ratio: float = Field(0.1, ge=0.001, le=10)
-    """What a call that ends well gives back."""
+    """The part of a token that a successful call gives back."""
 
 
 class WeightsConfig(Strict):
-    """Of weighted_round_robin: what becomes of the load that replicas report."""
+    """The settings of weighted_round_robin, which weighs replicas by the load that they report."""
 
     blackout_seconds: float = Field(5.0, ge=0, le=600)
     """So long after it connected a replica counts as average, whatever it reports: it is just warming up."""
@@ -86,7 +86,7 @@ class BalancingConfig(Strict):
 
 
 def service_config(config: BalancingConfig, service: str, safe: Sequence[str]) -> ServiceConfig:
-    """What gRPC is told of `service` (its full name). `safe` are its methods that may be tried twice."""
+    """The service config of `service` (its full name). `safe` are its methods that may be tried twice."""
     made: ServiceConfig = {"loadBalancingConfig": [_policy(config)]}
     if config.health_checks:
         made["healthCheckConfig"] = {"serviceName": service}

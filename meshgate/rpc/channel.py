@@ -16,14 +16,14 @@ _RETRY_BYTES: Final = 1024 * 1024
 """The most of a request that is kept so that it can be sent again; larger ones are not retried."""
 
 EOF: Final[Any] = grpc.aio.EOF
-"""What reading a stream gives at its end."""
+"""The value that reading a stream gives at its end."""
 
 Options = tuple[tuple[str, Any], ...]
 
 UNUSED: Final[Options] = (("grpc.enable_channelz", 0),)
-"""What gRPC does for each call and nobody here looks at: its channelz service is not served."""
+"""Switches off work of gRPC for each call that is not used: its channelz service is not served."""
 DIRECT: Final[Options] = (("grpc.enable_http_proxy", 0), ("grpc.address_http_proxy_enabled_addresses", ""))
-"""Ask no proxy, whatever grpc_proxy, https_proxy, http_proxy and GRPC_ADDRESS_HTTP_PROXY say."""
+"""Use no proxy, even if grpc_proxy, https_proxy, http_proxy or GRPC_ADDRESS_HTTP_PROXY is set."""
 
 _RETRY: Final = {
     "methodConfig": [

@@ -26,7 +26,7 @@ METHODS: Final = frozenset(
 
 
 def check_pattern(pattern: str) -> None:
-    """Raises ValueError for a pattern that fits no method: it would admit nobody to anything."""
+    """Raises ValueError for a pattern that fits no method: it would admit no caller."""
     if not any(fnmatchcase(method, pattern) for method in METHODS):
         known = {*METHODS, *(f"{method.rpartition('/')[0]}/*" for method in METHODS)}
         raise ValueError(f"{pattern!r} fits no method of the contract{meant(pattern, known)}")

@@ -1,8 +1,8 @@
-"""What stands around every method of a service: who may call it, readiness, the time left, and errors made statuses.
+"""The guard around every method of a service: allowed callers, readiness, the time left, and errors as statuses.
 
-The order is the order of `Guard.run`. Each arity of gRPC is one thin adapter; what is done is written once. A lone
-request is read here, behind the checks; and methods with one reply have bytes at both ends, so that they are served
-without grpc.aio's layers: see shield.
+The order is that of `Guard.run`. Each arity of gRPC is one thin adapter around it. A single request is read here, after
+the checks. Methods with one reply have bytes at both ends, so that they are served without grpc.aio's layers: see
+shield.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _HEALTH = "/grpc.health.v1.Health/"
 
 
 class PeerPolicy:
-    """Which SPIFFE IDs may call which methods. What no pattern names, nobody may call."""
+    """The SPIFFE IDs that may call each method. A method without a pattern cannot be called."""
 
     def __init__(self, allowed: Mapping[str, Sequence[str]]) -> None:
         """`allowed` maps a method pattern (`/meshgate.v1.EmbeddingService/*`) to SPIFFE IDs."""
@@ -105,7 +105,7 @@ class Guard:
 
 
 def _dropped() -> errors.Unavailable:
-    """What the call waited for was given up, which is done to what is left where a server stops."""
+    """The error of a call that waited for something that the stopping server gave up."""
     return errors.Unavailable("this server is about to stop", reason="DRAINING", retry_after=1.0)
 
 
@@ -118,8 +118,9 @@ def request_id_of(context: Context) -> str:
 
 
 def let_go(error: BaseException | None) -> None:
-    """Errors know the frames that they came through, and those the call's messages, in a circle that only the garbage
-    collector would find: it seldom comes, and a refused caller's megabytes would stay.
+    """Breaks the circle of an error, its frames and the call's messages.
+
+    Only the garbage collector would find that circle. It runs seldom, and a refused caller's megabytes would stay.
     """
     while error is not None:
         error.__traceback__ = None
@@ -144,7 +145,7 @@ async def _unimplemented(_: Any, __: Any) -> NoReturn:
 
 
 _UNIMPLEMENTED: Final[Any] = grpc.stream_unary_rpc_method_handler(_unimplemented)
-"""What a service serves in the place of such a method: it reads nothing and logs nothing."""
+"""The handler that replaces such a method: it reads nothing and logs nothing."""
 
 
 def _answering(handler: Any, guard: Guard, method: str) -> Any:

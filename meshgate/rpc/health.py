@@ -44,7 +44,7 @@ async def _read(context: Any) -> Any:
 class Health(grpc.GenericRpcHandler):
     """The health of a server, called "", and of each service that it has. For one event loop.
 
-    Its handlers raise MeshError, which whoever registers them turns into a status.
+    Its handlers raise MeshError; the code that registers them turns it into a status.
     """
 
     def __init__(

@@ -65,12 +65,12 @@ def host_and_port(listen: str) -> tuple[str, int]:
 
 
 def unusable(listen: str) -> str:
-    """Why nothing can listen on `listen`, with the remedy, in words for whoever configured it."""
+    """Why nothing can listen on `listen`, with the remedy, in words for the operator."""
     return f"can't listen on {listen}: {_tried(listen)}"
 
 
 def _tried(listen: str) -> str:
-    """What the system says of binding to it, and what helps."""
+    """The system's error on binding to it, and the remedy."""
     unix = listen.startswith(_UNIX)
     try:
         if unix:

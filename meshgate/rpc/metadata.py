@@ -24,11 +24,11 @@ may be an alias, that a service could by now resolve to another model, or nothin
 TOKEN_CAP: Final = "x-meshgate-token-cap"  # noqa: S105 - a name, not a secret
 """The most tokens, input and output of all candidates together, that a call may take."""
 USAGE: Final = "x-meshgate-usage"
-"""What a call took, in a service's trailers: `input,output` tokens."""
+"""The usage of a call, in a service's trailers: `input,output` tokens."""
 REMAINING_REQUESTS: Final = "x-meshgate-remaining-requests"
-"""How many more requests its caller could have made, in the trailers of a call that ended well."""
+"""How many more requests its caller could have made, in the trailers of a successful call."""
 REMAINING_TOKENS: Final = "x-meshgate-remaining-tokens"
-"""How many more tokens its caller could have taken, likewise, once what the call did not take came back."""
+"""How many more tokens its caller could have used, after the call's unused tokens were returned."""
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
@@ -52,7 +52,7 @@ def report_usage(context: Trailing, input_tokens: int, output_tokens: int = 0) -
 
 
 def usage_of(trailers: Metadata | None) -> Usage:
-    """What a service reported. A service that reports nothing, or nonsense, took nothing we know of."""
+    """The usage that a service reported; zero if the report is missing or malformed."""
     for key, value in trailers or ():
         if key == USAGE and isinstance(value, str):
             made, _, output = value.partition(",")
@@ -62,12 +62,12 @@ def usage_of(trailers: Metadata | None) -> Usage:
 
 
 def subject_of(value: str | bytes) -> str:
-    """The subject that the gateway vouches for; empty, which is nobody's, for what can't be one."""
+    """The subject that the gateway vouches for; empty, which no caller has, for a value that cannot be one."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
 
 
 def token_cap_of(sent: Metadata | None) -> int | None:
-    """The cap that the gateway reserved. Raises InvalidArgument for what is no number: no cap is not what was meant."""
+    """The cap that the gateway reserved. Raises InvalidArgument for a value that is not a number."""
     for key, value in sent or ():
         if key == TOKEN_CAP:
             if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:

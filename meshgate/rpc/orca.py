@@ -1,13 +1,13 @@
-"""What a replica says of its load in its trailers, which weighted_round_robin at the other end divides calls by.
+"""The load report in a replica's trailers, by which the gateway's weighted_round_robin distributes calls.
 
 The message is xds.data.orca.v3.OrcaLoadReport (gRFC A51). Protobuf encodes it from a description of the four fields
 that a report has, because the package of the whole message (xds-protos) is large.
 
 gRPC gives a replica calls in proportion to its calls a second over its utilisation (gRFC A58). Utilisation here is
-the mean number of calls in hand, over `FULL`. By Little's law (L = lambda W) calls a second over calls in hand is one
-over the time that a call takes, whether it computes or waits in the queue: so replicas get calls in proportion to how
-soon they answer, those with a longer queue fewer, until all answer equally soon. What `FULL` is cancels out between
-replicas that agree on it. The processor's load is said as well, for whoever looks; it would tell nothing of a GPU's.
+the mean number of calls in flight, over `FULL`. By Little's law (L = lambda W), calls a second over calls in flight is
+one over the time of a call, computing and queueing together. So replicas that answer sooner get more calls, and those
+with a longer queue fewer, until all answer equally soon. The value of `FULL` cancels out between replicas that agree on
+it. The report also has the processor's load, for information; it says nothing about a GPU's load.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from meshgate import errors
 KEY: Final = "endpoint-load-metrics-bin"
 """The trailer that holds a report."""
 FULL: Final = 100.0
-"""Calls in hand that count as a utilisation of 1; it may be more."""
+"""Calls in flight that count as a utilisation of 1; it may be more."""
 
 _WINDOW_SECONDS: Final = 0.5
 _FIELDS: Final = {"cpu_utilization": 1, "rps_fractional": 6, "eps": 7, "application_utilization": 9}
@@ -40,7 +40,7 @@ _CALLERS: Final = (
     errors.Cancelled,
     errors.Unimplemented,
 )
-"""What is not the replica's failure."""
+"""The codes that are not the replica's failure."""
 
 Trailer = tuple[str, bytes]
 
@@ -83,12 +83,12 @@ class Load:
         self._cpu = cpu_clock()
 
     def enter(self) -> None:
-        """A call is in hand."""
+        """Counts a call that has begun."""
         self._count()
         self._held += 1
 
     def leave(self, *, failed: bool) -> None:
-        """It is done. `failed` is the replica's failure, not the caller's."""
+        """Counts a call that has ended. `failed` is the replica's failure, not the caller's."""
         now = self._count()
         self._held -= 1
         self._done += 1
@@ -107,7 +107,7 @@ class Load:
         return now
 
     def _report(self, now: float) -> None:
-        """Ends the window. Whoever reads the report needs it no more often, and so it is made once for many calls."""
+        """Ends the window and makes its report. All calls of the next window send this one, which is recent enough."""
         elapsed, cpu = now - self._began, self._cpu_clock()
         report = encode(
             cpu_utilization=max(0.0, cpu - self._cpu) / elapsed / self._processors,

@@ -30,8 +30,8 @@ _log = logging.getLogger(__name__)
 
 
 BACKLOG: Final = 10_000
-"""Calls of one method that gRPC keeps until we take them. Beyond its own 1,000 to 3,000 it would cancel calls, whoever
-made them: without a reason or a record, and on no caller's limit."""
+"""Calls of one method that gRPC keeps until the server takes them. With gRPC's default of 1,000 to 3,000 it would
+cancel calls of any caller, without a reason, a record or a limit."""
 
 
 def backlog(calls: int) -> channel.Options:
@@ -46,15 +46,15 @@ class ServerConfig(Strict):
     """host:port, [IPv6]:port or unix:/path."""
     tls: tls.TlsConfig
     peers: Mapping[str, Sequence[str]] = Field(default_factory=dict)
-    """Method pattern to the SPIFFE IDs that may call it; what is not named nobody may call."""
+    """Method pattern to the SPIFFE IDs that may call it. A method without a pattern cannot be called."""
     sealing: SealingConfig | None = None
     """Keys of its own, so that callers can seal to the service itself; without it only the gateway is sealed to."""
 
     max_message_bytes: int = Field(channel.MAX_MESSAGE_BYTES, ge=1024, le=256 * 1024 * 1024)
     """The largest message of a caller, and of an answer. The gateway's own bound should not be above it."""
     max_connection_age_seconds: int = Field(600, ge=1, le=86_400)
-    """After it a connection takes no new calls, and those on it go on; so that whoever connects again, having asked for
-    the addresses again, finds replicas that are new."""
+    """The age at which a connection takes no new calls; its present calls go on. The client then resolves the
+    addresses again and finds new replicas."""
     drain_seconds: float = Field(20.0, ge=0, le=600)
     """How long calls in flight may go on after SIGTERM, before they are cut."""
     start_seconds: float = Field(900.0, gt=0, le=7200)
@@ -73,7 +73,7 @@ class ServerConfig(Strict):
 
 
 class Application(Protocol):
-    """What a service gives to `serve`."""
+    """A service's application, as `serve` runs it."""
 
     name: str
     failed: asyncio.Event
@@ -86,16 +86,16 @@ class Application(Protocol):
         """Adds the servicers and returns their full service names."""
 
     def cpu_seconds(self) -> float:
-        """What it has used of all processors together, processes of its own included."""
+        """The CPU seconds that it has used on all processors, its child processes included."""
 
     async def stop(self, grace: float) -> None:
-        """Lets what runs finish for at most `grace` seconds, then cancels it; leaves no task and no thread."""
+        """Lets running calls finish for at most `grace` seconds, then cancels them; leaves no task and no thread."""
 
 
 def server_options(max_message_bytes: int, max_metadata_bytes: int = channel.MAX_METADATA_BYTES) -> channel.Options:
     """gRPC options of every Meshgate server: what a peer may send, how fast, and how long it may take to begin.
 
-    What HTTP/2 itself can be flooded with (resets, settings, pings, headers without end) is bounded by gRPC's defaults.
+    Floods of HTTP/2 itself (resets, settings, pings, endless headers) are bounded by gRPC's defaults.
     """
     return (
         *channel.UNUSED,
@@ -108,11 +108,11 @@ def server_options(max_message_bytes: int, max_metadata_bytes: int = channel.MAX
         ("grpc.absolute_max_metadata_size", max_metadata_bytes),  # between the two it would be chance
         ("grpc.so_reuseport", 0),
         ("grpc.server_handshake_timeout_ms", 10_000),  # TLS and the first SETTINGS
-        ("grpc.http2.settings_timeout", 10_000),  # until our own are heeded, metadata may be larger
+        ("grpc.http2.settings_timeout", 10_000),  # until our own are acknowledged, metadata may be larger
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_ping_strikes", 5),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.keepalive_time_ms", 60_000),  # a peer that is gone without a word is found out
+        ("grpc.keepalive_time_ms", 60_000),  # a peer that vanished is detected
         ("grpc.keepalive_timeout_ms", 20_000),
     )
 

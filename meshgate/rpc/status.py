@@ -39,7 +39,7 @@ _GRPC_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class RpcFailure(Protocol):
-    """What sync and asyncio call errors have in common."""
+    """The part that sync and asyncio call errors have in common."""
 
     def code(self) -> grpc.StatusCode: ...
     def details(self) -> str | None: ...

@@ -53,11 +53,11 @@ class Identity:
         return changed
 
     def forget(self) -> None:
-        """What changed could not be used: the files count as changed again, until they can."""
+        """Files that could not be used count as changed again, until they can be used."""
         self._stamps = ()
 
     def read(self) -> tuple[bytes, bytes, bytes]:
-        """The certificate chain, the key and the CAs, as PEM. Raises ConfigError for a file that is not there or holds
+        """The certificate chain, the key and the CAs, as PEM. Raises ConfigError for a file that is missing or holds
         something else, and for a key of another certificate.
         """
         certificate, key, ca = (self._file(name) for name in ("certificate", "key", "ca"))

@@ -1,12 +1,12 @@
 """A gRPC server whose door can't be broken by the name of a method.
 
-grpcio's asyncio server (1.85 and before) decodes the path of each call it has no registration for as UTF-8, in the loop
-that accepts calls. A path with one other byte, which HTTP/2 allows and for which nobody needs a token, ends that loop,
-and with it the server and all its calls. So here every method that there is is registered: gRPC's core then matches
-paths itself, as bytes. Calls of any other method are taken out before that loop sees them, and answered under no name.
+grpcio's asyncio server (1.85 and before) decodes the path of each unregistered call as UTF-8, in the loop that accepts
+calls. HTTP/2 allows other bytes in a path, and a caller needs no token to send one. Such a path ends that loop, and
+with it the server and all its calls. So every method is registered here, and gRPC's core matches paths itself, as
+bytes. Calls of any other method are taken out before that loop sees them, and are answered without a name.
 
-This leans on names of grpcio that are not public (how `AioServer` asks for a call and how a call is run); that it holds
-is tested with the path itself, and tests/attack fails where a new grpcio goes another way.
+This depends on names of grpcio that are not public: how `AioServer` asks for a call, and how a call is run. Tests send
+the path itself, and tests/attack fails if a new grpcio does otherwise.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ NAMELESS: Final = ""
 """The method name of a call that is of no registered method."""
 
 Around = Callable[[str, Any], Any]
-"""Method and handler to the handler that takes its place."""
+"""Maps a method and its handler to the handler that replaces it."""
 
 _AioServer: Any = cygrpc.AioServer
 _Server: Any = _server.Server
 
 
 class _Details(NamedTuple):
-    """What a generic handler is asked with."""
+    """The argument of a generic handler."""
 
     method: str
     invocation_metadata: Any = None
@@ -61,7 +61,7 @@ class _Shielded(_AioServer):  # type: ignore[misc] # has no stubs
         self._methods.update(wrapped)
 
     async def _request_registered_call(self, method: bytes) -> None:
-        """What the loop awaits for the next call of `method`. It never comes."""
+        """The awaitable of the loop for the next call of `method`. It never ends."""
         name = method.decode()
         handler = self._methods[name]
         if _reads_itself(handler):
@@ -77,12 +77,12 @@ class _Shielded(_AioServer):  # type: ignore[misc] # has no stubs
             self._keep(self._unaries.serve(state, handler))
 
     async def _request_call(self) -> None:
-        """The same for the next call of any other. What it is called nobody asks."""
+        """The same for the next call of any other method, whose name is not read."""
         while True:
             self._run(await super()._request_call(), NAMELESS, self._unknown)
 
     def _run(self, state: Any, name: str, resolver: Any) -> None:
-        """As grpcio does: whoever listens for the caller's leaving is there before the call runs."""
+        """As grpcio does: the task that waits for a cancellation exists before the call runs."""
         loop = self._calls_loop
         call = cygrpc._handle_rpc(name, resolver, (), state, loop, False)
         self._keep(next_message.serving(state, cygrpc._schedule_rpc_coro(call, state, loop, name), loop))
@@ -110,8 +110,8 @@ def server(
 ) -> grpc.aio.Server:
     """As grpc.aio.server, for methods that are registered, as generated code does. Generic handlers are not asked.
 
-    `around` is given each method and its handler and says what is registered in its place.
-    `unknown` answers all others; it is asked for the method NAMELESS. Without it they are UNIMPLEMENTED.
+    `around` maps each method and its handler to the handler to register.
+    `unknown` answers all other methods, under the name NAMELESS. Without it they are UNIMPLEMENTED.
     """
     made: grpc.aio.Server = _ShieldedServer(() if unknown is None else (unknown,), around, options)
     return made
