@@ -1,1 +1,1 @@
-"""What every Meshgate process needs besides gRPC: configuration, logs, metrics, files, its start and its end."""
+"""The parts of every Meshgate process besides gRPC: configuration, logs, metrics, files, its start and its end."""

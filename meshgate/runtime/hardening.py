@@ -1,4 +1,4 @@
-"""What a process that holds keys or prompts keeps to itself, whatever becomes of it."""
+"""Protection of a process's memory, which holds keys and prompts: no core dump and no tracing."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _SET_DUMPABLE: Final = 4
 
 
 def harden() -> None:
-    """No core dump of this process, and of what it starts; and nobody but root reads its memory.
+    """Forbids core dumps of this process and its children; only root can read its memory.
 
-    A core dump is the memory on disk: keys and prompts in it. On Linux a process that is not dumpable can't be traced
-    by others of its user either (ptrace(2), /proc/PID/mem, /proc/PID/environ). execve(2) makes a process dumpable
-    again, so each process does this for itself.
+    A core dump is the memory on disk, with keys and prompts in it. On Linux, other processes of the user cannot trace
+    a process that is not dumpable. That covers ptrace(2), /proc/PID/mem and /proc/PID/environ. execve(2) makes a process
+    dumpable again, so each process does this for itself.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform == "linux":

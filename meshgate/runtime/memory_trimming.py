@@ -1,8 +1,8 @@
-"""Memory that the C library keeps after a crowd has left, given back to the kernel in a quiet moment.
+"""Memory that the C library keeps after many connections ended, given back to the kernel in a quiet moment.
 
-gRPC allocates some 70 KiB for each connection, in small blocks that lie among those of everybody else. When thousands
-of connections end, glibc keeps their pages until somebody calls malloc_trim(3). That takes some tens of milliseconds,
-in which others who allocate wait, so it is done where it is worth it and the process has little to do.
+gRPC allocates some 70 KiB for each connection, in small blocks among those of other connections. When thousands of
+connections end, glibc keeps their pages until malloc_trim(3) is called. That takes some tens of milliseconds, in which
+other threads wait for memory. So it is called only if enough is spare and the process has little to do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Usage(NamedTuple):
 
     resident: int
     used: int
-    """What malloc has given out."""
+    """Bytes that malloc has given out."""
     cpu: float
     """Seconds since the start of the process."""
 
@@ -62,7 +62,7 @@ class MemoryTrimmer:
         self._cpu, self._at = 0.0, 0.0
 
     def look(self) -> None:
-        """Gives memory back where more of it is spare than after the last time, and nobody needs the processor."""
+        """Gives memory back if more is spare than after the last time and the processor is idle."""
         found, now = self._usage(), self._clock()
         busy = (found.cpu - self._cpu) / max(now - self._at, 1e-9) > _QUIET
         self._cpu, self._at = found.cpu, now

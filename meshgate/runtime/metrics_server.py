@@ -1,16 +1,15 @@
-"""What a process tells Prometheus: one registry and one small HTTP server for it, on an address of its own.
+"""The metrics of a process for Prometheus: one registry and one small HTTP server for it, on an address of its own.
 
-Numbers are kept as plain integers by whoever counts, on the event loop, and are read when Prometheus asks: a call pays
-for an addition and never for a lock, a label look-up or a formatted string. So asking happens on the event loop too,
-where no number changes while it is read; between two families of numbers calls have their turn. prometheus_client's own
-server is not used: it answers each connection with a thread, of which there may be any number for any time.
+Each part counts with plain integers on the event loop, which are read when Prometheus asks. A call pays for an addition
+and never for a lock, a label look-up or a formatted string. The event loop also reads the numbers, so none changes
+meanwhile. Calls have their turn between two families of numbers. prometheus_client's own server is not used: it answers
+each connection with a thread, and nothing bounds their number or their time.
 
-Several workers have several registries, each at a port of its own, and Prometheus adds them up as it adds up replicas.
-prometheus_client's multiprocess mode would make them one: by files that each observation writes to, and that outlive
-the worker that wrote them.
+Each worker has a registry at a port of its own, and Prometheus adds workers up as it adds up replicas. The multiprocess
+mode of prometheus_client would join them with files that each observation writes to. Those files outlive their worker.
 
-The answer tells who calls and how much, and the server asks nobody who they are: bind it to the loopback address, or to
-one that a network policy keeps for Prometheus.
+The answer names callers and their usage, and the server does not authenticate its clients. Bind it to the loopback
+address, or to one that a network policy keeps for Prometheus.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ class _Source(NamedTuple):
 
 
 class Gauges(Collector):
-    """Numbers that somebody keeps anyway, read when they are asked for: a queue's length, a cache's size."""
+    """Numbers that a part keeps for itself, read when Prometheus asks: a queue's length, a cache's size."""
 
     def __init__(self) -> None:
         self._sources: list[_Source] = []
@@ -88,7 +87,7 @@ class MetricsServer:
     """Answers GET /metrics. `port` is the bound one once `start` returns, or 0 where nothing listens."""
 
     def __init__(self, config: MetricsConfig, *collectors: Collector, worker: int = 0) -> None:
-        """`collectors` are what is told, beside the process's own memory, time and files."""
+        """`collectors` are exported beside the process's own memory, time and files."""
         self.port = 0
         self.registry = CollectorRegistry()
         self._listen = config.listen

@@ -1,8 +1,8 @@
 """`python -m meshgate.runtime.probe --config FILE`: whether the server of this configuration serves. For containers.
 
-Kubernetes' own gRPC probes speak no TLS, and our servers speak nothing else. This one asks as the server itself, with
-the certificate of its own configuration, so a service that asks callers for theirs lists itself among those who may ask
-for its health. It costs a start of Python, so ask every ten seconds and not every second.
+Kubernetes' own gRPC probes speak no TLS, and our servers speak nothing else. This probe uses the certificate of the
+server's own configuration. So a service that requires client certificates lists itself among the callers of its health.
+Each probe starts Python: probe every ten seconds, not every second.
 """
 
 from __future__ import annotations

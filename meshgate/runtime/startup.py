@@ -19,6 +19,6 @@ def begin(name: str) -> None:
 
 def end() -> None:
     """Last of all: returns once everything is written."""
-    with contextlib.suppress(OSError):  # nobody may read it any more
+    with contextlib.suppress(OSError):  # its reader may have ended
         sys.stderr.flush()
     stderr_capture.release()

@@ -1,4 +1,4 @@
-"""Ends a process whose event loop hangs, so that whoever keeps it starts another in its place.
+"""Ends a process whose event loop hangs, so that its supervisor starts another.
 
 A process that hangs still holds its port, and callers go on connecting to it. Envoy's watchdog kills for the same
 reason. The loop beats; a thread looks whether it did. Two looks without a beat between them are a hang: after one, the

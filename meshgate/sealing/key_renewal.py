@@ -1,4 +1,4 @@
-"""The rotation of a keyring: a key is deleted when its time is over, whether or not anybody lists keys."""
+"""The rotation of a keyring: a key is deleted when its time is over, even if no caller lists keys."""
 
 from __future__ import annotations
 

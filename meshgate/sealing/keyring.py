@@ -1,7 +1,7 @@
 """A recipient's sealing keys: kept in files, one a key, renewed with overlap, published by KeyService.
 
-A key is published for the first part of its life and accepted for all of it, so that a caller who fetched it just
-before its successor came can still use it.
+A key is published for the first part of its life and accepted for all of it. So a caller that fetched it just before
+its successor came can still use it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Keyring:
         """Deletes the keys whose time is over, and makes one for each suite that has none to publish. Raises OSError,
         and ConfigError for a file that is no key.
 
-        A key that is gone opens nothing any more, whoever recorded what was sealed to it.
+        A deleted key opens nothing any more, not even recorded calls that were sealed to it.
         """
         now = self._now_ms()
         self._delete(now)
@@ -78,7 +78,7 @@ class Keyring:
             self._make(suite, now)
 
     def tend(self) -> None:
-        """Renews what is on disk, whoever made it. For a timer: what goes wrong is logged, and what is known stays."""
+        """Renews the keys on disk, of any process. For a timer: errors are logged, and the present keys stay."""
         for step in (self._look, self.renew):
             try:
                 step()
@@ -120,7 +120,7 @@ class Keyring:
         return [suite for suite in SUITES if suite not in published]
 
     def published(self, service: str = "") -> list[sealed_pb2.SealingKey]:
-        """What KeyService lists: the preferred suite first, within it the newest. Renews keys where it is time.
+        """The keys that KeyService lists: the preferred suite first, within it the newest. Renews keys that are due.
 
         `service` is the recipient's full name; empty, it is the gateway.
         """
@@ -156,7 +156,7 @@ def _load(directory: Path, name: str) -> Iterable[DatedKey]:
             key = RecipientKey(suite, bytes.fromhex(stored["secret"]))
             yield DatedKey(key, int(stored["not_before_ms"]), int(stored["not_after_ms"]))
         except FileNotFoundError:
-            continue  # whoever shares the directory deleted it just now
+            continue  # another process of the directory deleted it just now
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             raise ConfigError(f"{name}: {path}: not a sealing key; move it away, and another is made") from None
 

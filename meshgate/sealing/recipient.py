@@ -1,8 +1,8 @@
 """A service as the recipient of sealed calls: what its callers sealed to it, the gateway relays and never reads.
 
-The gateway has authenticated the caller and held the envelope's header to its policy; here the envelope is opened, what
-is inside is held to the header, and the service's own method is called with it, in this process. So a method is written
-once and knows nothing of seals. Usage goes back in the clear, in trailers and beside the last segment.
+The gateway has authenticated the caller and checked the envelope's header against its policy. This module opens the
+envelope and checks its content against the header. It then calls the service's own method in this process. So a method
+is written once and knows nothing of seals. Usage goes back in the clear, in trailers and beside the last segment.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from meshgate.sealing.keyring import Keyring
 from meshgate.v1 import sealed_pb2, sealed_pb2_grpc
 
 _MODELS: Final = "meshgate.v1.ModelService"
-"""What carries no content, and needs no seal."""
+"""Methods that carry no content, and need no seal."""
 
 
 class SealingConfig(Strict):
@@ -149,7 +149,7 @@ class SealedCalls(sealed_pb2_grpc.SealedServiceServicer):
         yield sealed_pb2.CallStreamResponse(segment=last, usage=inner.usage)
 
     def _open(self, envelope: sealed_pb2.Envelope, context: Any) -> tuple[codec.Opened, Any]:
-        """What was sealed, and the method it is for. Raises InvalidArgument with a SEAL_ reason."""
+        """The sealed request, and its method. Raises InvalidArgument with a SEAL_ reason."""
         caller = dict(context.invocation_metadata() or ())
         tenant = str(caller.get(metadata.TENANT, ""))
         subject = metadata.subject_of(caller.get(metadata.SUBJECT, b""))

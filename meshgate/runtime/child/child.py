@@ -1,7 +1,7 @@
 """One process of the mesh: started, waited for, started again, and never left behind.
 
-Each child is the leader of a session of its own, so that Ctrl-C reaches the supervisor alone, which then stops the
-children in order. leash.py ends the child when the supervisor could not.
+Each child is the leader of a session of its own. So Ctrl-C reaches the supervisor alone, which then stops the children
+in order. leash.py ends the child when the supervisor could not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _KILLED_SECONDS: Final = 10.0
 
 
 class Observer(Protocol):
-    """Who is told what becomes of a child."""
+    """The observer of a child's start and end."""
 
     def started(self, child: Child) -> None:
         """Its process runs."""
@@ -92,7 +92,7 @@ class Child:
         return next(map(log_file.unwrapped, reversed(self._lines())), "")
 
     def refusal(self) -> str:
-        """What a process whose configuration can't be used said of it, in one line."""
+        """The configuration error that a process logged, in one line."""
         said = []
         for line in reversed(self._lines()):
             found = log_file.parsed(line)

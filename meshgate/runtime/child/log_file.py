@@ -80,7 +80,7 @@ def _wrapped(line: bytes, service: str) -> bytes:
 
 
 def unwrapped(line: str) -> str:
-    """What a process wrote, given a line of its log."""
+    """The text that a process wrote, given a line of its log."""
     found = parsed(line)
     return str(found.get("message", "")) if found.get("logger") == WRAPPED else line
 

@@ -1,7 +1,7 @@
 """Configuration: TOML files read into strict pydantic models.
 
-An unknown key, a missing file or a value out of range stops the start with one readable line, which names the file, the
-key and what would be right there. In any string `${MESHGATE_HOME}` stands for the state directory (see `home()`), and
+An unknown key, a missing file or a value out of range stops the start with one readable line. It names the file, the
+key and an allowed value. In any string `${MESHGATE_HOME}` stands for the state directory (see `home()`), and
 `${NAME}` for an environment variable that must be set.
 """
 
@@ -77,7 +77,7 @@ def parse(document: Mapping[str, Any], path: Path, model: type[ConfigT]) -> Conf
 
 
 def located(error: ConfigError, path: Path) -> list[str]:
-    """The lines of an error that was found after `path` was read, each with the file that is to be mended."""
+    """The lines of an error that was found after `path` was read, each with the file to correct."""
     prefix = f"{path}: "
     return [line if line.startswith(prefix) else prefix + line for line in str(error).splitlines()]
 

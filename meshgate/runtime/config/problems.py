@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in words: one line a problem, with its key and what would be right there.
+"""The problems of a configuration, one line each, with the key and an allowed value.
 
 pydantic says what it checked ("Input should be greater than or equal to 1"), in its own terms and a rule at a time. The
 reader wants to know what to write, so a line here is made from the declaration of the field: its type and its range.
@@ -41,8 +41,8 @@ def problems(error: ValidationError, model: type[BaseModel]) -> list[str]:
 
 
 def _follows(found: ErrorDetails, every: Sequence[ErrorDetails]) -> bool:
-    """Whether a problem is there only because of another: a list is too short where what is in it can't be used, and a
-    key is missing where it is misspelt or misplaced.
+    """Whether a problem only follows from another: a list is too short because its items cannot be used, or a key is
+    missing because it is misspelt or misplaced.
     """
     kind, loc = found["type"], found["loc"]
     if kind == "too_short":
@@ -148,7 +148,7 @@ def _sections(model: type[BaseModel], name: str, at: tuple[str, ...] = ()) -> It
 
 
 def _named(place: KeyPath, section: type[BaseModel]) -> tuple[str, ...]:
-    """What stands between a key and the section in it."""
+    """The part between a key and the section in it."""
     table = section not in kinds_of(place.kind) and any(_is_table(kind) for kind in kinds_of(place.kind))
     return ("NAME",) if table else ()
 
@@ -174,7 +174,7 @@ def _walk(model: type[BaseModel], loc: Sequence[int | str]) -> tuple[list[str], 
 
 
 def _below(place: KeyPath, part: int | str) -> KeyPath | None:
-    """What is declared for `part` of a section, a table or a list; None where `part` is none of it."""
+    """The declaration of `part` of a section, a table or a list; None where `part` is none of it."""
     for kind in kinds_of(place.kind):
         origin, arguments = get_origin(kind), get_args(kind)
         if isinstance(kind, type) and issubclass(kind, BaseModel):

@@ -1,4 +1,4 @@
-"""The shape of a configuration: what its models declare for a key, and how that is said to whoever writes one."""
+"""The shape of a configuration: the declarations of its models, and their wording for the operator."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class KeyPath(NamedTuple):
 
 
 def dotted(parts: Iterable[str]) -> str:
-    """The key of a place as TOML writes it: `limits.tenants.acme`, with quotes around what is no bare key."""
+    """The dotted key as TOML writes it: `limits.tenants.acme`, with quotes around a part that is not a bare key."""
     return ".".join(part if _BARE.fullmatch(part) else _quoted(part) for part in parts)
 
 
@@ -54,7 +54,7 @@ def place_of_type(kind: Any) -> KeyPath:
 
 
 def kinds_of(kind: Any) -> list[Any]:
-    """The types of a union, each alone; None is what is left out, and nobody writes it."""
+    """The types of a union, each alone, without None, which stands for a missing key."""
     if get_origin(kind) in (Union, types.UnionType):
         return [
             one for each in get_args(kind) if each is not types.NoneType for one in kinds_of(place_of_type(each).kind)
@@ -63,7 +63,7 @@ def kinds_of(kind: Any) -> list[Any]:
 
 
 def sections_of(place: KeyPath) -> list[type[BaseModel]]:
-    """The sections that a place may be, itself or in a list or a table."""
+    """The sections that a position may hold, directly or in a list or a table."""
     found = []
     for kind in kinds_of(place.kind):
         inner = [one for each in get_args(kind) for one in kinds_of(place_of_type(each).kind)]
@@ -78,7 +78,7 @@ def tag_of(model: type[BaseModel]) -> Any:
 
 
 def expected(place: KeyPath) -> str:
-    """What a value must be, for the end of a sentence: `a whole number from 1 to 64`."""
+    """The requirement on a value, for the end of a sentence: `a whole number from 1 to 64`."""
     kinds = kinds_of(place.kind)
     return " or ".join(dict.fromkeys(_expected_of(kind, place.bounds) for kind in kinds))
 

@@ -13,7 +13,7 @@ _MARK: Final = b"\xef\xbb\xbf"
 
 
 def parsed(content: bytes) -> dict[str, Any]:
-    """What the file says. Raises ValueError, whose text says what is wrong and where."""
+    """The content of the file. Raises ValueError, whose text names the problem and its position."""
     if not content.strip():
         raise ValueError("the file is empty; deploy/config has one to begin with")
     if content.startswith(_MARK):

@@ -69,8 +69,8 @@ def _described(error: BaseException | None) -> list[dict[str, Any]]:
 class Bounded(logging.Filter):
     """So many records of one line of code in a second; the others are counted.
 
-    What strangers can have logged must not fill a disk. The count is told, by `left_out`, in a record of its own before
-    the first that passes in a later second.
+    Callers can cause log records, which must not fill a disk. `left_out` is logged in a record of its own before the
+    first record that passes in a later second.
     """
 
     def __init__(self, tell: Callable[[logging.LogRecord], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -117,7 +117,7 @@ def configure(service: str, level: str = "INFO") -> None:
 
 
 def hook() -> None:
-    """Exceptions that nobody catches are in the log as any other: their kind and place, and not their text."""
+    """Logs uncaught exceptions as any other: their kind and position, and not their text."""
     sys.excepthook = lambda kind, error, trace: _uncaught("uncaught", error)
     threading.excepthook = lambda args: _uncaught("a thread failed", args.exc_value)
     sys.unraisablehook = lambda args: _uncaught("an error that can't be raised", args.exc_value)

@@ -21,16 +21,16 @@ _END_SECONDS: Final = 2.0
 _PUMPS: Final = 10
 """How many pumps a process starts, one after the other: more than that, and something kills them all."""
 _CLOSED: Final = (os.O_WRONLY, os.O_RDONLY, os.O_RDWR)
-"""How the null device is opened in the place of a standard descriptor that is closed: what reads from the first or
-writes to the second (a sink of the audit log) fails as it should, and what is said on the third goes nowhere.
+"""How the null device replaces a closed standard descriptor. Reading from the first or writing to the second (a sink of
+the audit log) fails as it should, and output to the third is dropped.
 """
 
 
 class StderrCapture:
     """Standard error while a pump reads it. One for a process.
 
-    The reading end stays open here too. So what was written while a pump ends reaches the next one, and whoever writes
-    never finds a pipe that nobody reads.
+    The reading end stays open here too. So text that is written while a reader ends reaches the next one, and a writer
+    never finds a pipe without a reader.
     """
 
     def __init__(self, service: str) -> None:

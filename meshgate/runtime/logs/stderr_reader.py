@@ -1,15 +1,15 @@
 """`pump.py SERVICE`: reads lines on standard input, and writes them to standard output as a process log has them.
 
 It reads what libraries write to a process's standard error past every logger: gRPC's core, C libraries, Python itself
-when it crashes. It is a program of its own, so that a process that dies with the interpreter's lock held still gets its
-last words into the log. It ends when nobody holds the other end any more. It imports nothing of ours, so that it costs
-a few milliseconds and a few megabytes.
+when it crashes. It is a program of its own, so that the last output of a process that dies with the interpreter's lock
+held still reaches the log. It ends when no process holds the other end any more. It imports nothing of Meshgate, so it
+costs a few milliseconds and a few megabytes.
 
-Strangers can have such lines written (a failed TLS handshake is one), so they are bounded: a burst, then so many a
-second. What is left out is counted, and the last lines before the end are written all the same.
+Unauthenticated callers can cause such lines (a failed TLS handshake is one). So they are bounded: a burst, then so many
+a second. Omitted lines are counted, and the last lines before the end are always written.
 
-It never makes the process wait: a line for which the log has no room (a collector that stalls, a full disk) is left out
-too, and the process's own writes are read on.
+It never makes the process wait. A line for which the log has no room (a collector that stalls, a full disk) is omitted
+too, and reading continues.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TICK_SECONDS = 1.0
 _LEVELS = {"I": "info", "W": "warning", "E": "error", "F": "critical"}
 _ABSL = re.compile(r"([IWEF])\d{4} [\d:.]+ +\d+ ")
 _TOLD = "Failed to add port to server"
-"""What the process tells better, with the key of its configuration and what helps."""
+"""Lines that the process itself reports better, with the key of its configuration and the remedy."""
 _PEER = re.compile(r"(ipv[46]|unix)(:|%3A)[^\s,;\"')]+")
 
 
@@ -68,7 +68,7 @@ class Bound:
         return bool(self.left_out) and now - self._told >= _TICK_SECONDS
 
     def told(self, now: float) -> None:
-        """What was left out has been told."""
+        """Notes that the omitted lines have been reported."""
         self._told = now
         self.left_out = 0
         self.last.clear()
@@ -84,7 +84,7 @@ def entry(service: str, text: str, level: str, **more: int) -> bytes:
 
 
 def described(service: str, line: bytes) -> bytes:
-    """What somebody wrote, as a line of the process log. Addresses of peers are no one's business."""
+    """A line of standard error as a line of the process log, without addresses of peers."""
     text = line[:_LINE_BYTES].decode(errors="backslashreplace")
     found = _ABSL.match(text)
     level = "info" if _TOLD in text else _LEVELS[found[1]] if found else "warning"
@@ -115,7 +115,7 @@ class Lines:
         return [line for line in lines if line.strip()]
 
     def end(self) -> list[bytes]:
-        """What is left at the end."""
+        """The rest at the end."""
         return self.of(b"\n")
 
 
@@ -145,7 +145,7 @@ def _pump(service: str) -> None:
 
 
 def _last(service: str, bound: Bound, rest: list[bytes]) -> None:
-    """The process is gone: its last lines are what somebody will look for."""
+    """Writes the last lines of a process that has ended, which explain its end."""
     last = [*bound.last, *rest][-_LAST_LINES:]
     _tell(service, max(0, bound.left_out + len(rest) - len(last)), _LAST_SECONDS)
     for line in last:
