@@ -1,1 +1,1 @@
-"""What the services share: callers, checks of fields, devices, ordered streams."""
+"""The parts that services share: callers, checks of fields, devices, ordered streams."""

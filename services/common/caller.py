@@ -1,4 +1,4 @@
-"""Who calls a service, and for how long yet: what the gateway says of a call, beside its request."""
+"""The caller of a service and the time left: the gateway's metadata of a call, beside its request."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class CallerIdentity(NamedTuple):
-    """Whose work something is; turns are fair between tenants, and between the subjects of a tenant."""
+    """The owner of some work. Turns are fair between tenants, and between the subjects of a tenant."""
 
     tenant: str = ""
     subject: str = ""
-    """"" where nobody says."""
+    """"" if unknown."""
 
 
 NOBODY = CallerIdentity()
@@ -25,20 +25,20 @@ class Caller(NamedTuple):
     """A caller, as its call began."""
 
     tenant: str
-    """Whose share of the model it takes; "" where nobody says."""
+    """The tenant whose share of the model it uses; "" if unknown."""
     token_cap: int | None
     model: str
-    """The model's own name, as the gateway resolved and authorised it; "" where the request's is to be used."""
+    """The model's own name, as the gateway resolved and authorised it; "" to use the request's."""
     subject: str = ""
 
     @property
     def who(self) -> CallerIdentity:
-        """Whose work it is."""
+        """The owner of the work."""
         return CallerIdentity(self.tenant, self.subject)
 
 
 def model_of(context: Context) -> str:
-    """The model's own name, as the gateway resolved and authorised it; "" where the request's is to be used."""
+    """The model's own name, as the gateway resolved and authorised it; "" to use the request's."""
     for key, value in context.invocation_metadata() or ():
         if key == metadata.MODEL and isinstance(value, bytes):
             return value.decode("utf-8", "replace")

@@ -45,7 +45,7 @@ def _numbers(enum: Any) -> frozenset[int]:
 
 
 def no_model(name: str) -> NotFound:
-    """What a name that nothing answers to raises."""
+    """The error for an unknown model name."""
     return NotFound(f"no such model: {_shown(name)}", reason="MODEL_NOT_FOUND")
 
 

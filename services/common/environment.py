@@ -1,7 +1,7 @@
-"""What the models' libraries find in their environment. Import it before they are: they read it when they are imported.
+"""The environment of the models' libraries. Import this module before them: they read it when they are imported.
 
-Caches lie in the mesh's state directory, because a server's user may have no home, or none that it may write to. What
-the environment says already is left as it is. Progress bars are for terminals, and a log has none.
+Caches lie in the mesh's state directory, because a server's user may have no home, or none that it may write to.
+Variables that are set already stay as they are. Progress bars are for terminals, and a log has none.
 """
 
 from __future__ import annotations

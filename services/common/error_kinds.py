@@ -1,4 +1,4 @@
-"""Whose fault an error of torch is: of the input, of the batch's size, or of the device."""
+"""The cause of an error of torch: the input, the batch's size, or the device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from services.batching import Fault, error_kinds
 
 _CPU_MEMORY: Final = ("DefaultCPUAllocator", "not enough memory")
-"""What torch says where the CPU has no memory; it has no kind of error for that."""
+"""The text of torch's error when the CPU has no memory; torch has no class for it."""
 
 
 def classify(error: BaseException) -> Fault:

@@ -1,7 +1,7 @@
-"""A bidirectional stream that answers in order, with a bounded number of requests in hand.
+"""A bidirectional stream that answers in order, with a bounded number of requests in flight.
 
-Several requests run at once, so that they can share batches; a reader that is slow, or a model that is busy, stops the
-reading of further requests, which HTTP/2 flow control hands on to the sender.
+Several requests run at once, so that they can share batches. A slow reader or a busy model stops the reading of further
+requests. HTTP/2 flow control then stops the sender.
 """
 
 from __future__ import annotations

@@ -18,14 +18,14 @@ Vector = NDArray[np.float32]
 
 
 class ModelInfo(NamedTuple):
-    """What there is to know of a model."""
+    """The properties of a model."""
 
     tokeniser: Any
-    """A tokenizers.Tokenizer."""
+    """A `tokenizers.Tokenizer`."""
     max_tokens: int
     dimensions: int
     card: Card
-    """What the files beside it say."""
+    """The properties from the files beside it."""
     dtype: str
     device: str
     threads: int
@@ -43,7 +43,7 @@ class Input(NamedTuple):
 
 
 class Runnable(Protocol):
-    """What the model's thread runs."""
+    """The model as its thread runs it."""
 
     def run(self, batch: Sequence[Item]) -> list[Vector]:
         """One vector, float32 [dimensions], for each item; not normalised."""

@@ -1,4 +1,4 @@
-"""What a host calls to load an embedding model, and what it then runs."""
+"""The loader of an embedding model for a host, and the model that the host then runs."""
 
 from __future__ import annotations
 

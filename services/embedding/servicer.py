@@ -114,7 +114,7 @@ async def _embed(
     permit: Permit[Item, Vector],
     time_remaining: Callable[[], float | None] = lambda: None,
 ) -> pb.EmbedResponse:
-    """Runs a checked request that has its place. A stream has no `time_remaining`: what it waits for is not lost."""
+    """Runs a checked request that has its slot. A stream has no `time_remaining`, since its work is not lost."""
     reading = PreparedText(served.preparing, permit.who, permit.waits)
     tokens = await served.model.tokeniser.encode(plan.inputs, plan.cut, "inputs", reading)
     lengths = [each.length for each in tokens]

@@ -18,7 +18,7 @@ _CUTS: Final = {pb.TRUNCATION_START: Cut.START, pb.TRUNCATION_END: Cut.END}
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one model takes."""
+    """The bounds of one model."""
 
     max_batch: int
     dimensions: int

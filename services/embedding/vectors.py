@@ -1,4 +1,4 @@
-"""What becomes of a pooled vector before it travels: cut, scaled to norm 1, and encoded as the contract says."""
+"""The steps of a pooled vector before it is sent: cut, scaled to norm 1, and encoded as the contract says."""
 
 from __future__ import annotations
 

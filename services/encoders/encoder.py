@@ -56,7 +56,7 @@ class Encoder:
 
     @torch.inference_mode()
     def states(self, batch: Sequence[Tokens]) -> list[Tensor]:
-        """What each token of each input has become, float32 [tokens, dimensions]."""
+        """The hidden state of each token of each input, float32 [tokens, dimensions]."""
 
         def run(_: Sequence[int], inputs: Inputs) -> Tensor:
             return self._states(inputs)
@@ -136,7 +136,7 @@ def sample(tokeniser: Tokeniser) -> list[Tokens]:
 
 def first_batches(reader: Tokeniser, *, compiled: bool) -> list[list[Tokens]]:
     """Batches to run before callers come: a short and a long input, so that no caller pays for first-time allocations.
-    What is compiled is compiled apart for one input and for several.
+    A compiled model is compiled separately for one input and for several.
     """
     [text], most = reader.read(quality.texts()[:1], Cut.END, "texts"), reader.max_tokens
     lengths = [[4], [most], *([[4, 6], [most, 6, 4]] if compiled else [])]

@@ -24,7 +24,7 @@ DECODERS: Final = (r"^decoder\.",)
 
 
 def encoder(config: Any, key: str) -> Any:
-    """What reads an encoder. Raises ConfigError for a kind that is not served."""
+    """The class that loads an encoder. Raises ConfigError for a kind that is not served."""
     kind = config.model_type
     if kind in _ENCODER_ALONE:
         config.is_encoder_decoder = False

@@ -15,7 +15,7 @@ from services.text.tokens import Tokens
 
 RowT = TypeVar("RowT")
 Inputs = dict[str, Tensor]
-"""What a model takes by name, each [inputs, length]."""
+"""The inputs of a model by name, each [inputs, length]."""
 
 _MIXES: Final = frozenset(
     {"canine", "convbert", "fnet", "funnel", "nystromformer", "reformer", "t5gemma", "t5gemma2", "xlnet", "yoso"}
@@ -27,7 +27,7 @@ _TYPES: Final = "token_type_ids"
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a model wants of a batch."""
+    """The requirements of a model on a batch."""
 
     pad_id: int = 0
     typed: bool = False
@@ -49,7 +49,7 @@ class Form:
     def run(
         self, batch: Sequence[Tokens], run: Callable[[Sequence[int], Inputs], Iterable[RowT]], device: torch.device
     ) -> list[RowT]:
-        """What `run` makes of each input. It is given the places of those that run together, and what a model takes."""
+        """The output of `run` for each input. `run` gets the indices of inputs that run together, and their tensors."""
         parts = self.parts(batch)
         if len(parts) == 1:
             return list(run(parts[0], padded(batch, self.pad_id, device, typed=self.typed)))

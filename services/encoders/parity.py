@@ -31,13 +31,13 @@ _TEXTS: Final = (
 )
 _NEAR: Final = {torch.float32: 2e-3}
 _ROUNDED: Final = 0.3
-"""How far from the largest number of an answer another may be, where numbers are rounded more than float32 is. What is
-wrong is further off, but where it is as little as rounding.
+"""The allowed difference, relative to the largest number of an answer, in formats that round more than float32. Errors
+are larger, unless they are as small as rounding.
 """
 _ZERO: Final = 1e-5
 
 Answer = Callable[[Any, Form, Sequence[Tokens]], Sequence[Tensor]]
-"""What a module says of each input, float32."""
+"""The output of a module for each input, float32."""
 
 
 class Parity:

@@ -39,7 +39,7 @@ def longest(facts: Any, limit: int | None) -> int:
 
 
 _ENDLESS: Final = 1 << 40
-"""What a tokeniser without a limit says is more."""
+"""The limit of a tokeniser without one is larger than this."""
 
 
 def _positions(facts: Any) -> int | None:

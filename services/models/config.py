@@ -1,4 +1,4 @@
-"""What every model's section of a configuration says."""
+"""The keys of every model's section of a configuration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SourceConfig(Strict):
     source: str = Field(min_length=1, max_length=4096)
     """`package:NAME/FOLDER` (in an installed package), a directory, or a Hugging Face model id."""
     name: str = Field(min_length=1, max_length=256)
-    """What calls, permissions and limits call it."""
+    """The name in calls, permissions and limits."""
     aliases: tuple[str, ...] = Field((), max_length=64)
     """Other names that calls may use. Permissions and limits never go by them."""
     revision: str | None = Field(None, min_length=1, max_length=256)

@@ -1,8 +1,8 @@
 """A configuration that is read again when its file changes, so that models change while the others serve.
 
-The file is watched, and there is neither a signal nor a call for it: a mounted configuration map changes by itself and
-nobody can signal it into a pod; the supervisor ends at SIGHUP; and a call that loads what it names would be one more
-thing to guard. Who may write the configuration may change the models, and nobody else.
+The file is watched, and there is neither a signal nor a call for it. A mounted ConfigMap changes by itself, and nothing
+can send a signal into a pod for it. The supervisor ends at SIGHUP. A call that loads the model that it names would be
+one more thing to guard. Only a user who may write the configuration may change the models.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ConfigWatcher(Generic[ConfigT]):
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Ends, and with it a change that is not done. A model that loads meanwhile is dropped once it is there."""
+        """Ends, with a change that is not done. A model that loads meanwhile is dropped when it is loaded."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):

@@ -82,7 +82,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _said(error: BaseException, config: SourceConfig) -> str | None:
-    """What a kind of error means, with the remedy; None for a kind that only wraps another."""
+    """The meaning of a kind of error, with the remedy; None for a kind that only wraps another."""
     match error:
         case OfflineModeIsEnabled():
             return f"{_NOWHERE}; the hub is not reached, because HF_HUB_OFFLINE is set"

@@ -39,7 +39,7 @@ class ModelSlot(Generic[ServedT]):
 
 
 class ModelTable(Generic[ListedT]):
-    """Loaded models by every name they answer to. Never changed: another takes its place."""
+    """Loaded models by all their names. A table never changes: another replaces it."""
 
     def __init__(self, models: Iterable[ListedT]) -> None:
         """At least one; the one whose card says so is the default."""
@@ -49,7 +49,7 @@ class ModelTable(Generic[ListedT]):
 
     @property
     def cards(self) -> list[models_pb2.Model]:
-        """What ListModels says."""
+        """The reply of ListModels."""
         return [model.card for model in self.models]
 
     def find(self, name: str) -> ListedT:

@@ -1,7 +1,6 @@
 """Which models to load for a configuration, and which to keep: by comparing it with what is loaded.
 
-Nothing is unloaded here. A table of models takes the place of another, and what is in neither a table nor a call in
-hand is freed.
+Nothing is unloaded here. A table of models replaces another, and a model without a table and without a call is freed.
 """
 
 from __future__ import annotations
@@ -27,9 +26,10 @@ Load = Callable[[SettingsT, str], LoadedT]
 
 
 async def differences(load: Callable[P, LoadedT], *args: P.args, **kwargs: P.kwargs) -> LoadedT:
-    """What `load` returns, run on a thread that ends with it: OpenMP keeps threads for each that ever multiplied, and
-    where they are more than there are cores, asleep or not, it lets those that work sleep sooner
-    (services/cpu/openmp.py).
+    """The result of `load`, run on a thread that ends with it.
+
+    OpenMP keeps threads for each thread that ever multiplied. If these are more than the cores, asleep or not, it lets
+    working threads sleep sooner (services/cpu/openmp.py).
     """
     threads = ThreadPoolExecutor(1, "loading")
     try:
@@ -39,7 +39,7 @@ async def differences(load: Callable[P, LoadedT], *args: P.args, **kwargs: P.kwa
 
 
 class Reloader(Generic[SettingsT, LoadedT]):
-    """What is loaded, by what it was loaded for."""
+    """The loaded models, by the section that each was loaded for."""
 
     def __init__(self, load: Load[SettingsT, LoadedT]) -> None:
         self._load = load

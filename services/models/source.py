@@ -40,7 +40,7 @@ def locate(config: SourceConfig, key: str = "model") -> Path:
 
 @contextmanager
 def reading(key: str, directory: Path) -> Iterator[None]:
-    """What the libraries say of files that they can't read, as a ConfigError."""
+    """Turns the libraries' errors for unreadable files into ConfigError."""
     try:
         yield
     except KeyError as error:

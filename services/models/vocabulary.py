@@ -1,7 +1,7 @@
-"""The check that a tokeniser is there, is whole, and goes with the model beside it.
+"""The check that a tokeniser exists, is complete, and fits the model beside it.
 
-transformers makes an empty tokeniser where there are no files, and one that knows letters alone where merges are
-missing. A token that the model has no embedding for fails in the middle of a call.
+transformers makes an empty tokeniser if there are no files, and one that knows only letters if merges are missing.
+A token without an embedding in the model fails in the middle of a call.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def check(tokenizer: Any, rows: int, key: str, directory: Path) -> None:
 
 
 def _files(tokenizer: Checked, directory: Path) -> str:
-    """What is missing of a tokeniser's files. A class that names none (ByT5) is known by its configuration."""
+    """The missing files of a tokeniser. A class that names none (ByT5) is known by its configuration."""
     names = {str(name) for name in tokenizer.vocab_files_names.values()}
     if (directory / _WHOLE).is_file() or any(next(directory.glob(each), None) for each in _LONE):
         return ""

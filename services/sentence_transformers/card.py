@@ -1,8 +1,8 @@
-"""What sentence-transformers' files beside a model say of it.
+"""The properties of a model from sentence-transformers' files beside it.
 
-They list the modules that a text passes. What we run is the encoder, a pooling and Dense layers (`dense.py`); scaling
-to norm 1 in the end is a caller's choice. A model with anything else would answer with vectors that are not its own, so
-it is refused. Each key of these files is served, or refused by its name, or has no part in a vector (`backend`).
+They list the modules that a text passes. Meshgate runs the encoder, a pooling and Dense layers (`dense.py`). Scaling to
+norm 1 at the end is a caller's choice. A model with another module would give wrong vectors, so it is refused. Each key
+of these files is served, or refused by its name, or has no part in a vector (`backend`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from services.sentence_transformers.transformer_config import read
 _OURS: Final = "sentence_transformers."
 """Where the types of modules are from; those of others are code that comes beside a model."""
 _AFTER: Final = frozenset(("Normalize", "Dense", "Dropout"))
-"""What may follow the pooling. Dropout does nothing where nobody trains."""
+"""The modules that may follow the pooling. Dropout does nothing outside training."""
 _VECTOR: Final = "sentence_embedding"
 _MODES: Final = {
     "mean": Pooling.MEAN,
@@ -47,7 +47,7 @@ _UNSCALED: Final = frozenset(("dot", "dot_score", "euclidean", "manhattan"))
 
 @dataclass(frozen=True)
 class Card:
-    """What the files say; the usual where there are none."""
+    """The properties, with defaults for missing files."""
 
     pooling: Pooling = Pooling.MEAN
     max_tokens: int | None = None
@@ -57,7 +57,7 @@ class Card:
     default_prompt: str = ""
     """Its name; a call that names none has it."""
     after: Sequence[str | None] = ()
-    """What follows the pooling: the folder of a Dense layer, or None where vectors are scaled to norm 1 between two."""
+    """The steps after the pooling: the folder of a Dense layer, or None for a scaling to norm 1 between two."""
     normalised: bool = True
     """Whether vectors are scaled to norm 1 where a call does not say: not those that are compared by a dot product or a
     distance.
@@ -192,7 +192,7 @@ def _asked(config: Mapping[str, Any]) -> list[str]:
 
 
 def _usual(folder: Path) -> str:
-    """What sentence-transformers takes where no file says: of a language model the last token, which has seen all."""
+    """The default pooling of sentence-transformers: for a language model the last token, which attends to all."""
     said = read(folder / "config.json")
     architectures = said.get("architectures") or [""]
     causal = str(architectures[0]).endswith("ForCausalLM") and said.get("is_causal", True)

@@ -31,7 +31,7 @@ _FUNCTIONS: Final[Mapping[str, type[nn.Module]]] = {
 }
 """Those whose name says all of them."""
 _VECTOR: Final = "sentence_embedding"
-"""What sentence-transformers calls the pooled vector; a layer of something else is for each token."""
+"""The name of the pooled vector in sentence-transformers; a layer of another input is for each token."""
 
 
 class _Config(BaseModel):
@@ -69,8 +69,8 @@ class Dense(nn.Module):
 
 
 def steps(folder: Path, after: Sequence[str | None], dimensions: int, key: str, *, pickles: bool) -> list[Step]:
-    """What is done to vectors of so many `dimensions`; `after` is as Card has it. Raises ConfigError, and what reading
-    files raises.
+    """The steps on vectors of so many `dimensions`; `after` is as Card has it. Raises ConfigError, and the errors
+    of reading files.
     """
     made: list[Step] = []
     for name in after:

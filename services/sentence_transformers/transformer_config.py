@@ -1,4 +1,4 @@
-"""What sentence_bert_config.json says of how a model's encoder is run: its length, its letters, and its arguments."""
+"""The encoder's settings in sentence_bert_config.json: its length, its letter case, and its arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NAMES: Final = tuple(
     f"sentence_{kind}_config.json"
     for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-"""As sentence-transformers looks for it: the first that is there."""
+"""The files in the order of sentence-transformers, which reads the first that exists."""
 _ARGUMENTS: Final[Mapping[str, Collection[str]]] = {
     "model": frozenset(("trust_remote_code", "torch_dtype", "dtype", "attn_implementation", "use_safetensors")),
     "config": frozenset(("trust_remote_code", "use_cache")),
@@ -34,7 +34,7 @@ _STATES: Final = ("last_hidden_state", ["last_hidden_state"])
 
 
 class Transformer(NamedTuple):
-    """What is asked of the encoder."""
+    """The settings of the encoder."""
 
     max_tokens: int | None
     lower_case: bool
