@@ -64,6 +64,14 @@ async def test_connections_beyond_the_bound_are_closed_at_once(tmp_path: Path) -
         for _, writer in opened:
             writer.transport.abort()
         await asyncio.gather(*readers)
+        await room_again(mesh)
+
+
+async def room_again(mesh: Mesh) -> None:
+    """Waits until the gateway has noticed the ends of connections and takes a new one."""
+    async with mesh.channel() as another:
+        stub: Any = generation_pb2_grpc.GenerationServiceStub(another)
+        await stub.Generate(HELLO, metadata=mesh.auth(), wait_for_ready=True, timeout=SECONDS)
 
 
 async def test_idle_peers_keep_nobody_out(tmp_path: Path) -> None:
