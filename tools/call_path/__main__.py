@@ -8,6 +8,8 @@ The client's own files are not counted.
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -29,6 +31,7 @@ IDLE_S: Final = 15
 def main() -> None:
     """Prints a table, and the files with `--list`."""
     flags = _flags()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the mesh ends too
     with tempfile.TemporaryDirectory() as folder, Mesh(flags.tree.resolve(), Path(folder), flags.offset) as mesh:
         for arguments in CALLS.values():
             mesh.call(*arguments)

@@ -40,15 +40,25 @@ class Mesh:
         )
 
     def __enter__(self) -> Self:
-        """Waits until the mesh is ready. Raises RuntimeError where it ends instead; it then said why."""
+        """Waits until the mesh is ready. Raises SystemExit if it ends instead; `meshgate up` has then printed why."""
+        try:
+            self._environment["MESHGATE_TARGET"] = self._target()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def _target(self) -> str:
         assert self._up.stdout is not None
         for line in self._up.stdout:
             if line.startswith(_READY):
-                self._environment["MESHGATE_TARGET"] = line.removeprefix(_READY).strip()
-                return self
-        raise RuntimeError("the mesh did not start")
+                return line.removeprefix(_READY).strip()
+        raise SystemExit("the mesh did not start")
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         self._up.terminate()
         self._up.communicate(timeout=_STOP_S)
 
