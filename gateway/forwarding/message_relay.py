@@ -1,5 +1,5 @@
-"""The relay of messages between an admitted caller and the service. It calls four stages back: seal, limits, journal
-and policy, for each message or at set times.
+"""The relay of messages between an admitted caller and the service. It calls four stages back: seal and limits for
+messages, the journal before the first reply, and authentication once a second, for tokens that were revoked meanwhile.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ _LAST_STEP_SECONDS = 60.0
 
 
 class EngineThread:
-    """Implements Engine over a Stepper. `start` before `submit`; `stop` leaves no thread."""
+    """Implements Engine over a Scheduler. `start` before `submit`; `stop` leaves no thread."""
 
     def __init__(
         self,
